@@ -1,0 +1,1 @@
+"""The client asks: command line and library."""

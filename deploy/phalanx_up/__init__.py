@@ -1,0 +1,1 @@
+"""Manager and agent in one process: the embedded default."""

@@ -1,0 +1,1 @@
+"""The manager decides: admits, places, watches, and tells agents what shall be."""
