@@ -1,0 +1,103 @@
+"""What a user may ask for. Shapes only; meaning is judged by the manager's `admit`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Kind = Literal["batch", "interactive"]
+Mode = Literal["auto", "single-node", "multi-node"]
+Spread = Literal["pack", "spread", "one-per-node"]
+RunOn = Literal["all", "main"]
+Profile = Literal["default", "node", "torchrun", "none"]
+OnFailure = Literal["stop-all", "continue"]
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What each container gets.
+
+    Attributes:
+        cpu: cores, fractions allowed.
+        mem: bytes, or a text like `4G`.
+        gpu: a count, or `model:count`.
+        shm: size of /dev/shm, bytes or a text.
+        pids: limit of processes and threads.
+    """
+
+    cpu: float | None = None
+    mem: int | str | None = None
+    gpu: int | str | None = None
+    shm: int | str | None = None
+    pids: int | None = None
+
+
+class Mount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A folder or file of the host in the container; the agent's own file says what is allowed.
+
+    Attributes:
+        source: absolute path on every host of the session.
+        target: absolute path in the container.
+        read_only: the default; writing must be asked for.
+    """
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
+class RoleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A kind of container in a session. What it leaves out (None) it takes from the session;
+    its `env` is laid over the session's.
+    """
+
+    name: str
+    replicas: int = 1
+    image: str | None = None
+    command: tuple[str, ...] | None = None
+    env: dict[str, str] = {}
+    workdir: str | None = None
+    user: str | None = None
+    mounts: tuple[Mount, ...] | None = None
+    resources: Resources | None = None
+
+
+class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A request for a session; after admission the same shape with everything filled in.
+
+    Attributes:
+        size: number of containers, shorthand for the roles `main:1,sub:size-1`.
+        roles: in order; the first is always `main` with one replica.
+        command: argument list, never a shell's line; empty is the image's own for a batch
+            session and idling for an interactive one.
+        upload: `sha256:<hex>` of an archive sent before; unpacked into every container.
+        env_profile: None is `default`, or `none` in a session of one container.
+        time_limit_s: seconds from RUNNING; then the session ends as `timeout`.
+        grace_s: seconds between TERM and KILL whenever the session is stopped.
+    """
+
+    name: str | None = None
+    kind: Kind | None = None
+    size: int | None = None
+    roles: tuple[RoleSpec, ...] | None = None
+    mode: Mode = "auto"
+    spread: Spread | None = None
+    image: str | None = None
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    env_profile: Profile | None = None
+    workdir: str | None = None
+    user: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    upload: str | None = None
+    resources: Resources = Resources()
+    run_on: RunOn = "all"
+    master_port: int = 12345
+    cluster: str = "default"
+    egress: bool = True
+    network: Literal["private", "host"] = "private"
+    on_failure: OnFailure = "stop-all"
+    priority: int = 0
+    time_limit_s: float | None = None
+    grace_s: float = 10.0

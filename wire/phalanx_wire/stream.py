@@ -1,0 +1,131 @@
+"""Bytes that pass between manager and agent beside the control messages: logs, exec, files.
+
+One side opens a stream with a call, both send data on it, one closes it. Numbers are chosen by
+the opener: the manager's are even, the agent's odd. A sender may have `WINDOW_BYTES` on the way;
+the receiver gives room back with `Credit` as its consumer takes the data, so a slow reader slows
+its writer and nobody else.
+"""
+
+from __future__ import annotations
+
+from phalanx_wire.control import Message
+from phalanx_wire.ids import KernelId
+
+WINDOW_BYTES = 1 << 20
+CHUNK_BYTES = 64 << 10
+
+STDIN = 0
+STDOUT = 1
+STDERR = 2
+
+
+class ExecCall(Message, frozen=True):
+    """Run a command in a running container; data is STDIN, STDOUT, STDERR; ends with its code.
+
+    Attributes:
+        shell: run the login shell of the runner instead of `command`.
+        tty: one merged stream on a terminal of `rows` x `columns`.
+    """
+
+    kernel: KernelId
+    command: tuple[str, ...]
+    shell: bool = False
+    tty: bool = False
+    stdin: bool = False
+    rows: int = 24
+    columns: int = 80
+
+
+class LogsCall(Message, frozen=True):
+    """Read a kernel's output, also after its container is gone. Data on STDOUT and STDERR is a
+    sequence of msgpack `LogLine`s, several in a chunk.
+
+    Attributes:
+        since_ns: Unix nanoseconds; only later lines.
+        tail: at most that many of the last lines; -1 is all.
+    """
+
+    kernel: KernelId
+    follow: bool = False
+    since_ns: int = 0
+    tail: int = -1
+
+
+class ReadCall(Message, frozen=True):
+    """Read a path of a container as a tar archive on STDOUT."""
+
+    kernel: KernelId
+    path: str
+
+
+class WriteCall(Message, frozen=True):
+    """Unpack a tar archive from STDIN into an existing folder of a container."""
+
+    kernel: KernelId
+    path: str
+
+
+class SignalCall(Message, frozen=True):
+    """Send a signal (its number) to the command of a running kernel."""
+
+    kernel: KernelId
+    signal: int
+
+
+class UploadCall(Message, frozen=True):
+    """Agent to manager: give me the archive with this digest on STDOUT."""
+
+    digest: str
+
+
+Call = ExecCall | LogsCall | ReadCall | WriteCall | SignalCall | UploadCall
+
+
+class Open(Message, frozen=True):
+    """Begin a stream."""
+
+    stream: int
+    call: Call
+
+
+class Data(Message, frozen=True):
+    """Up to `CHUNK_BYTES` on one channel of a stream."""
+
+    stream: int
+    channel: int
+    data: bytes
+
+
+class Eof(Message, frozen=True):
+    """The sender will send no more data; the stream stays open for the other direction."""
+
+    stream: int
+
+
+class Resize(Message, frozen=True):
+    """The terminal of an exec has a new size."""
+
+    stream: int
+    rows: int
+    columns: int
+
+
+class Credit(Message, frozen=True):
+    """The receiver has consumed so many bytes."""
+
+    stream: int
+    bytes: int
+
+
+class Closed(Message, frozen=True):
+    """The end of a stream, from either side.
+
+    Attributes:
+        exit_code: of an exec.
+        code, why: a problem's stable code and sentence; empty when all went well.
+    """
+
+    stream: int
+    exit_code: int | None = None
+    code: str = ""
+    why: str = ""
