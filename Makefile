@@ -1,0 +1,32 @@
+# The verbs of this repository; each sets up what it needs (deploy/setup.sh), then does one thing.
+PHALANX := .venv/bin/phalanx
+PYTHON_ENV := .venv/bin/python
+
+.PHONY: quickstart test check bench fmt setup bundle unit real lab-down
+
+quickstart: setup ## set everything up and run the main job on a two-host lab
+	$(PYTHON_ENV) deploy/quickstart/quickstart.py
+
+test: setup ## everything: lint, types, unit, real engines
+	$(PYTHON_ENV) -m tests
+
+check: setup ## lint, types, import contracts and the tests that need no engine
+	$(PYTHON_ENV) -m tests check
+
+unit: setup ## the tests that need no engine
+	$(PYTHON_ENV) -m tests unit
+
+real: setup ## the tests on real engines
+	$(PYTHON_ENV) -m tests real
+
+bench: setup ## measure against the raw engine; writes tests/bench/results.json and docs/BENCHMARKS.md
+	$(PYTHON_ENV) -m tests.bench
+
+fmt: setup ## format
+	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+setup: ## Debian packages, Python environment, runner bundle
+	@deploy/setup.sh
+
+bundle: ## build the runner bundle
+	@deploy/setup.sh packages python_environment bundle
