@@ -1,4 +1,4 @@
-"""Write docs/LIFECYCLE.md from the table that the code runs on: `python -m tests.house.lifecycle_page`."""
+"""Write docs/LIFECYCLE.md from the table: `python -m tests.house.lifecycle_page`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def page() -> str:
     lines = [
         "# The life of a kernel",
         "",
-        "Generated from `wire/phalanx_wire/lifecycle.py` by `python -m tests.house.lifecycle_page`;",
-        "a test fails when this page and the table differ.",
+        "Generated from `wire/phalanx_wire/lifecycle.py` by",
+        "`python -m tests.house.lifecycle_page`; a test fails when this page and the table differ.",
         "",
-        "A kernel is one-shot. Its state only grows, so of two reports the larger one is the truth,",
-        "however late or often they come. A retry is a new kernel, of the session's next attempt.",
+        "A kernel is one-shot. Its state only grows, so of two reports the larger one is the",
+        "truth, however late or often they come. A retry is a new kernel, of the session's next attempt.",
         "",
         "| state | number | meaning | leaves to | by |",
         "| --- | --- | --- | --- | --- |",
@@ -53,8 +53,8 @@ def page() -> str:
         "",
         "## Barriers",
         "",
-        "A gang (all kernels of one attempt) passes these together: all kernels get the next one as",
-        "their goal once every kernel has reached the one before.",
+        "A gang (all kernels of one attempt) passes these together: all kernels get the next one",
+        "as their goal once every kernel has reached the one before.",
         "",
         " → ".join(f"**{state.name}**" for state in BARRIERS),
         "",
@@ -74,7 +74,8 @@ def page() -> str:
         "    REMOVED --> [*]",
         "```",
         "",
-        f"Not drawn: the verdict LOST ({Owner.LIVENESS.value}), possible from every state that an agent holds.",
+        f"Not drawn: the verdict LOST ({Owner.LIVENESS.value}), possible from every state in which",
+        "an agent holds the kernel.",
         f"Ended states: {', '.join(state.name for state in sorted(ENDED))}.",
         "",
     ]
