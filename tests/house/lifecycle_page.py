@@ -35,7 +35,7 @@ def page() -> str:
         "`python -m tests.house.lifecycle_page`; a test fails when this page and the table differ.",
         "",
         "A kernel is one-shot. Its state only grows, so of two reports the larger one is the",
-        "truth, however late or often they come. A retry is a new kernel, of the session's next attempt.",
+        "truth, however late or often they come. A retry is a new kernel, of the next attempt.",
         "",
         "| state | number | meaning | leaves to | by |",
         "| --- | --- | --- | --- | --- |",
