@@ -1,0 +1,164 @@
+"""`phalanx lab`: a whole cluster on one Linux machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from phalanx_lab import client_config, fitness, lab, plan, supervise
+from phalanx_lab.lab import Lab
+from phalanx_lab.machine import cores, memory_bytes
+from phalanx_lab.unavailable import Unavailable
+
+USAGE, NOT_FOUND, UNFIT = 64, 66, 69
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def size(text: str) -> int:
+    """Bytes from `4GiB`, `512m`, `1073741824`."""
+    number = text.strip().lower().removesuffix("ib").removesuffix("b")
+    unit = number[-1:] if number[-1:] in "kmgt" else ""
+    try:
+        value = int(float(number.removesuffix(unit)) * UNITS[unit])
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4GiB") from None
+    if value < 16 * 2**20:
+        raise argparse.ArgumentTypeError(f"{text} is less than 16MiB")
+    return value
+
+
+def wish(args: argparse.Namespace) -> plan.Plan:
+    """The lab that the options ask for; `ValueError` when they cannot be."""
+    return lab.wish(
+        args.name,
+        args.nodes,
+        cpu=args.cpus,
+        mem=args.mem,
+        engines_only=args.engines_only,
+        engine_root=os.path.abspath(args.engine_root) if args.engine_root else "",
+    )
+
+
+def up(args: argparse.Namespace) -> int:
+    """Bring a lab up and say what to do next."""
+    began = time.monotonic()
+    running = Lab.up(wish(args), report=lambda line: print(line, flush=True))
+    took = time.monotonic() - began
+    hosts = running.hosts
+    print(f"lab {args.name}: {len(hosts)} hosts up in {took:.1f} s")
+    for host in hosts:
+        print(f"  {host.name}  {host.address}  docker -H unix://{host.engine_socket}")
+    if not running.plan.engines_only:
+        print(f"manager at {running.url}; its address and a token are in {client_config.path()}")
+        print("next:  phalanx nodes")
+    flag = "" if args.name == "default" else f" --name {args.name}"
+    print(f"       phalanx lab load IMAGE{flag}")
+    print(f"       phalanx lab down{flag}")
+    return 0
+
+
+def down(args: argparse.Namespace) -> int:
+    """Remove a lab and all its traces."""
+    lab.down(args.name)
+    print(f"lab {args.name} is gone")
+    return 0
+
+
+def ls(_args: argparse.Namespace) -> int:
+    """List the machine's labs."""
+    print(f"{'NAME':13}{'STATE':11}{'HOSTS':7}{'NETWORK':17}URL")
+    for found in lab.all_labs():
+        url = "-" if found.plan.engines_only else found.url
+        print(
+            f"{found.plan.name:13}{found.phase():11}{found.plan.nodes:<7}{found.plan.network!s:17}{url}"
+        )
+    return 0
+
+
+def fault(args: argparse.Namespace) -> int:
+    """Hurt a component or a host."""
+    Lab.attach(args.name).fault(args.action, args.target)
+    return 0
+
+
+def logs(args: argparse.Namespace) -> int:
+    """Show logs, all components' or one's."""
+    found = Lab.attach(args.name)
+    files = [found.plan.log(args.component)] if args.component else found.logs()
+    missing = [path for path in files if not os.path.exists(path)]
+    if missing:
+        raise ValueError(f"no log {missing[0]}")
+    flags = ["-F"] if args.follow else []
+    os.execvp("tail", ["tail", "-n", str(args.tail), *flags, *files])
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Say whether this machine can carry a lab."""
+    misses = fitness.misses(wish(args))
+    print("\n".join(misses) or "this machine can carry a lab")
+    return UNFIT if misses else 0
+
+
+def run_supervisor(args: argparse.Namespace) -> int:
+    """Be a lab's background process."""
+    if os.fork() > 0:
+        os._exit(0)
+    os.setsid()
+    return supervise.supervise(Lab.attach(args.name).plan)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="phalanx lab", description=__doc__)
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
+        made.set_defaults(run=run)
+        if name not in ("ls", "supervise"):
+            made.add_argument("--name", default="default", metavar="LAB")
+        return made
+
+    for name, run in (("up", up), ("doctor", doctor)):
+        made = verb(name, run)
+        made.add_argument("--nodes", type=int, default=2, metavar="N")
+        made.add_argument("--cpus", type=int, default=max(16, cores()), metavar="C")
+        made.add_argument("--mem", type=size, default=memory_bytes(), metavar="M")
+        made.add_argument("--engines-only", action="store_true", help="no manager, no agents")
+        made.add_argument("--engine-root", metavar="DIR", help="a Debian to take engines from")
+    verb("down", down)
+    verb("ls", ls)
+    verb("supervise", run_supervisor).add_argument("name")
+    made = verb("fault", fault)
+    made.add_argument("action", choices=("kill", "stop", "cont", "cut", "heal"))
+    made.add_argument("target", metavar="COMPONENT|HOST")
+    made = verb("logs", logs)
+    made.add_argument("component", nargs="?", metavar="COMPONENT")
+    made.add_argument("-f", "--follow", action="store_true")
+    made.add_argument("-n", "--tail", type=int, default=50)
+    return top
+
+
+def main() -> int:
+    """Run one verb; the exit code."""
+    args = parser().parse_args()
+    try:
+        code: int = args.run(args)
+    except ValueError as wrong:
+        print(f"phalanx lab: {wrong}", file=sys.stderr)
+        return USAGE
+    except Unavailable as trouble:
+        print(f"phalanx lab: {trouble}", file=sys.stderr)
+        return UNFIT
+    except BrokenPipeError:
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

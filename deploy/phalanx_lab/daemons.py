@@ -1,0 +1,145 @@
+"""The lab's one place that knows how Phalanx's own daemons are started and spoken to."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+from typing import Any
+
+from phalanx_lab import plan as plans
+from phalanx_lab.plan import RPC_PORT, Plan
+from phalanx_lab.unavailable import Unavailable
+
+LISTENER = 3  # the first descriptor after the standard ones, as in socket activation
+PIDS_PER_AGENT = 16384
+
+
+def manager_config(plan: Plan) -> str:
+    """Write the manager's configuration; its path."""
+    folder = f"{plan.state}/manager"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return _write_toml(
+        f"{plan.state}/manager.toml",
+        {
+            "data_dir": folder,
+            "http": f"fd://{LISTENER}",
+            "rpc": f"tcp://{plan.manager_address}:{RPC_PORT}",
+            "admin_token_file": admin_token_file(plan),
+        },
+    )
+
+
+def manager_command(plan: Plan) -> list[str]:
+    """The argument list of the manager; it inherits its HTTP socket as descriptor 3."""
+    return [sys.executable, "-m", "phalanx_manager", "--config", f"{plan.state}/manager.toml"]
+
+
+def admin_token_file(plan: Plan) -> str:
+    """Where the manager writes its first administrator's token."""
+    return f"{plan.state}/manager/admin.token"
+
+
+def admin_token(plan: Plan) -> str:
+    """The administrator's token; empty while the manager has not written it."""
+    try:
+        with open(admin_token_file(plan), encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def agent_config(plan: Plan, host: int, join: str) -> str:
+    """Write an agent's configuration; its path. `join` is needed at its first start only."""
+    state = f"{plan.host_state(host)}/agent"
+    os.makedirs(state, mode=0o700, exist_ok=True)
+    os.makedirs(f"{plan.host_state(host)}/share", exist_ok=True)
+    top: dict[str, Any] = {
+        "name": host_name(host),
+        "state_dir": state,
+        "runtime_dir": plan.agent_memory(host),
+        "engine": f"unix://{plan.engine_socket(host)}",
+        "advertise": plan.address(host),
+    }
+    if join:
+        top["join"] = join
+    tables = {
+        "capacity": {"cpu": plan.cpu, "mem": plan.mem, "pids": PIDS_PER_AGENT},
+        "mounts": {"allow": [f"{plan.host_state(host)}/share", f"{plan.state}/share"]},
+    }
+    return _write_toml(f"{plan.host_state(host)}/agent.toml", top, tables)
+
+
+def agent_command(plan: Plan, host: int) -> list[str]:
+    """The argument list of an agent."""
+    config = f"{plan.host_state(host)}/agent.toml"
+    return [sys.executable, "-m", "phalanx_agent", "--config", config]
+
+
+def agent_is_enrolled(plan: Plan, host: int) -> bool:
+    """Whether an agent has an identity from an earlier start of this lab."""
+    return bool(os.listdir(f"{plan.host_state(host)}/agent"))
+
+
+def host_name(host: int) -> str:
+    """An agent's name."""
+    return f"host{host}"
+
+
+def manager_answers(port: int) -> bool:
+    """Whether the manager serves HTTP."""
+    try:
+        return _request(port, "GET", "/healthz", "")[0] == 200
+    except Unavailable:
+        return False
+
+
+def join_token(plan: Plan, port: int, host: int) -> str:
+    """A fresh token with which one agent may enrol."""
+    status, answer = _request(
+        port, "POST", "/v1/agent-tokens", admin_token(plan), {"name": host_name(host)}
+    )
+    if status not in (200, 201) or not isinstance(answer, dict) or "token" not in answer:
+        raise Unavailable("the manager", f"gave no join token ({status}: {answer})", "See its log.")
+    return str(answer["token"])
+
+
+def connected_agents(plan: Plan, port: int) -> set[str]:
+    """Names of the agents that the manager sees."""
+    status, answer = _request(port, "GET", "/v1/nodes", admin_token(plan))
+    if status != 200 or not isinstance(answer, dict):
+        raise Unavailable("the manager", f"does not list its nodes ({status})", "See its log.")
+    nodes: list[dict[str, Any]] = answer["nodes"]
+    return {node["name"] for node in nodes if node.get("connected")}
+
+
+def _request(port: int, method: str, path: str, token: str, body: Any = None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        text = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(
+            "the manager", f"{method} {path} failed: {error}", "See its log."
+        ) from error
+    finally:
+        connection.close()
+    try:
+        return answer.status, json.loads(text) if text else None
+    except ValueError:
+        return answer.status, text.decode("utf-8", "replace")
+
+
+def _write_toml(path: str, top: dict[str, Any], tables: dict[str, Any] | None = None) -> str:
+    """Strings, numbers and lists of them are written alike in TOML and JSON."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    for name, table in (tables or {}).items():
+        lines += ["", f"[{name}]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    plans.write(path, ("\n".join(lines) + "\n").encode(), mode=0o600)
+    return path

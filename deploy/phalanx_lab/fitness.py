@@ -1,0 +1,99 @@
+"""Whether this machine can carry a lab; what is missing is named all at once, with the cure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+from phalanx_lab.machine import run, succeeds
+from phalanx_lab.plan import Plan
+from phalanx_lab.unavailable import Unavailable
+
+TOOLS = {  # program: Debian package
+    "dockerd": "docker.io",
+    "containerd": "containerd",
+    "runc": "runc",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "mount": "mount",
+    "sysctl": "procps",
+}
+ENGINE_TOOLS = {"dockerd", "containerd", "runc"}  # which another Debian may bring along
+NEEDED_DISK = 2 * 2**30
+
+
+def misses(plan: Plan) -> list[str]:
+    """One sentence for each thing that is missing; empty on a machine that is fit."""
+    if os.geteuid() != 0:
+        return ["root is needed for network namespaces and engines: run it with sudo"]
+    found = _missing_tools(engines=not plan.engine_root)
+    if not found:
+        found += _missing_kernel_parts(plan.state_root)
+    free = _free_disk(plan.state_root)
+    if free < NEEDED_DISK:
+        found.append(
+            f"{plan.state_root} has {free / 2**30:.1f} GiB free, 2 are needed: "
+            "set PHALANX_LAB_DIR to a folder on a larger disk"
+        )
+    return found
+
+
+def _missing_tools(*, engines: bool) -> list[str]:
+    wanted = {tool for tool in TOOLS if engines or tool not in ENGINE_TOOLS}
+    missing = sorted(tool for tool in wanted if not shutil.which(tool))
+    if not missing:
+        return []
+    packages = " ".join(sorted({TOOLS[tool] for tool in missing}))
+    return [f"{', '.join(missing)} not found: apt-get install -y {packages}"]
+
+
+def _missing_kernel_parts(folder: str) -> list[str]:
+    """Try each part of the kernel for real, in a namespace made for the purpose."""
+    netns = f"phx-try-{os.getpid()}"
+    try:
+        run(["ip", "netns", "add", netns])
+    except Unavailable as refused:
+        return [f"network namespaces: {refused}"]
+    trials = {
+        "bridge": ["ip", "-n", netns, "link", "add", "try-b", "type", "bridge"],
+        "veth": ["ip", "-n", netns, "link", "add", "try-v", "type", "veth", "peer", "name", "try-w"],
+        "vxlan": ["ip", "-n", netns, "link", "add", "try-x", "type", "vxlan"]
+        + ["id", "7", "dstport", "4789"],
+        "iptables nat": ["nsenter", f"--net=/run/netns/{netns}"]
+        + ["iptables", "-w", "-t", "nat", "-A", "POSTROUTING", "-j", "MASQUERADE"],
+    }
+    try:
+        found = [
+            f"the kernel has no {part}: modprobe {part.replace(' ', '_')}, or another kernel"
+            for part, argv in trials.items()
+            if not succeeds(argv)
+        ]
+    finally:
+        run(["ip", "netns", "delete", netns])
+    if not _overlay_works(folder):
+        found.append(
+            f"no overlay mount on {folder}: modprobe overlay; "
+            "inside a container set PHALANX_LAB_DIR to a volume"
+        )
+    return found
+
+
+def _overlay_works(folder: str) -> bool:
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".try-", dir=folder) as top:
+        for part in ("lower", "upper", "work", "merged"):
+            os.mkdir(f"{top}/{part}")
+        options = f"lowerdir={top}/lower,upperdir={top}/upper,workdir={top}/work"
+        return succeeds(
+            ["unshare", "--mount", "mount", "-t", "overlay", "-o", options, "overlay"]
+            + [f"{top}/merged"]
+        )
+
+
+def _free_disk(folder: str) -> int:
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return shutil.disk_usage(folder).free

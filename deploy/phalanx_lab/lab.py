@@ -1,0 +1,335 @@
+"""A lab as a value: bring it up, hurt it, load images into it, take it down."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+from phalanx_lab import client_config, daemons, fitness, processes, status, switch
+from phalanx_lab import plan as plans
+from phalanx_lab.machine import cores, memory_bytes
+from phalanx_lab.plan import MANAGER, Plan
+from phalanx_lab.status import Lock, Status
+from phalanx_lab.sweep import sweep
+from phalanx_lab.unavailable import Unavailable
+
+Fault = Literal["kill", "stop", "cont", "cut", "heal"]
+Report = Callable[[str], None]
+SILENT_FOR = 2.0  # seconds that a step may take before it is worth a line
+UP_WITHIN = 180.0
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "cont": signal.SIGCONT}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One machine of the lab."""
+
+    index: int  # from 1
+    name: str
+    engine_socket: str
+    netns: str
+    address: str
+    state_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A running lab.
+
+    As a context manager it is taken down at the end.
+    """
+
+    plan: Plan
+
+    @classmethod
+    def up(cls, wanted: Plan, report: Report = lambda _line: None) -> Self:
+        """Bring a lab up, or find it up; `ValueError` when it runs otherwise than wanted.
+
+        What a dead predecessor left is cleared first; its state on disk stays, as after a
+        power cut.
+        """
+        with _only_one(wanted.run_root, wanted.name):
+            running = Lock(wanted.run_root, wanted.name, "supervisor").holder()
+            if running:
+                return cls._adopt(wanted, report)
+            if misses := fitness.misses(wanted):
+                raise Unavailable("this machine", "cannot run a lab", "\n  ".join(["", *misses]))
+            sweep(wanted.name, wanted.run)
+            with _only_one(wanted.run_root, "subnets"):
+                plan = settle(wanted)
+                plans.save(plan)
+            _spawn_supervisor(plan)
+            try:
+                _await_up(plan, report)
+            except Unavailable:
+                _pull_the_plug(plan.name, plan.run)
+                raise
+            lab = cls.attach(plan.name)
+            if not plan.engines_only:
+                client_config.write(lab.plan, lab.url, lab.admin_token)
+            return lab
+
+    @classmethod
+    def _adopt(cls, wanted: Plan, report: Report) -> Self:
+        lab = cls.attach(wanted.name)
+        if not lab.plan.same_wish(wanted):
+            raise ValueError(
+                f"lab {wanted.name} runs with other options: {lab.plan.nodes} hosts, "
+                f"{lab.plan.cpu} cpu, {lab.plan.mem} bytes each; `down` it first"
+            )
+        _await_up(lab.plan, report)
+        report(f"lab {wanted.name} is up already")
+        return lab
+
+    @classmethod
+    def attach(cls, name: str) -> Self:
+        """A lab that was brought up by somebody else."""
+        found = plans.load(f"{plans.run_root()}/{name}/plan.json")
+        if found is None:
+            raise Unavailable(f"lab {name}", "is not up", f"phalanx lab up --name {name}")
+        return cls(found)
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """The lab's machines, in order."""
+        return tuple(
+            Host(
+                index=host,
+                name=daemons.host_name(host),
+                engine_socket=self.plan.engine_socket(host),
+                netns=self.plan.netns(f"h{host}"),
+                address=self.plan.address(host),
+                state_dir=self.plan.host_state(host),
+            )
+            for host in self.plan.hosts
+        )
+
+    @property
+    def url(self) -> str:
+        """The manager's address for clients on this machine."""
+        return f"http://127.0.0.1:{self.plan.http_port}"
+
+    @property
+    def admin_token(self) -> str:
+        """The first administrator's token."""
+        return daemons.admin_token(self.plan)
+
+    @property
+    def state_dir(self) -> str:
+        """Logs, engine data and databases."""
+        return self.plan.state
+
+    def status(self) -> Status:
+        """What the supervisor said last."""
+        told = status.read(self.plan.run)
+        if told is None:
+            raise Unavailable(f"lab {self.plan.name}", "is not up", "phalanx lab up")
+        return told
+
+    def phase(self) -> str:
+        """The lab's phase; `dead` when its supervisor is gone."""
+        holder = Lock(self.plan.run_root, self.plan.name, "supervisor").holder()
+        told = status.read(self.plan.run)
+        return told.phase if holder and told else "dead"
+
+    def logs(self) -> list[str]:
+        """Paths of all components' logs."""
+        folder = f"{self.plan.state}/logs"
+        return sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(".log"))
+
+    def pid(self, component: str) -> int:
+        """A component's process; 0 while it is being restarted."""
+        if component == "supervisor":
+            return self.status().supervisor
+        components = self.status().components
+        if component not in components:
+            raise ValueError(f"no component {component!r}; there are {', '.join(components)}")
+        return components[component].pid
+
+    def fault(self, action: Fault, target: str) -> None:
+        """Kill, freeze, thaw a component; cut or heal the link of a host or the manager.
+
+        Killing a host is a power cut: its engine, agent and containers at once. The supervisor
+        starts what died anew.
+        """
+        host = self._host_number(target)
+        if action in ("cut", "heal"):
+            if not host and target != "manager":
+                raise ValueError(f"{target!r} has no link; name a host, or manager")
+            part = f"h{host}" if host else MANAGER
+            (switch.cut if action == "cut" else switch.heal)(self.plan, part)
+        elif host:
+            self._signal_host(host, SIGNALS[action])
+        else:
+            pid = self.pid(target)
+            if not pid:
+                raise Unavailable(target, "is not running now", "Try again in a moment.")
+            os.kill(pid, SIGNALS[action])
+
+    def _host_number(self, target: str) -> int:
+        for host in self.plan.hosts:
+            if target in (daemons.host_name(host), f"host-{host}"):
+                return host
+        return 0
+
+    def _signal_host(self, host: int, number: signal.Signals) -> None:
+        components = self.status().components
+        found = {
+            told.pid
+            for name, told in components.items()
+            if name in (f"engine-{host}", f"agent-{host}")
+        }
+        if number == signal.SIGKILL:
+            found |= processes.in_cgroup(re.escape(self.plan.cgroup(host)))
+        for pid in found - {0}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def down(self) -> None:
+        """Take the lab down and remove its state; see `down`."""
+        down(self.plan.name, self.plan.state_root)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.down()
+
+
+def wish(
+    name: str,
+    nodes: int,
+    *,
+    cpu: int = 0,
+    mem: int = 0,
+    engines_only: bool = False,
+    engine_root: str = "",
+) -> Plan:
+    """A lab to ask `Lab.up` for; capacity 0 stands for more than the machine has.
+
+    Agents may advertise more cores than there are: tests place many small containers.
+    """
+    if cpu < 0 or mem < 0:
+        raise ValueError("cpus and memory are positive")
+    return Plan(
+        name=plans.check_name(name),
+        nodes=plans.check_nodes(nodes),
+        cpu=cpu or max(16, cores()),
+        mem=mem or memory_bytes(),
+        subnet=0,
+        state_root=plans.state_root(),
+        run_root=plans.run_root(),
+        engines_only=engines_only,
+        engine_root=engine_root,
+        way_out=bool(shutil.which("slirp4netns")) and switch.machine_has_default_route(),
+    )
+
+
+def down(name: str, state_root: str = "") -> None:
+    """Remove a lab and all its traces, running or not; doing it again changes nothing.
+
+    State goes with it, so nothing is asked to end gently: the plug is pulled.
+    """
+    run_folder = f"{plans.run_root()}/{name}"
+    found = plans.load(f"{run_folder}/plan.json")
+    state_folder = found.state if found else f"{state_root or plans.state_root()}/{name}"
+    with _only_one(plans.run_root(), name):
+        _pull_the_plug(name, run_folder)
+        client_config.restore(state_folder)
+        if os.path.exists(state_folder):
+            shutil.rmtree(state_folder)
+
+
+def _pull_the_plug(name: str, run_folder: str) -> None:
+    supervisor = Lock(plans.run_root(), name, "supervisor").holder()
+    if supervisor:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor, signal.SIGKILL)
+        processes.await_end(supervisor, within=10)
+    sweep(name, run_folder)
+
+
+def all_labs() -> list[Lab]:
+    """The labs of this machine that are up, or were when their supervisor died."""
+    root = plans.run_root()
+    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    found = [plans.load(f"{root}/{name}/plan.json") for name in names if not name.startswith(".")]
+    return [Lab(plan) for plan in found if plan]
+
+
+def settle(wanted: Plan) -> Plan:
+    """Give a wished lab its subnet, and the port and subnet it had before if it has state."""
+    earlier = plans.load(f"{wanted.state}/plan.json")
+    taken = {lab.plan.subnet for lab in all_labs() if lab.plan.name != wanted.name}
+    if earlier and earlier.subnet not in taken:
+        if not earlier.same_wish(wanted):
+            raise ValueError(
+                f"lab {wanted.name} was made with other options: {earlier.nodes} hosts, "
+                f"{earlier.cpu} cpu, {earlier.mem} bytes each; `down` it first"
+            )
+        return plans.settled(wanted, earlier.subnet, earlier.http_port)
+    return plans.settled(wanted, plans.choose_subnet(taken, switch.machine_routes()), 0)
+
+
+def _spawn_supervisor(plan: Plan) -> None:
+    """Start the background process; what we start ends at once and leaves it to init."""
+    os.makedirs(f"{plan.state}/logs", exist_ok=True)
+    with open(plan.log("supervisor"), "ab") as sink:
+        subprocess.run(
+            [sys.executable, "-m", "phalanx_lab", "supervise", plan.name],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            cwd="/",
+            check=True,
+            timeout=30,
+        )
+
+
+def _await_up(plan: Plan, report: Report) -> None:
+    """Await the supervisor's word, reporting steps that take their time."""
+    began = since = time.monotonic()
+    last, reported = "", ""
+    while time.monotonic() - began < UP_WITHIN:
+        told = status.read(plan.run)
+        if told and told.phase == "up":
+            return
+        if told and told.phase == "failed":
+            raise Unavailable(f"lab {plan.name}", f"did not come up: {told.error}", "")
+        doing = told.doing if told else "starting the supervisor"
+        if doing != last:
+            last, since = doing, time.monotonic()
+        if doing != reported and time.monotonic() - since > SILENT_FOR:
+            report(f"{doing} ...")
+            reported = doing
+        holder = Lock(plan.run_root, plan.name, "supervisor").holder()
+        if not holder and time.monotonic() - began > SILENT_FOR and not told:
+            break
+        time.sleep(0.05)
+    raise Unavailable(f"lab {plan.name}", "did not come up", f"See {plan.log('supervisor')}.")
+
+
+@contextlib.contextmanager
+def _only_one(run_root: str, name: str) -> Iterator[None]:
+    """Two verbs never work on the same ground at once; the second waits."""
+    claim = Lock(run_root, name, "verb")
+    claim.take(wait=True)
+    try:
+        yield
+    finally:
+        claim.drop()

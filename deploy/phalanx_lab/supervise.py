@@ -1,0 +1,258 @@
+"""The process behind a lab: it builds the network, keeps every daemon running, and clears up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from phalanx_lab import daemons, engine, keeper, processes, rooms, status, switch
+from phalanx_lab import plan as plans
+from phalanx_lab.keeper import Keeper, Program
+from phalanx_lab.plan import MANAGER, SWITCH, Plan
+from phalanx_lab.rooms import Room
+from phalanx_lab.status import Status
+from phalanx_lab.sweep import sweep
+from phalanx_lab.unavailable import Unavailable
+
+log = structlog.get_logger()
+
+ENGINES_READY, MANAGER_READY, AGENTS_READY = 60.0, 30.0, 60.0
+GIVE_UP_AFTER = 4  # restarts of a component that was never ready
+LOOK, HOUSEKEEPING = 0.03, 1.0
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class _ToldToStop(Exception):  # noqa: N818 - not an error
+    """SIGTERM came before the lab was up."""
+
+
+class Supervisor:
+    """One lab's life, from the first mount to the last."""
+
+    def __init__(self, plan: Plan, port: int) -> None:
+        self.plan = plan
+        self.status = Status(supervisor=os.getpid(), http_port=port)
+        self.keepers: dict[str, Keeper] = {}
+        self._stop = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def run(self) -> int:
+        """Bring the lab up, keep it, end it; the process's exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._housekeeping())
+                group.create_task(self._live(group))
+        except* Unavailable as troubles:
+            self.status.error = str(troubles.exceptions[0])
+            self.status.phase = "failed"
+            log.exception("lab.failed", error=self.status.error)
+            await self._end_all()
+            self.doing("")
+        if self.status.phase == "failed":
+            return 1
+        await asyncio.to_thread(sweep, self.plan.name, self.plan.run)
+        return 0
+
+    async def _live(self, group: asyncio.TaskGroup) -> None:
+        try:
+            await self._start(group)
+            self.status.phase = "up"
+            self.doing("")
+            await self._stop.wait()
+        except _ToldToStop:
+            log.info("lab.start.interrupted")
+        self.status.phase = "stopping"
+        self.doing("stopping")
+        await self._end_all()
+        self._ended.set()
+
+    async def _start(self, group: asyncio.TaskGroup) -> None:
+        plan = self.plan
+        self.doing("making the network")
+        inside = await asyncio.to_thread(build, plan)
+        if plan.way_out:
+            self._keep(group, way_out_program(plan))
+        self.doing(f"starting {plan.nodes} engine{'s' * (plan.nodes > 1)}")
+        for host in plan.hosts:
+            self._keep(group, engine_program(plan, host, inside[host]))
+        sockets = [plan.engine_socket(host) for host in plan.hosts]
+        await self._until(lambda: all(map(engine.answers, sockets)), ENGINES_READY, "engine-")
+        if plan.engines_only:
+            return
+        self.doing("starting the manager")
+        self._keep(group, manager_program(plan))
+        port = self.status.http_port
+        await self._until(
+            lambda: daemons.manager_answers(port) and bool(daemons.admin_token(plan)),
+            MANAGER_READY,
+            "manager",
+        )
+        self.doing(f"starting {plan.nodes} agent{'s' * (plan.nodes > 1)}")
+        for host in plan.hosts:
+            await asyncio.to_thread(prepare_agent, plan, host, port)
+            self._keep(group, agent_program(plan, host, inside[host]))
+        names = {daemons.host_name(host) for host in plan.hosts}
+        await self._until(
+            lambda: names <= daemons.connected_agents(plan, port), AGENTS_READY, "agent-"
+        )
+
+    def _keep(self, group: asyncio.TaskGroup, program: Program) -> None:
+        kept = Keeper(program, self.tell)
+        self.keepers[program.name] = kept
+        group.create_task(kept.keep())
+
+    async def _until(self, ready: Callable[[], bool], within: float, component: str) -> None:
+        """Await readiness; a component that keeps ending, or the time, makes it a failure."""
+        hint = f"Its last words are in {self.plan.state}/logs/{component.rstrip('-')}*.log."
+        try:
+            async with asyncio.timeout(within):
+                while not await asyncio.to_thread(ready):
+                    if self._stop.is_set():
+                        raise _ToldToStop
+                    for name, kept in self.keepers.items():
+                        if name.startswith(component) and kept.state.restarts >= GIVE_UP_AFTER:
+                            code = kept.state.last_exit
+                            raise Unavailable(name, f"ends at each start (code {code})", hint)
+                    await asyncio.sleep(LOOK)
+        except TimeoutError as slow:
+            raise Unavailable(component, f"is not ready after {within:g} s", hint) from slow
+
+    async def _end_all(self) -> None:
+        """Agents first, then the manager, engines, and the way out last."""
+        for kind in ("agent", "manager", "engine", "way-out"):
+            stops = [kept.stop() for name, kept in self.keepers.items() if name.startswith(kind)]
+            await asyncio.gather(*stops)
+
+    async def _housekeeping(self) -> None:
+        """Reap what engines orphaned and keep logs short."""
+        while not self._ended.is_set():
+            self._reap()
+            for kept in self.keepers.values():
+                await asyncio.to_thread(keeper.rotate, kept.program.log)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOUSEKEEPING):
+                    await self._ended.wait()
+
+    def _reap(self) -> None:
+        own = {kept.state.pid for kept in self.keepers.values()}
+        for pid in processes.orphans_to_reap(own):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+    def doing(self, what: str) -> None:
+        """Publish what is being waited for."""
+        log.info("lab.step", phase=self.status.phase, doing=what)
+        self.status.doing = what
+        self.tell()
+
+    def tell(self) -> None:
+        """Publish the state of the lab."""
+        self.status.components = {name: kept.state for name, kept in self.keepers.items()}
+        status.write(self.plan.run, self.status)
+
+
+def build(plan: Plan) -> dict[int, Room]:
+    """Make everything that daemons stand on: host memory, network, and each host's own view."""
+    for folder in ("logs", "share"):
+        os.makedirs(f"{plan.state}/{folder}", exist_ok=True)
+    dns = plans.WAY_OUT_DNS if plan.way_out else plan.gateway  # which refuses at once
+    plans.write(f"{plan.state}/resolv.conf", f"nameserver {dns}\n".encode())
+    for host in plan.hosts:
+        engine.prepare(plan, host)
+        rooms.memory(plan, host)
+    switch.build(plan)
+    if plan.way_out:
+        switch.masquerade(plan)
+    return {host: rooms.open_room(plan, host) for host in plan.hosts}
+
+
+def way_out_program(plan: Plan) -> Program:
+    """User-mode NAT between the switch and the machine; the machine's firewall is not touched."""
+    argv = [
+        "slirp4netns",
+        "--configure",
+        "--mtu=1500",
+        "--disable-host-loopback",
+        f"--cidr={plans.WAY_OUT_NET}",
+        "--netns-type=path",
+        switch.path(plan.netns(SWITCH)),
+        "tap0",
+    ]
+    return Program("way-out", lambda: argv, plan.log("way-out"))
+
+
+def engine_program(plan: Plan, host: int, inside: Room) -> Program:
+    """A host's Docker Engine."""
+    return Program(
+        f"engine-{host}",
+        lambda: inside.enter(engine.command(plan, host)),
+        plan.log(f"engine-{host}"),
+        before=lambda: engine.clear_before_start(plan, host),
+        grace=45,
+    )
+
+
+def manager_program(plan: Plan) -> Program:
+    """The manager, in a namespace on the switch, serving a socket of the machine's namespace."""
+    daemons.manager_config(plan)
+    netns = switch.path(plan.netns(MANAGER))
+    return Program(
+        "manager",
+        lambda: ["nsenter", f"--net={netns}", *daemons.manager_command(plan)],
+        plan.log("manager"),
+        env={"LISTEN_FDS": "1"},
+        pass_fds=(daemons.LISTENER,),
+    )
+
+
+def prepare_agent(plan: Plan, host: int, port: int) -> None:
+    """Write an agent's configuration, with a join token unless it has an identity already."""
+    daemons.agent_config(plan, host, "")
+    if not daemons.agent_is_enrolled(plan, host):
+        daemons.agent_config(plan, host, daemons.join_token(plan, port, host))
+
+
+def agent_program(plan: Plan, host: int, inside: Room) -> Program:
+    """A host's agent, in the same view of the file system as its engine."""
+    return Program(
+        f"agent-{host}",
+        lambda: inside.enter(daemons.agent_command(plan, host)),
+        plan.log(f"agent-{host}"),
+    )
+
+
+def supervise(plan: Plan) -> int:
+    """Be a lab's supervisor until told to stop; the exit code.
+
+    The HTTP socket is made here, in the machine's own namespace, and stays open while the
+    manager restarts: clients queue instead of being refused.
+    """
+    os.open("/dev/null", os.O_RDONLY)  # takes the number that the listener will have
+    claim = status.Lock(plan.run_root, plan.name, "supervisor")
+    if not claim.take():
+        raise Unavailable(f"lab {plan.name}", "has a supervisor already", "See phalanx lab ls.")
+    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise Unavailable("prctl", "does not let orphans come to us", "")
+    with listen(plan.http_port) as listener:
+        os.dup2(listener.fileno(), daemons.LISTENER, inheritable=False)
+        port: int = listener.getsockname()[1]
+        plans.save(plans.settled(plan, plan.subnet, port))
+        return asyncio.run(Supervisor(plan, port).run())
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on the machine's loopback: at the wanted port if it is free."""
+    for wanted in dict.fromkeys((port, 0)):
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", wanted), backlog=128)
+    raise Unavailable("127.0.0.1", "has no free port", "See ss -ltn.")

@@ -1,0 +1,104 @@
+"""The lab's network: one namespace per host, joined by a bridge in a namespace of its own.
+
+No interface ever appears in the machine's own namespace, so its firewall never sees a frame.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+
+from phalanx_lab.machine import run
+from phalanx_lab.plan import MANAGER, SWITCH, Plan
+
+NETNS = "/run/netns"
+
+
+def path(netns: str) -> str:
+    """The file that names a network namespace."""
+    return f"{NETNS}/{netns}"
+
+
+def build(plan: Plan) -> None:
+    """Make the switch and plug every host and the manager into it."""
+    switch = plan.netns(SWITCH)
+    run(["ip", "netns", "add", switch])
+    _configure(
+        switch,
+        "link add sw type bridge",
+        "link set lo up",
+        "link set sw up",
+        f"address add {plan.gateway}/24 dev sw",
+    )
+    run(["nsenter", f"--net={path(switch)}", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])
+    for host in plan.hosts:
+        _plug(plan, f"h{host}", plan.address(host))
+    if not plan.engines_only:
+        _plug(plan, MANAGER, plan.manager_address)
+
+
+def _plug(plan: Plan, part: str, address: str) -> None:
+    """Make a namespace with `eth0` on the switch; the switch's end is named after the part."""
+    netns, switch = plan.netns(part), plan.netns(SWITCH)
+    run(["ip", "netns", "add", netns])
+    run(
+        ["ip", "link", "add", part, "netns", switch, "type", "veth"]
+        + ["peer", "name", "eth0", "netns", netns]
+    )
+    _configure(switch, f"link set {part} master sw", f"link set {part} up")
+    _configure(
+        netns,
+        "link set lo up",
+        "link set eth0 up",
+        f"address add {address}/24 dev eth0",
+        f"route add default via {plan.gateway}",
+    )
+
+
+def _configure(netns: str, *lines: str) -> None:
+    run(["ip", "-n", netns, "-batch", "-"], stdin="\n".join(lines) + "\n")
+
+
+def masquerade(plan: Plan) -> None:
+    """Let hosts out through the switch's user-mode uplink.
+
+    Only what leaves by the uplink is rewritten: frames between hosts pass this firewall too.
+    """
+    run(
+        ["nsenter", f"--net={path(plan.netns(SWITCH))}", "iptables", "-w", "-t", "nat"]
+        + ["-A", "POSTROUTING", "-o", "tap0", "-j", "MASQUERADE"]
+    )
+
+
+def cut(plan: Plan, part: str) -> None:
+    """Unplug a host, or the manager, at the switch."""
+    run(["ip", "-n", plan.netns(SWITCH), "link", "set", part, "down"])
+
+
+def heal(plan: Plan, part: str) -> None:
+    """Plug it in again."""
+    run(["ip", "-n", plan.netns(SWITCH), "link", "set", part, "up"])
+
+
+def namespaces(lab: str) -> list[str]:
+    """Network namespaces of a lab, by their names."""
+    try:
+        return sorted(name for name in os.listdir(NETNS) if name.startswith(f"phx{lab}-"))
+    except FileNotFoundError:
+        return []
+
+
+def machine_routes() -> list[ipaddress.IPv4Network]:
+    """Networks that the machine itself reaches other than by its default route."""
+    told: list[dict[str, str]] = json.loads(run(["ip", "-4", "-j", "route"]) or "[]")
+    return [
+        ipaddress.IPv4Network(route["dst"], strict=False)
+        for route in told
+        if route.get("dst", "default") != "default"
+    ]
+
+
+def machine_has_default_route() -> bool:
+    """Whether the machine itself has a way out."""
+    return bool(run(["ip", "-4", "route", "show", "default"]).strip())
