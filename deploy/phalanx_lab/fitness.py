@@ -59,7 +59,19 @@ def _missing_kernel_parts(folder: str) -> list[str]:
         return [f"network namespaces: {refused}"]
     trials = {
         "bridge": ["ip", "-n", netns, "link", "add", "try-b", "type", "bridge"],
-        "veth": ["ip", "-n", netns, "link", "add", "try-v", "type", "veth", "peer", "name", "try-w"],
+        "veth": [
+            "ip",
+            "-n",
+            netns,
+            "link",
+            "add",
+            "try-v",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "try-w",
+        ],
         "vxlan": ["ip", "-n", netns, "link", "add", "try-x", "type", "vxlan"]
         + ["id", "7", "dstport", "4789"],
         "iptables nat": ["nsenter", f"--net=/run/netns/{netns}"]

@@ -87,9 +87,13 @@ class Keeper:
         except TimeoutError:
             return
 
+    def let_end(self) -> None:
+        """Not start the program again when it ends."""
+        self._stopping.set()
+
     async def stop(self) -> None:
         """End the program: SIGTERM, then SIGKILL when its grace is over."""
-        self._stopping.set()
+        self.let_end()
         process = self._process
         if process is None or process.returncode is not None:
             return

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from phalanx_lab import client_config, daemons, fitness, processes, status, switch
+from phalanx_lab import client_config, daemons, fitness, processes, status, supervise, switch
 from phalanx_lab import plan as plans
 from phalanx_lab.machine import cores, memory_bytes
 from phalanx_lab.plan import MANAGER, Plan
@@ -27,6 +27,7 @@ Fault = Literal["kill", "stop", "cont", "cut", "heal"]
 Report = Callable[[str], None]
 SILENT_FOR = 2.0  # seconds that a step may take before it is worth a line
 UP_WITHIN = 180.0
+PLUG_WITHIN = 15.0
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "cont": signal.SIGCONT}
 
 
@@ -259,8 +260,12 @@ def _pull_the_plug(name: str, run_folder: str) -> None:
     supervisor = Lock(plans.run_root(), name, "supervisor").holder()
     if supervisor:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(supervisor, signal.SIGKILL)
-        processes.await_end(supervisor, within=10)
+            os.kill(supervisor, supervise.PULL_THE_PLUG)
+        if not processes.await_end(supervisor, within=PLUG_WITHIN):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(supervisor, signal.SIGKILL)
+            processes.await_end(supervisor, within=PLUG_WITHIN)
+    Lock(plans.run_root(), name, "supervisor").holder()  # which removes the file of a free one
     sweep(name, run_folder)
 
 
@@ -332,4 +337,4 @@ def _only_one(run_root: str, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        claim.drop()
+        claim.drop(remove=True)

@@ -62,26 +62,41 @@ class Lock:
 
     def take(self, *, wait: bool = False) -> bool:
         """Whether the claim is ours now; the holder's pid is in the file."""
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        while True:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                self.drop()
+                return False
+            if self._is_the_one_named():
+                break
             self.drop()
-            return False
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
         return True
 
-    def drop(self) -> None:
-        """Let go."""
+    def _is_the_one_named(self) -> bool:
+        """Whether the file we locked is still at its path: a holder may remove it at its end."""
+        try:
+            return os.stat(self._path).st_ino == os.fstat(self._file).st_ino
+        except FileNotFoundError:
+            return False
+
+    def drop(self, *, remove: bool = False) -> None:
+        """Let go; `remove` leaves no file behind either."""
         if self._file >= 0:
+            if remove:
+                os.unlink(self._path)
             os.close(self._file)
         self._file = -1
 
     def holder(self) -> int:
         """The pid of whoever holds the claim; 0 when it is free."""
+        if not os.path.exists(self._path):
+            return 0
         if self.take():
-            self.drop()
+            self.drop(remove=True)
             return 0
         with open(self._path, encoding="ascii") as file:
             return int(file.read() or 0)

@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 import structlog
@@ -18,7 +19,7 @@ from phalanx_lab.keeper import Keeper, Program
 from phalanx_lab.plan import MANAGER, SWITCH, Plan
 from phalanx_lab.rooms import Room
 from phalanx_lab.status import Status
-from phalanx_lab.sweep import sweep
+from phalanx_lab.sweep import members, sweep
 from phalanx_lab.unavailable import Unavailable
 
 log = structlog.get_logger()
@@ -27,6 +28,7 @@ ENGINES_READY, MANAGER_READY, AGENTS_READY = 60.0, 30.0, 60.0
 GIVE_UP_AFTER = 4  # restarts of a component that was never ready
 LOOK, HOUSEKEEPING = 0.03, 1.0
 PR_SET_CHILD_SUBREAPER = 36
+PULL_THE_PLUG = signal.SIGUSR1  # state is not wanted any more: end everything at once
 
 
 class _ToldToStop(Exception):  # noqa: N818 - not an error
@@ -42,12 +44,14 @@ class Supervisor:
         self.keepers: dict[str, Keeper] = {}
         self._stop = asyncio.Event()
         self._ended = asyncio.Event()
+        self._gentle = True
 
     async def run(self) -> int:
         """Bring the lab up, keep it, end it; the process's exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(PULL_THE_PLUG, self._pull_the_plug)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._housekeeping())
@@ -61,7 +65,12 @@ class Supervisor:
         if self.status.phase == "failed":
             return 1
         await asyncio.to_thread(sweep, self.plan.name, self.plan.run)
+        self._reap()
         return 0
+
+    def _pull_the_plug(self) -> None:
+        self._gentle = False
+        self._stop.set()
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
         try:
@@ -128,7 +137,12 @@ class Supervisor:
             raise Unavailable(component, f"is not ready after {within:g} s", hint) from slow
 
     async def _end_all(self) -> None:
-        """Agents first, then the manager, engines, and the way out last."""
+        """Agents first, then the manager, engines, and the way out last; or all by force."""
+        if not self._gentle:
+            for kept in self.keepers.values():
+                kept.let_end()
+            plan = self.plan
+            await asyncio.to_thread(processes.kill_all, lambda: members(plan.name, plan.run))
         for kind in ("agent", "manager", "engine", "way-out"):
             stops = [kept.stop() for name, kept in self.keepers.items() if name.startswith(kind)]
             await asyncio.gather(*stops)
@@ -239,7 +253,7 @@ def supervise(plan: Plan) -> int:
     """
     os.open("/dev/null", os.O_RDONLY)  # takes the number that the listener will have
     claim = status.Lock(plan.run_root, plan.name, "supervisor")
-    if not claim.take():
+    if not take_patiently(claim):
         raise Unavailable(f"lab {plan.name}", "has a supervisor already", "See phalanx lab ls.")
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise Unavailable("prctl", "does not let orphans come to us", "")
@@ -248,6 +262,16 @@ def supervise(plan: Plan) -> int:
         port: int = listener.getsockname()[1]
         plans.save(plans.settled(plan, plan.subnet, port))
         return asyncio.run(Supervisor(plan, port).run())
+
+
+def take_patiently(claim: status.Lock, within: float = 2.0) -> bool:
+    """Take the claim, though somebody who only looks may hold it for an instant."""
+    deadline = time.monotonic() + within
+    while not claim.take():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK)
+    return True
 
 
 def listen(port: int) -> socket.socket:

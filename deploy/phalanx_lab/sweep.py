@@ -40,8 +40,9 @@ def members(lab: str, run_folder: str) -> set[int]:
     found = processes.in_cgroup(rf"phx{lab}-h\d+")
     for pid in processes.pids():
         argv = processes.command(pid)
-        ours = processes.is_engine_program(argv) and any(run_folder + "/" in a for a in argv)
-        if ours or processes.network_of(pid) in networks:
+        engines = processes.is_engine_program(argv) and any(run_folder + "/" in a for a in argv)
+        uplink = f"{switch.path('phx' + lab)}-sw" in argv and "slirp4netns" in argv[0]
+        if engines or uplink or processes.network_of(pid) in networks:
             found.add(pid)
     return found - {os.getpid()}
 
