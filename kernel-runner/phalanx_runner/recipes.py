@@ -1,0 +1,150 @@
+"""How each program of the bundle is compiled: static, stripped, and the same every time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from phalanx_runner.sources import BuildFailed, Source
+
+CC = "musl-gcc"
+STRICT = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
+# An event without fields has an empty format, on purpose.
+STRICT += ["-Wno-format-zero-length"]
+
+# Everything that is not needed goes, above all what would read files of the image.
+DROPBEAR_OPTIONS = [
+    "--enable-bundled-libtom",
+    "--disable-harden",
+    "--disable-zlib",
+    "--disable-pam",
+    "--disable-syslog",
+    "--disable-shadow",
+    "--disable-lastlog",
+    "--disable-utmp",
+    "--disable-utmpx",
+    "--disable-wtmp",
+    "--disable-wtmpx",
+    "--disable-loginfunc",
+    "--disable-pututline",
+    "--disable-pututxline",
+]
+OPENSSH_OPTIONS = [
+    "--prefix=/opt/phalanx",
+    "--bindir=/opt/phalanx/first",  # scp and sftp start the ssh that they find there
+    "--libexecdir=/opt/phalanx/libexec",
+    "--sysconfdir=/etc/ssh",
+    "--without-openssl",
+    "--without-zlib",
+    "--without-pam",
+    "--without-shadow",
+    "--without-pie",
+    "--with-sandbox=no",
+    "--disable-security-key",
+    "--disable-pkcs11",
+    "--disable-lastlog",
+    "--disable-utmp",
+    "--disable-utmpx",
+    "--disable-wtmp",
+    "--disable-wtmpx",
+    "--disable-libutil",
+]
+OPENSSH_PROGRAMS = ["ssh", "scp", "sftp", "sftp-server", "ssh-keygen"]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where a build takes place: our C files, a scratch directory, and a place to say so."""
+
+    src: Path
+    scratch: Path
+    say: Callable[[str], None]
+
+    def run(self, title: str, command: list[str], where: Path) -> None:
+        """Raises BuildFailed with the end of what the command said."""
+        self.say(title)
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.scratch),
+            "LC_ALL": "C",
+            "TZ": "UTC",
+            "SOURCE_DATE_EPOCH": "0",
+        }
+        done = subprocess.run(
+            command, cwd=where, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            end = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
+            raise BuildFailed(f"{title} failed: {' '.join(command)}\n{end}")
+
+    def flags(self, where: Path) -> str:
+        """Flags that keep the place of the build out of its result."""
+        return f"-O2 -ffile-prefix-map={where}=. -Wl,--build-id=none"
+
+    def unpack(self, source: Source) -> Path:
+        to = self.scratch / source.name
+        (dsc,) = source.directory.glob("*.dsc")
+        title = f"{source.name} {source.version}: unpack"
+        self.run(title, ["dpkg-source", "--no-check", "-x", str(dsc), str(to)], self.scratch)
+        return to
+
+    def shim(self, name: str) -> str:
+        """Compiles one of src/ssh/*.c to an object for the link line of the ssh programs."""
+        to = self.scratch / f"{name}.o"
+        command = [CC, *STRICT, "-c", str(self.src / "ssh" / f"{name}.c"), "-o", str(to)]
+        self.run(f"{name}: compile", command, self.scratch)
+        return str(to)
+
+
+def build_core(shop: Workshop) -> Path:
+    """The runner's own program."""
+    to = shop.scratch / "phalanx-runner"
+    files = [str(path.relative_to(shop.src)) for path in sorted(shop.src.glob("*.c"))]
+    flags = [*STRICT, *shop.flags(shop.src).split(), "-static", "-s"]
+    shop.run("phalanx-runner: compile", [CC, *flags, "-o", str(to), *files], shop.src)
+    return to
+
+
+def build_dropbear(shop: Workshop, source: Source) -> Path:
+    """The ssh server; returns its source directory with the program in it."""
+    tree = shop.unpack(source)
+    name = f"{source.name} {source.version}"
+    patch = shop.src / "ssh" / "dropbear-inetd-stderr.patch"
+    shop.run(f"{name}: patch", ["patch", "-p1", "-i", str(patch)], tree)
+    shutil.copy(shop.src / "ssh" / "localoptions.h", tree)
+    flags = [f"CC={CC}", f"CFLAGS={shop.flags(tree)}", "LDFLAGS=-static"]
+    shop.run(f"{name}: configure", ["./configure", *DROPBEAR_OPTIONS, *flags], tree)
+    libraries = f"LIBS={shop.shim('passwd_shim')} {shop.shim('crypt_shim')}"
+    shop.run(
+        f"{name}: make", ["make", _jobs(), "PROGRAMS=dropbear", "STATIC=1", libraries], tree
+    )
+    return tree
+
+
+def build_openssh(shop: Workshop, source: Source) -> Path:
+    """The ssh clients; returns their source directory with the programs in it."""
+    tree = shop.unpack(source)
+    name = f"{source.name} {source.version}"
+    # Debian patches configure.ac and not its result.
+    shop.run(f"{name}: autoreconf", ["autoreconf", "-fi"], tree)
+    flags = [f"CC={CC}", f"CFLAGS={shop.flags(tree)}", "LDFLAGS=-static"]
+    shop.run(f"{name}: configure", ["./configure", *OPENSSH_OPTIONS, *flags], tree)
+    objects = f"{shop.shim('passwd_shim')} {shop.shim('nodelay')}"
+    link = f"LDFLAGS=-L. -Lopenbsd-compat/ -static -Wl,--wrap=socket {objects}"
+    shop.run(f"{name}: make", ["make", _jobs(), link, *OPENSSH_PROGRAMS], tree)
+    return tree
+
+
+def strip(shop: Workshop, program: Path, to: Path) -> None:
+    """Copies a program without symbols."""
+    command = ["strip", "--strip-all", "-o", str(to), str(program)]
+    shop.run(f"{to.name}: strip", command, shop.scratch)
+    to.chmod(0o755)
+
+
+def _jobs() -> str:
+    return f"-j{len(os.sched_getaffinity(0))}"
