@@ -1,4 +1,4 @@
-"""python -m phalanx_runner.build: makes the bundle of static programs, in about a minute and a half.
+"""python -m phalanx_runner.build: makes the bundle of static programs, in about a minute.
 
 Does nothing when neither our sources nor the compiler have changed since the newest bundle.
 """
@@ -49,6 +49,7 @@ LINKS = {  # name in the bundle: what it is
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Prints the path of the bundle. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="phalanx_runner.build", description=__doc__)
     parser.add_argument("--out", type=Path, default=bundle.IN_PACKAGE, help="parent of the bundle")
     parser.add_argument("--cache", type=Path, default=ROOM.parent / ".cache" / "runner-sources")
@@ -92,7 +93,7 @@ def _build(chosen: argparse.Namespace, say: Callable[[str], None]) -> Path:
             if json.loads(manifest.read_bytes()).get("inputs") == inputs:
                 say("up to date")
                 os.utime(manifest)
-                return manifest.parent
+                return Path(manifest.parent)
     archive = Archive(chosen.cache.absolute())
     say("fetch the sources of dropbear and openssh")
     dropbear = archive.fetch("dropbear", refresh=chosen.refresh)
@@ -121,9 +122,7 @@ def _compiler() -> str:
     return done.stdout.splitlines()[0]
 
 
-def _assemble(
-    shop: Workshop, dropbear: Source, openssh: Source, out: Path, inputs: str
-) -> Path:
+def _assemble(shop: Workshop, dropbear: Source, openssh: Source, out: Path, inputs: str) -> Path:
     with ThreadPoolExecutor() as pool:
         server_tree = pool.submit(recipes.build_dropbear, shop, dropbear)
         client_tree = pool.submit(recipes.build_openssh, shop, openssh)

@@ -57,7 +57,7 @@ def verify(path: Path) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """The digest computed from the files. Links count as what they lead to, for a wheel has none."""
+    """The digest computed from the files. A link counts as what it leads to: a wheel has none."""
     lines = [f"{mode} {sha256} {name}\n" for name, mode, sha256, _ in contents(path)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

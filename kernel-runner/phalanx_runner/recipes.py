@@ -86,6 +86,7 @@ class Workshop:
         return f"-O2 -ffile-prefix-map={where}=. -Wl,--build-id=none"
 
     def unpack(self, source: Source) -> Path:
+        """The patched source tree."""
         to = self.scratch / source.name
         (dsc,) = source.directory.glob("*.dsc")
         title = f"{source.name} {source.version}: unpack"
@@ -119,9 +120,7 @@ def build_dropbear(shop: Workshop, source: Source) -> Path:
     flags = [f"CC={CC}", f"CFLAGS={shop.flags(tree)}", "LDFLAGS=-static"]
     shop.run(f"{name}: configure", ["./configure", *DROPBEAR_OPTIONS, *flags], tree)
     libraries = f"LIBS={shop.shim('passwd_shim')} {shop.shim('crypt_shim')}"
-    shop.run(
-        f"{name}: make", ["make", _jobs(), "PROGRAMS=dropbear", "STATIC=1", libraries], tree
-    )
+    shop.run(f"{name}: make", ["make", _jobs(), "PROGRAMS=dropbear", "STATIC=1", libraries], tree)
     return tree
 
 
