@@ -1,0 +1,225 @@
+"""The nouns of the manager: what its database holds, as values."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from phalanx_wire.api import SessionState
+from phalanx_wire.control import Observed
+from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
+from phalanx_wire.lifecycle import ENDED, KernelState
+from phalanx_wire.slots import Slots
+from phalanx_wire.spec import SessionSpec
+
+Scope = Literal["admin", "user", "read-only"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, by the token."""
+
+    user: str
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The request is wrong or not allowed; the fields are those of `api.Problem`.
+
+    Attributes:
+        status: HTTP's.
+        title: what happened, to what.
+        field: path of the mistake in the request, e.g. `roles[1].replicas`.
+        hint: what to do.
+    """
+
+    code: str
+    status: int
+    title: str
+    field: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what may be asked for; an operator may lower them in the configuration.
+
+    Attributes:
+        max_size: containers of one session.
+        max_time_s: longest time limit.
+        max_grace_s: longest time between TERM and KILL.
+        max_priority: highest priority, and its negative the lowest.
+    """
+
+    max_size: int = 10_000
+    max_time_s: float = 366 * 86_400.0
+    max_grace_s: float = 3_600.0
+    max_priority: int = 1_000
+
+
+@enum.unique
+class StopCause(enum.StrEnum):
+    """Why a session was told to stop. Set once; the first cause is the one that counts."""
+
+    USER = "user"
+    KERNEL_FAILED = "kernel-failed"
+    MAIN_EXITED = "main-exited"
+    TIME_LIMIT = "time-limit"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A session's stop.
+
+    Attributes:
+        rank: whose failure or end it was, None when nobody's.
+        text: the sentence for the user.
+        grace_s: in place of the session's own; None is the session's own.
+    """
+
+    cause: StopCause
+    text: str
+    at: datetime
+    rank: int | None = None
+    grace_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRow:
+    """The private network of an attempt: `control.Network` and how far it is.
+
+    Attributes:
+        engine_id: empty until the owner has made it.
+        released: the owner has removed it (or never made it); its subnet is free.
+    """
+
+    name: str
+    driver: Literal["bridge", "overlay"]
+    subnet: str
+    owner: AgentId
+    engine_id: str = ""
+    problem: str = ""
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session as the database has it.
+
+    Attributes:
+        spec: with everything filled in; `spec.roles` holds every role in full.
+        state: the fold of its kernels (`core.session.settle`), kept for filtering.
+        reason: why it waits or how it ended, as a sentence; empty when there is nothing to say.
+        exit_code: once ended.
+        network: of the current attempt, once placed.
+        warnings: sentences of admission.
+    """
+
+    id: SessionId
+    name: str
+    user: str
+    cluster: ClusterName
+    spec: SessionSpec
+    state: SessionState
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    stop: Stop | None = None
+    reason: str = ""
+    exit_code: int | None = None
+    network: NetworkRow | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel as the database has it.
+
+    Attributes:
+        state_at: when it entered its state.
+        ended_as: the ended state it went through first, kept when it becomes REMOVED.
+        cause: of its end, see `control.KernelReport`.
+        message: the sentence that goes with the cause.
+        detail: what its agent does with it now, a sentence.
+        gpus: device ids held on its agent.
+    """
+
+    id: KernelId
+    session: SessionId
+    rank: int
+    role: str
+    replica: int
+    host_name: str
+    slots: Slots
+    shm_bytes: int
+    state: KernelState
+    state_at: datetime
+    gpu_model: str = ""
+    agent: AgentId | None = None
+    address: str = ""
+    gpus: tuple[str, ...] = ()
+    ended_as: KernelState | None = None
+    exit_code: int | None = None
+    cause: str = ""
+    message: str = ""
+    detail: str = ""
+    host_key: str = ""
+    user_key: str = ""
+    container_id: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """It will never run (again)."""
+        return self.state in ENDED
+
+    @property
+    def holds(self) -> bool:
+        """It may occupy slots, devices and an address on its agent."""
+        return self.agent is not None and self.state is not KernelState.REMOVED
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session with the kernels of its current attempt, in rank order."""
+
+    session: Session
+    kernels: tuple[Kernel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """An agent: who it is, and what it said last.
+
+    Attributes:
+        public_key: its own CURVE key, Z85.
+        observed: its newest report; after a restart of the manager the one stored last,
+            without kernels, networks and secrets.
+        seen_at: when it was heard last, None when never.
+        connected: its link is up now; False after a restart of the manager.
+        lost: it was silent for so long that its kernels were given up, and is not back yet.
+    """
+
+    name: AgentId
+    cluster: ClusterName
+    public_key: str
+    joined_at: datetime
+    observed: Observed | None = None
+    seen_at: datetime | None = None
+    connected: bool = False
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is alive: sessions that have not ended or still hold something, and all agents."""
+
+    cluster_id: str
+    sessions: Mapping[SessionId, SessionRow] = field(default_factory=dict)
+    agents: Mapping[AgentId, AgentRecord] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The loops: woken, they load, decide purely, commit, and ring on."""

@@ -1,0 +1,291 @@
+"""What the rest of the manager wants from a database. Expected outcomes are values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from phalanx_manager.core.admit import Admitted
+from phalanx_manager.core.model import (
+    AgentRecord,
+    Caller,
+    Kernel,
+    NetworkRow,
+    Refusal,
+    Scope,
+    SessionRow,
+    Snapshot,
+    Stop,
+)
+from phalanx_wire.api import EventView, SessionState
+from phalanx_wire.control import Observed
+from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
+from phalanx_wire.lifecycle import KernelState, Owner
+
+
+class Unavailable(Exception):  # noqa: N818 - it names the condition, as in every room
+    """The database cannot answer.
+
+    Attributes:
+        what: the file or server.
+        doing: what was tried.
+        hint: what to do.
+    """
+
+    def __init__(self, what: str, doing: str, hint: str = "") -> None:
+        super().__init__(f"{what}: {doing}" + (f"; {hint}" if hint else ""))
+        self.what, self.doing, self.hint = what, doing, hint
+
+
+# ---------------------------------------------------------------- sessions
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session to write down.
+
+    Attributes:
+        id: fresh, by `ids.session_id`.
+        idempotency_key: of the caller's request, None when it gave none.
+        body_digest: what the key stands for: a digest of the request body.
+    """
+
+    id: SessionId
+    caller: Caller
+    admitted: Admitted
+    at: datetime
+    idempotency_key: str | None = None
+    body_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The session is in the database."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyThere:
+    """The same request came before; this is its session."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which sessions to list, newest first.
+
+    Attributes:
+        user: None is everybody's.
+        states: None is all that have not ended, unless `ended_too`.
+    """
+
+    user: str | None = None
+    states: tuple[SessionState, ...] | None = None
+    ended_too: bool = False
+    limit: int = 100
+
+
+# ---------------------------------------------------------------- kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where one kernel of a gang shall be."""
+
+    kernel: KernelId
+    agent: AgentId
+    address: str
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a whole gang shall be: seats in rank order, one network."""
+
+    session: SessionId
+    attempt: int
+    seats: tuple[Seat, ...]
+    network: NetworkRow
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChange:
+    """A kernel as seen, the states it goes through (maybe none), and what it is in the end.
+
+    Attributes:
+        seen: the state that this was decided on; another one in the database drops it.
+        after: the whole kernel; `after.state` is the last of `steps`, or `seen`.
+        text: the sentence of the event for each step.
+    """
+
+    seen: KernelState
+    steps: tuple[KernelState, ...]
+    owner: Owner
+    after: Kernel
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkChange:
+    """A session's network is made, failed or gone."""
+
+    session: SessionId
+    attempt: int
+    after: NetworkRow
+
+
+# ---------------------------------------------------------------- tokens, agents
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A bearer token (`secret_hash` is SHA-256 of it) or a join token (its one-time public key).
+
+    Attributes:
+        secret_hash: hex; empty for a join token.
+        public_key: Z85, of a join token; empty for a bearer token.
+        name: of the user; of a join token the agent's name, empty for any.
+        used_by: the agent that joined with it.
+    """
+
+    id: str
+    kind: Literal["bearer", "agent"]
+    name: str
+    scope: Scope
+    cluster: ClusterName
+    created_at: datetime
+    expires_at: datetime | None
+    secret_hash: str = ""
+    public_key: str = ""
+    used_by: str | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The agent is known by its own key now."""
+
+    agent: AgentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append; see `api.EventView`."""
+
+    at: datetime
+    kind: str
+    text: str
+    session: SessionId | None = None
+    rank: int | None = None
+
+
+class Store(Protocol):
+    """The one durable truth of what shall be. Every call is one transaction.
+
+    Raises:
+        Unavailable: from every call, when the database cannot answer.
+    """
+
+    @property
+    def cluster_id(self) -> str:
+        """Random, made with the database."""
+
+    # -- sessions
+
+    async def submit(self, request: NewSession) -> Created | AlreadyThere | Refusal:
+        """Write a session and its kernels, all PENDING. Refusals: `idempotency_mismatch`,
+        `name_taken`.
+        """
+
+    async def load(self) -> Snapshot:
+        """All that is alive."""
+
+    async def session(self, ref: str, caller: Caller) -> SessionRow | Refusal | None:
+        """Find by id, by name (the newest of that name), or by a unique prefix of either. Other
+        people's sessions are not there but for an admin. Refusal: `ambiguous`.
+        """
+
+    async def sessions(self, wanted: SessionFilter) -> tuple[SessionRow, ...]:
+        """List, newest first."""
+
+    async def stop(self, session: SessionId, stop: Stop) -> bool:
+        """Set the stop cause; False when one was set before or the session has ended. What is
+        still in the queue is cancelled at once.
+        """
+
+    async def say(self, session: SessionId, reason: str) -> None:
+        """Keep why a session waits."""
+
+    # -- kernels and networks
+
+    async def place(self, placement: Placement, at: datetime) -> bool:
+        """Bind a whole gang or nothing; False when something moved meanwhile."""
+
+    async def record(
+        self,
+        kernels: Sequence[KernelChange],
+        networks: Sequence[NetworkChange],
+        at: datetime,
+    ) -> bool:
+        """Write what was observed, and fold the sessions concerned (`session.settle`). False
+        when some change was dropped because its kernel had moved: look again.
+        """
+
+    # -- agents
+
+    async def saw(self, agent: AgentId, observed: Observed, at: datetime) -> None:
+        """Keep an agent's newest report; it is not lost (any more)."""
+
+    async def link(self, agent: AgentId, *, up: bool, at: datetime) -> None:
+        """An agent's link came up or broke."""
+
+    async def lose(self, agent: AgentId, at: datetime) -> None:
+        """Note the verdict that an agent is lost."""
+
+    async def agents(self) -> tuple[AgentRecord, ...]:
+        """All agents by name."""
+
+    async def agent_by_key(self, public_key: str) -> AgentRecord | None:
+        """Tell whose key this is."""
+
+    # -- tokens
+
+    async def add_token(self, token: TokenRow) -> None:
+        """Write a token down."""
+
+    async def token_by_hash(self, secret_hash: str) -> TokenRow | None:
+        """Find a bearer token, revoked and expired ones included."""
+
+    async def tokens(self) -> tuple[TokenRow, ...]:
+        """All, newest first."""
+
+    async def revoke_token(self, token: str) -> bool:
+        """Revoke by id; False when there is none."""
+
+    async def agent_token(self, public_key: str) -> TokenRow | None:
+        """Find a join token by its one-time key."""
+
+    async def use_agent_token(
+        self, public_key: str, agent: AgentId, agent_public_key: str, at: datetime
+    ) -> Joined | Refusal:
+        """Spend a join token: one transaction, so that it is spent once. Saying the same again
+        gives the same answer. Refusals: `token_unknown`, `token_used`, `token_expired`,
+        `agent_name_mismatch`, `agent_name_taken`.
+        """
+
+    # -- events
+
+    async def events(
+        self, after: int, session: SessionId | None, limit: int
+    ) -> tuple[EventView, ...]:
+        """Events with a greater id, oldest first; of one session or of all."""
+
+    async def last_event(self) -> int:
+        """The id of the newest event, 0 before any."""
+
+    async def add_event(self, event: NewEvent) -> None:
+        """Append one."""
