@@ -1,0 +1,1 @@
+"""What the agent decides and reads, without touching anything. Pure."""

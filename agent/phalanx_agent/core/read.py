@@ -1,0 +1,171 @@
+"""From what is found of a kernel to what the manager is told: state, cause and sentence."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from phalanx_agent.core.seen import Absent, Created, Ended, Running, Seen
+from phalanx_agent.core.step import Needs, next_op
+from phalanx_wire.control import KernelReport
+from phalanx_wire.ids import KernelId
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.slots import spell_bytes
+
+ENGINE_RESTART_CODES: Final = (137, 143, 255)
+ENGINE_RESTART_WINDOW_S: Final = 5.0
+"""An engine that comes up notes within this time what did not survive it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a report needs beside what was found.
+
+    Attributes:
+        engine_started_at: Unix seconds.
+        detail: what the agent is doing for it now.
+        host_key, user_key: public halves; empty until made.
+    """
+
+    kernel: KernelId
+    goal: KernelState
+    mem_bytes: int
+    needs: Needs
+    engine_started_at: float = 0.0
+    detail: str = ""
+    host_key: str = ""
+    user_key: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a kernel ended."""
+
+    state: KernelState
+    cause: str
+    message: str = ""
+    exit_code: int | None = None
+
+
+def report(seen: Seen, context: Context) -> KernelReport:
+    """Say what is known of a kernel."""
+    found = outcome(seen, context)
+    match found:
+        case Outcome():
+            end = found
+        case _:
+            end = Outcome(found, "")
+    return KernelReport(
+        kernel=context.kernel,
+        state=end.state,
+        detail="" if isinstance(found, Outcome) else context.detail,
+        cause=end.cause,
+        message=end.message,
+        exit_code=end.exit_code,
+        container_id="" if isinstance(seen.container, Absent) else seen.container.container_id,
+        host_key=context.host_key,
+        user_key=context.user_key,
+        warnings=tuple(dict.fromkeys((*context.warnings, *seen.runner.warnings))),
+    )
+
+
+def outcome(seen: Seen, context: Context) -> KernelState | Outcome:
+    """Tell how far a kernel is, or how it ended."""
+    match seen.container:
+        case Absent():
+            return _without_container(seen, context.goal)
+        case Created(failure=failure):
+            if failure:
+                return Outcome(
+                    KernelState.EXITED, "start-failed", f"The engine did not start it: {failure}"
+                )
+            if seen.refused:
+                return Outcome(KernelState.REJECTED, "refused", seen.refused)
+            return _made(seen, context)
+        case Running():
+            return _running(seen)
+        case Ended():
+            return _ended(seen, seen.container, context)
+        case _:
+            assert_never(seen.container)
+
+
+def _made(seen: Seen, context: Context) -> KernelState:
+    """A container counts as created once nothing is left to do before its gang is whole."""
+    done = next_op(KernelState.CREATED, seen, context.needs) is None
+    known = context.host_key != "" and context.user_key != ""
+    return KernelState.CREATED if done and known else KernelState.PREPARING
+
+
+def _without_container(seen: Seen, goal: KernelState) -> KernelState | Outcome:
+    if goal is KernelState.REMOVED and not (seen.material or seen.marked):
+        return Outcome(KernelState.REMOVED, "")
+    if seen.marked:
+        gone = "Its container was removed by someone else; the exit code is unknown."
+        return Outcome(KernelState.EXITED, "exited", gone)
+    if goal >= KernelState.STOPPING:
+        return Outcome(KernelState.STOPPED, "cancelled")
+    if seen.refused:
+        return Outcome(KernelState.REJECTED, "refused", seen.refused)
+    return KernelState.PREPARING
+
+
+def _running(seen: Seen) -> KernelState:
+    runner = seen.runner
+    if seen.asked.cancelled:
+        return KernelState.STOPPING
+    if runner.released:
+        return KernelState.RUNNING
+    if runner.meshed:
+        return KernelState.MESHED
+    return KernelState.READY if runner.ready else KernelState.STARTING
+
+
+def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
+    code, runner = container.exit_code, seen.runner
+    if seen.asked.cancelled:
+        return Outcome(KernelState.STOPPED, "cancelled", "", code)
+    if runner.failure is not None and not runner.released:
+        failure = runner.failure
+        return Outcome(KernelState.EXITED, failure.cause, failure.message, code or None)
+    if container.oom_killed and code != 0:
+        said = f"It used more than its {spell_bytes(context.mem_bytes)} of memory."
+        return Outcome(KernelState.EXITED, "oom", said, code)
+    if _ended_with_engine(container, context.engine_started_at):
+        said = "The container engine of its host was restarted, which ended it."
+        return Outcome(KernelState.EXITED, "engine-restart", said, code)
+    if not runner.released and (runner.heard or context.goal < KernelState.RUNNING):
+        said = f"The container ended with {code} before its command was started."
+        return Outcome(KernelState.EXITED, "start-failed", said, code or None)
+    said = runner.failure.message if runner.failure else explain(code)
+    return Outcome(KernelState.EXITED, "exited", said, code)
+
+
+def _ended_with_engine(container: Ended, engine_started_at: float) -> bool:
+    """The engine counts as restarted during its life when it is younger than the container."""
+    return (
+        container.exit_code in ENGINE_RESTART_CODES
+        and container.started_at < engine_started_at
+        and container.finished_at <= engine_started_at + ENGINE_RESTART_WINDOW_S
+        and container.finished_at >= engine_started_at - ENGINE_RESTART_WINDOW_S
+    )
+
+
+def explain(code: int) -> str:
+    """Say what an exit code means; empty for success."""
+    match code:
+        case 0:
+            return ""
+        case 126:
+            return "The command could not be executed (126)."
+        case 127:
+            return "The command was not found in the image (127)."
+        case _ if code > 128 and code - 128 in _SIGNALS:
+            return f"The command was ended by {_SIGNALS[code - 128]} ({code})."
+        case _:
+            return f"The command exited with {code}."
+
+
+_SIGNALS: Final = {member.value: member.name for member in signal.Signals}

@@ -1,0 +1,203 @@
+"""What an agent finds of one kernel: the engine's part, the host's part and the runner's part.
+
+A container variant carries only what exists in its situation, so that "running without an id"
+cannot be written. What is found again after a restart of the agent (container, marker, material,
+and what the runner repeats) and what is only remembered are told apart in `Seen`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from phalanx_runner import messages
+from phalanx_wire.names import PRIVATE_INTERFACE
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The engine has no container of this kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """It exists and has not run.
+
+    Attributes:
+        failure: the engine's words on why it could not be started; empty when nobody tried.
+    """
+
+    container_id: str
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """It runs. `started_at` is in Unix seconds, by the engine's clock."""
+
+    container_id: str
+    started_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """It has run and does no more.
+
+    Attributes:
+        started_at, finished_at: Unix seconds, by the engine's clock.
+    """
+
+    container_id: str
+    exit_code: int
+    oom_killed: bool = False
+    started_at: float = 0.0
+    finished_at: float = 0.0
+
+
+Container = Absent | Created | Running | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a runner gave up before the command: a cause of `KernelReport` and a sentence."""
+
+    cause: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What the runner in a container has said so far.
+
+    Attributes:
+        released: it has started the command, or idles as it was told to.
+        exited: the command's code, while the container lingers.
+    """
+
+    heard: bool = False
+    ready: bool = False
+    meshed: bool = False
+    released: bool = False
+    exited: int | None = None
+    failure: Failure | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What this process has told a container's runner or engine. Forgotten by a restart: telling
+    it again does no harm.
+
+    Attributes:
+        stop: TERM was sent, because the goal says so or because the start failed.
+        cancelled: the goal was the reason.
+        overdue: the grace is over and it still runs.
+    """
+
+    mesh: bool = False
+    release: bool = False
+    dismiss: bool = False
+    stop: bool = False
+    cancelled: bool = False
+    overdue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that is known of one kernel.
+
+    Attributes:
+        marked: a start was once begun; kept on the host's disk.
+        material: its files in the host's memory are whole.
+        image, network: there for a container to be made from and attached to.
+        filled: this process has unpacked the upload into the container.
+        trusted: this process has written whom the container trusts.
+        kept: its output is in the agent's own store.
+        connected: its runner is.
+        refused: why it can never run here, as a sentence; empty while it may.
+    """
+
+    container: Container = field(default_factory=Absent)
+    marked: bool = False
+    material: bool = False
+    image: bool = False
+    network: bool = False
+    filled: bool = False
+    trusted: bool = False
+    kept: bool = False
+    connected: bool = False
+    runner: Runner = Runner()
+    asked: Asked = Asked()
+    refused: str = ""
+
+
+def hear(runner: Runner, event: messages.Event) -> Runner:
+    """Fold one event of a runner into what is known of it."""
+    runner = replace(runner, heard=True)
+    match event:
+        case messages.Ready():
+            return replace(runner, ready=True)
+        case messages.MeshOk():
+            return replace(runner, meshed=True)
+        case messages.MeshFailed(peers=peers, more=more, ms=ms):
+            return replace(runner, failure=_mesh_failure(peers, more, ms))
+        case messages.Started():
+            return replace(runner, ready=True, meshed=True, released=True)
+        case messages.Exited(code=code):
+            return replace(runner, exited=code)
+        case messages.RunnerError():
+            return _error(runner, event)
+        case messages.Warned():
+            return _warned(runner, event)
+        case (
+            messages.Hello()
+            | messages.Boot()
+            | messages.SshLog()
+            | messages.Signalled()
+            | messages.Pong()
+            | messages.Bye()
+        ):
+            return runner
+        case _:
+            assert_never(event)
+
+
+def _mesh_failure(peers: tuple[str, ...], more: int, milliseconds: int) -> Failure:
+    others = f" and {more} more" if more else ""
+    return Failure(
+        "mesh-failed",
+        f"It could not reach {', '.join(peers)}{others} by name within "
+        f"{milliseconds / 1000:.0f} s; look at the network between the hosts.",
+    )
+
+
+def _error(runner: Runner, event: messages.RunnerError) -> Runner:
+    """`exec` comes after `started`: the command's exit code tells it, and this its words."""
+    text = str(event.detail.get("text") or event.detail.get("detail") or "")
+    match event.what:
+        case "interface":
+            said = (
+                f"The private address is not on {PRIVATE_INTERFACE}: the engine attached the "
+                f"networks in another order."
+            )
+        case "ssh-port":
+            said = f"The ssh port {event.detail.get('number', '')} could not be opened: {text}."
+        case "conf":
+            said = f"The runner refused its settings: {text}."
+        case "exec":
+            said = f"The command could not be executed: {text}."
+        case "fork":
+            said = f"The command could not be started (errno {event.detail.get('errno', '')})."
+        case _:
+            said = f"The runner reports {event.what}: {text}."
+    return replace(runner, failure=Failure("start-failed", said))
+
+
+def _warned(runner: Runner, event: messages.Warned) -> Runner:
+    if event.what != "master-port":
+        return runner
+    said = (
+        f"Port {event.detail.get('port', '')} (MASTER_PORT) was taken in main1 at the start; "
+        f"choose another with --master-port."
+    )
+    return replace(runner, warnings=tuple(dict.fromkeys((*runner.warnings, said))))

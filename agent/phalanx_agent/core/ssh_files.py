@@ -1,0 +1,82 @@
+"""The texts in a kernel's material directory that let containers know and reach each other.
+
+All of them are made from the gang: addresses and public keys of all members, in rank order.
+Session hosts have a grammar without special characters (`names.split_host_name`), addresses and
+keys come from the manager and the agents, so nothing here needs quoting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from phalanx_wire.control import Member
+from phalanx_wire.names import MATERIAL_MOUNT, SSH_PORT
+
+_OWN = f"{MATERIAL_MOUNT}/ssh"
+
+
+def hosts(members: Sequence[Member], own_rank: int) -> str:
+    """Spell `/etc/hosts`: the own name first among the session's, so that it is what the own
+    address is called backwards.
+    """
+    own = [member for member in members if member.rank == own_rank]
+    others = [member for member in members if member.rank != own_rank]
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    lines += [f"{member.address} {member.host_name}" for member in (*own, *others)]
+    lines += ["::ffff:127.0.0.1 localhost"]
+    return _text(lines)
+
+
+def hostfile(members: Sequence[Member]) -> str:
+    """Spell the file that `mpirun --hostfile` reads."""
+    return _text(f"{member.host_name} slots={member.slots}" for member in members)
+
+
+def known_hosts(members: Sequence[Member]) -> str:
+    """Spell whom ssh trusts: every member's host key under all names that it is called by."""
+    return _text(
+        f"{_names(member)} {member.host_key}" for member in members if member.host_key != ""
+    )
+
+
+def authorized_keys(members: Sequence[Member]) -> str:
+    """Spell who may come in: every member's user key."""
+    return _text(member.user_key for member in members if member.user_key != "")
+
+
+def ssh_config(members: Sequence[Member], user: str) -> str:
+    """Spell the configuration that our own `ssh` is started with; it logs in as `user`."""
+    return _text([*_session_hosts(members, user), "Match all", "Include ~/.ssh/config"])
+
+
+def ssh_dropin(members: Sequence[Member], user: str) -> str:
+    """Spell the same for the image's own client, which reads it as a system-wide file, where an
+    `Include` of a home directory is an error that stops it.
+    """
+    return _text(_session_hosts(members, user))
+
+
+def _session_hosts(members: Sequence[Member], user: str) -> list[str]:
+    patterns = [name for member in members for name in (member.host_name, member.address) if name]
+    return [
+        f"Host {' '.join(patterns)}",
+        f"    Port {SSH_PORT}",
+        f"    User {user}",
+        f"    IdentityFile {_OWN}/id_ed25519",
+        "    IdentitiesOnly yes",
+        f"    UserKnownHostsFile {_OWN}/known_hosts",
+        "    GlobalKnownHostsFile /dev/null",
+        "    StrictHostKeyChecking yes",
+        "    UpdateHostKeys no",
+        "    LogLevel ERROR",
+    ]
+
+
+def _names(member: Member) -> str:
+    """A client asks for `[name]:port`, or for the bare name where a HostKeyAlias is set."""
+    plain = [name for name in (member.host_name, member.address) if name]
+    return ",".join([*plain, *(f"[{name}]:{SSH_PORT}" for name in plain)])
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,126 @@
+"""One kernel, one step: compare what shall be with what is, and name the one thing to do."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import assert_never
+
+from phalanx_agent.core.seen import Absent, Created, Ended, Running, Seen
+from phalanx_wire.lifecycle import KernelState
+
+
+@enum.unique
+class Op(enum.Enum):
+    """What an agent can do for a kernel. Each may be done twice."""
+
+    MAKE_MATERIAL = "make-material"  # keys and files on the host
+    GET_IMAGE = "get-image"
+    CREATE = "create"
+    FILL = "fill"  # unpack the upload
+    TRUST = "trust"  # write the peers' keys
+    MARK = "mark"  # note on disk that a start begins
+    START = "start"
+    MESH = "mesh"  # ask the runner to reach its peers
+    RELEASE = "release"  # ask the runner to start the command
+    DISMISS = "dismiss"  # the runner need not linger
+    STOP = "stop"  # TERM, and KILL after the grace
+    KILL = "kill"
+    KEEP_LOGS = "keep-logs"
+    REMOVE_CONTAINER = "remove-container"
+    CLEAR = "clear"  # material and marker
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a kernel waits for.
+
+    Attributes:
+        upload: an archive has to be unpacked before it is created for its gang.
+        peers: the public keys of all its peers are known.
+    """
+
+    upload: bool = False
+    peers: bool = True
+
+
+def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
+    """Return the next operation, or None when there is nothing to do but to wait.
+
+    The goal is a barrier, STOPPED or REMOVED.
+    """
+    if goal >= KernelState.STOPPING:
+        return _downwards(goal, seen)
+    if seen.refused:
+        return None
+    match seen.container:
+        case Absent():
+            return _make(seen)
+        case Created(failure=failure):
+            return None if failure else _begin(goal, seen, needs)
+        case Running():
+            return _release(goal, seen)
+        case Ended():
+            return None
+        case _:
+            assert_never(seen.container)
+
+
+def _make(seen: Seen) -> Op | None:
+    if seen.marked:
+        return None  # it was started once; a second time would run a rank twice
+    if not seen.material:
+        return Op.MAKE_MATERIAL
+    if not seen.image:
+        return Op.GET_IMAGE
+    return Op.CREATE if seen.network else None
+
+
+def _begin(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
+    if not seen.material:
+        return Op.MAKE_MATERIAL  # the host's memory was lost: the engine kept the container
+    if needs.upload and not seen.filled:
+        return Op.FILL
+    if goal < KernelState.READY or not needs.peers:
+        return None
+    if not seen.trusted:
+        return Op.TRUST
+    return Op.START if seen.marked else Op.MARK
+
+
+def _release(goal: KernelState, seen: Seen) -> Op | None:
+    runner, asked = seen.runner, seen.asked
+    if runner.failure is not None and not runner.released:
+        return _end(seen)
+    if not seen.connected:
+        return None
+    if runner.exited is not None:
+        return None if asked.dismiss else Op.DISMISS
+    if runner.released or not runner.ready:
+        return None
+    if not runner.meshed:
+        return Op.MESH if goal >= KernelState.MESHED and not asked.mesh else None
+    return Op.RELEASE if goal >= KernelState.RUNNING and not asked.release else None
+
+
+def _downwards(goal: KernelState, seen: Seen) -> Op | None:
+    match seen.container:
+        case Absent():
+            left = seen.material or seen.marked
+            return Op.CLEAR if left and goal is KernelState.REMOVED else None
+        case Created():
+            return Op.REMOVE_CONTAINER
+        case Running():
+            return _end(seen)
+        case Ended():
+            if goal is not KernelState.REMOVED:
+                return None
+            return Op.REMOVE_CONTAINER if seen.kept else Op.KEEP_LOGS
+        case _:
+            assert_never(seen.container)
+
+
+def _end(seen: Seen) -> Op | None:
+    if not seen.asked.stop:
+        return Op.STOP
+    return Op.KILL if seen.asked.overdue else None

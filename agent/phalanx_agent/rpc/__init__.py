@@ -1,0 +1,1 @@
+"""The link to the manager: the one room that speaks ZeroMQ."""
