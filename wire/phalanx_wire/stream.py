@@ -37,8 +37,8 @@ class ExecCall(Message, frozen=True):
 
 
 class LogsCall(Message, frozen=True):
-    """Read a kernel's output, also after its container is gone. Data on STDOUT and STDERR is a
-    sequence of msgpack `LogLine`s, several in a chunk.
+    """Read a kernel's output, also after its container is gone. Data comes on STDOUT, each chunk
+    made by `loglines.pack`.
 
     Attributes:
         since_ns: Unix nanoseconds; only later lines.
@@ -82,10 +82,16 @@ Call = ExecCall | LogsCall | ReadCall | WriteCall | SignalCall | UploadCall
 
 
 class Open(Message, frozen=True):
-    """Begin a stream."""
+    """Begin a stream.
+
+    Attributes:
+        window: what the callee may have on the way to the opener, at least two chunks; the
+            other direction always has `WINDOW_BYTES`.
+    """
 
     stream: int
     call: Call
+    window: int = WINDOW_BYTES
 
 
 class Data(Message, frozen=True):
@@ -111,7 +117,7 @@ class Resize(Message, frozen=True):
 
 
 class Credit(Message, frozen=True):
-    """The receiver has consumed so many bytes."""
+    """The receiver has consumed data of that cost (`mux.cost`)."""
 
     stream: int
     bytes: int
