@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 
-from phalanx_lab import client_config, fitness, lab, plan, supervise
+from phalanx_lab import client_config, fitness, lab, plan, recipes, supervise
 from phalanx_lab.lab import Lab
 from phalanx_lab.machine import cores, memory_bytes
 from phalanx_lab.unavailable import Unavailable
@@ -45,7 +46,7 @@ def wish(args: argparse.Namespace) -> plan.Plan:
 def up(args: argparse.Namespace) -> int:
     """Bring a lab up and say what to do next."""
     began = time.monotonic()
-    running = Lab.up(wish(args), report=lambda line: print(line, flush=True))
+    running = Lab.up(wish(args), report=say)
     took = time.monotonic() - began
     hosts = running.hosts
     print(f"lab {args.name}: {len(hosts)} hosts up in {took:.1f} s")
@@ -78,6 +79,28 @@ def ls(_args: argparse.Namespace) -> int:
     return 0
 
 
+def load(args: argparse.Namespace) -> int:
+    """Load an image into every engine: a recipe, a tar file, NAME=FILE, or one of this machine."""
+    ref = Lab.attach(args.name).load(args.image, report=say)
+    print(ref)
+    return 0
+
+
+def image(args: argparse.Namespace) -> int:
+    """Build an image, or the folder site-ml, into the cache."""
+    if args.recipe == recipes.SITE_ML:
+        print(recipes.site_ml(say))
+    else:
+        built = recipes.image(args.recipe, say)
+        print(f"{built.ref}  {built.id}  {built.size / 1e6:.0f} MB")
+    return 0
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def fault(args: argparse.Namespace) -> int:
     """Hurt a component or a host."""
     Lab.attach(args.name).fault(args.action, args.target)
@@ -92,7 +115,7 @@ def logs(args: argparse.Namespace) -> int:
     if missing:
         raise ValueError(f"no log {missing[0]}")
     flags = ["-F"] if args.follow else []
-    os.execvp("tail", ["tail", "-n", str(args.tail), *flags, *files])
+    return subprocess.call(["tail", "-n", str(args.tail), *flags, *files])
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -118,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
         made.set_defaults(run=run)
-        if name not in ("ls", "supervise"):
+        if name not in ("ls", "supervise", "image"):
             made.add_argument("--name", default="default", metavar="LAB")
         return made
 
@@ -132,6 +155,9 @@ def parser() -> argparse.ArgumentParser:
     verb("down", down)
     verb("ls", ls)
     verb("supervise", run_supervisor).add_argument("name")
+    verb("load", load).add_argument("image", metavar="IMAGE")
+    made = verb("image", image)
+    made.add_argument("recipe", choices=(*recipes.NAMES, recipes.SITE_ML))
     made = verb("fault", fault)
     made.add_argument("action", choices=("kill", "stop", "cont", "cut", "heal"))
     made.add_argument("target", metavar="COMPONENT|HOST")

@@ -21,7 +21,8 @@ def path() -> str:
 def write(plan: Plan, url: str, token: str) -> None:
     """Point the client at a lab; a configuration that spoke of something else is kept aside."""
     target = path()
-    text = f"# written by phalanx lab {plan.name}\nurl = {json.dumps(url)}\ntoken = {json.dumps(token)}\n"
+    keys = f"url = {json.dumps(url)}\ntoken = {json.dumps(token)}\n"
+    text = f"# written by phalanx lab {plan.name}\n{keys}"
     kept = f"{plan.state}/client-config.json"
     now = _read(target)
     if now == text:

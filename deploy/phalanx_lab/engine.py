@@ -6,8 +6,10 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from phalanx_lab import plan as plans
@@ -102,14 +104,14 @@ def answers(path: str) -> bool:
 def ask(
     path: str, method: str, url: str, body: Any = None, *, timeout: float = 60
 ) -> tuple[int, Any]:
-    """One request with a JSON body, or a file's; status and decoded answer.
+    """One request with a JSON body, or a stream of a tar's pieces; status and decoded answer.
 
     An answer of several JSON documents, as progress is sent, comes back as a list.
     """
     connection = Connection(path, timeout=timeout)
     headers = {"Content-Type": "application/json"}
     sent = body
-    if hasattr(body, "read"):
+    if isinstance(body, Iterator):
         headers = {"Content-Type": "application/x-tar"}
     elif body is not None:
         sent = json.dumps(body)
@@ -123,3 +125,19 @@ def ask(
         connection.close()
     lines = [json.loads(line) for line in text.splitlines() if line.strip().startswith(("{", "["))]
     return answer.status, lines[0] if len(lines) == 1 else lines
+
+
+def save(path: str, url: str, target: str, *, timeout: float = 600) -> None:
+    """Write an answer's body into a file."""
+    connection = Connection(path, timeout=timeout)
+    try:
+        connection.request("GET", url)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise Unavailable(path, f"GET {url} answered {answer.status}", "Is the engine up?")
+        with open(target, "wb") as file:
+            shutil.copyfileobj(answer, file, 2**20)
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(path, f"GET {url} failed: {error}", "Is the engine up?") from error
+    finally:
+        connection.close()

@@ -72,10 +72,32 @@ def _missing_kernel_parts(folder: str) -> list[str]:
             "name",
             "try-w",
         ],
-        "vxlan": ["ip", "-n", netns, "link", "add", "try-x", "type", "vxlan"]
-        + ["id", "7", "dstport", "4789"],
-        "iptables nat": ["nsenter", f"--net=/run/netns/{netns}"]
-        + ["iptables", "-w", "-t", "nat", "-A", "POSTROUTING", "-j", "MASQUERADE"],
+        "vxlan": [
+            "ip",
+            "-n",
+            netns,
+            "link",
+            "add",
+            "try-x",
+            "type",
+            "vxlan",
+            "id",
+            "7",
+            "dstport",
+            "4789",
+        ],
+        "iptables nat": [
+            "nsenter",
+            f"--net=/run/netns/{netns}",
+            "iptables",
+            "-w",
+            "-t",
+            "nat",
+            "-A",
+            "POSTROUTING",
+            "-j",
+            "MASQUERADE",
+        ],
     }
     try:
         found = [
@@ -100,8 +122,17 @@ def _overlay_works(folder: str) -> bool:
             os.mkdir(f"{top}/{part}")
         options = f"lowerdir={top}/lower,upperdir={top}/upper,workdir={top}/work"
         return succeeds(
-            ["unshare", "--mount", "mount", "-t", "overlay", "-o", options, "overlay"]
-            + [f"{top}/merged"]
+            [
+                "unshare",
+                "--mount",
+                "mount",
+                "-t",
+                "overlay",
+                "-o",
+                options,
+                "overlay",
+                f"{top}/merged",
+            ]
         )
 
 

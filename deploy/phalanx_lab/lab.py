@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from phalanx_lab import client_config, daemons, fitness, processes, status, supervise, switch
+from phalanx_lab import (
+    client_config,
+    daemons,
+    fitness,
+    loading,
+    processes,
+    status,
+    supervise,
+    switch,
+)
 from phalanx_lab import plan as plans
 from phalanx_lab.machine import cores, memory_bytes
 from phalanx_lab.plan import MANAGER, Plan
@@ -195,6 +204,10 @@ class Lab:
         for pid in found - {0}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def load(self, image: str, report: Report = lambda _line: None) -> str:
+        """Load an image into every engine; the reference to run it by. See `loading.load`."""
+        return loading.load([host.engine_socket for host in self.hosts], image, report)
 
     def down(self) -> None:
         """Take the lab down and remove its state; see `down`."""

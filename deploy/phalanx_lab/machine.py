@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from phalanx_lab.unavailable import Unavailable
+
+SHOW_EVERY = 5.0
 
 
 def run(
@@ -66,3 +70,25 @@ def memory_bytes() -> int:
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def show(argv: Sequence[str], report: Callable[[str], None], *, timeout: float) -> None:
+    """Run a command that takes long, and report its latest line now and then."""
+    last: deque[str] = deque(maxlen=5)
+    deadline = time.monotonic() + timeout
+    reported = time.monotonic()
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        if process.stdout is None:
+            raise AssertionError("a pipe was asked for")
+        for line in process.stdout:
+            last.append(line.strip())
+            now = time.monotonic()
+            if now > deadline:
+                process.kill()
+            if now - reported > SHOW_EVERY:
+                report(f"  {line.strip()[:100]}")
+                reported = now
+    if process.returncode != 0:
+        raise Unavailable(argv[0], f"failed with code {process.returncode}", " / ".join(last))

@@ -43,8 +43,21 @@ def _plug(plan: Plan, part: str, address: str) -> None:
     netns, switch = plan.netns(part), plan.netns(SWITCH)
     run(["ip", "netns", "add", netns])
     run(
-        ["ip", "link", "add", part, "netns", switch, "type", "veth"]
-        + ["peer", "name", "eth0", "netns", netns]
+        [
+            "ip",
+            "link",
+            "add",
+            part,
+            "netns",
+            switch,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            netns,
+        ]
     )
     _configure(switch, f"link set {part} master sw", f"link set {part} up")
     _configure(
@@ -66,8 +79,20 @@ def masquerade(plan: Plan) -> None:
     Only what leaves by the uplink is rewritten: frames between hosts pass this firewall too.
     """
     run(
-        ["nsenter", f"--net={path(plan.netns(SWITCH))}", "iptables", "-w", "-t", "nat"]
-        + ["-A", "POSTROUTING", "-o", "tap0", "-j", "MASQUERADE"]
+        [
+            "nsenter",
+            f"--net={path(plan.netns(SWITCH))}",
+            "iptables",
+            "-w",
+            "-t",
+            "nat",
+            "-A",
+            "POSTROUTING",
+            "-o",
+            "tap0",
+            "-j",
+            "MASQUERADE",
+        ]
     )
 
 

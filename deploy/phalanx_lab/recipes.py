@@ -1,0 +1,260 @@
+"""The images that a lab can make by itself, without a registry.
+
+`base`     Debian with Python 3 and the tools of a shell's first hour
+`busybox`  one static program and its names: no C library, no Python
+`empty`    one static program that waits: no shell, no folders
+`torch`    base, with PyTorch for the CPU, NumPy and scikit-learn
+`mpi`      Debian with Open MPI, mpi4py and an ssh client
+`site-ml`  no image but a folder to mount: PyTorch, TensorFlow and Lightning for Python 3.11
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+
+from phalanx_lab import archive, status, wheels
+from phalanx_lab.archive import Image, Layer
+from phalanx_lab.machine import run, show
+from phalanx_lab.unavailable import Unavailable
+
+Report = Callable[[str], None]
+
+SUITE = "bookworm"  # its Python is 3.11
+BASE = ("python3", "iproute2", "procps", "netcat-openbsd", "ca-certificates")
+MPI = (*BASE, "openmpi-bin", "python3-mpi4py", "openssh-client")
+SITE = "usr/local/lib/python3.11/dist-packages"
+USELESS = (
+    "usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*",
+    "var/cache/apt/*", "var/lib/apt/lists/*", "var/log/*", "dev/*",
+)  # fmt: skip
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+NAMES = ("base", "busybox", "empty", "torch", "mpi")
+SITE_ML = "site-ml"
+OPEN = 0o755  # what an image's folders are to anybody
+FOLDERS = {"bin": OPEN, "etc": OPEN, "root": 0o700, "tmp": 0o1777}
+
+
+def cache() -> str:
+    """Where what was built is kept; `PHALANX_CACHE` overrides."""
+    return os.path.abspath(
+        os.environ.get("PHALANX_CACHE") or os.path.expanduser("~/.cache/phalanx")
+    )
+
+
+def image(name: str, report: Report) -> Image:
+    """An image by its recipe's name, built unless the cache has it."""
+    match name:
+        case "base":
+            layers, command = [_debian(BASE, report)], "/bin/bash"
+        case "mpi":
+            layers, command = [_debian(MPI, report)], "/bin/bash"
+        case "busybox":
+            layers, command = [_cached("busybox", SUITE, _busybox, report)], "/bin/sh"
+        case "empty":
+            layers, command = [_cached("empty", _hold_source(), _empty, report)], "/hold"
+        case "torch":
+            layers, command = [_debian(BASE, report), _torch(report)], "/bin/bash"
+        case _:
+            raise ValueError(f"no recipe {name!r}; there are {', '.join(NAMES)}")
+    return Image(f"phalanx/{name}:latest", layers, (command,), {"LANG": "C.UTF-8"})
+
+
+def site_ml(report: Report) -> str:
+    """The folder to mount; it is used with `PYTHONPATH`."""
+    folder = f"{cache()}/images/{SITE_ML}-{_key(str(wheels.ML))}"
+    with _claim(SITE_ML):
+        if not os.path.isdir(folder):
+            with _workspace() as work:
+                wheels.install(f"{work}/site", wheels.ML, report)
+                os.rename(f"{work}/site", folder)
+    return folder
+
+
+def _cached(name: str, recipe: str, build: Callable[[str, Report], None], report: Report) -> Layer:
+    """A layer from the cache, or built: `build` fills an empty folder."""
+    path = f"{cache()}/images/{name}-{_key(recipe)}.tar"
+    with _claim(name):
+        if not os.path.exists(path):
+            report(f"building {name} (once; it is kept in {cache()})")
+            with _workspace() as work:
+                root = f"{work}/root"
+                os.mkdir(root, 0o755)
+                build(root, report)
+                excluded = [f"--exclude=./{pattern}" for pattern in USELESS]
+                run(
+                    [
+                        "tar",
+                        "-C",
+                        root,
+                        "--sort=name",
+                        "--numeric-owner",
+                        *excluded,
+                        "-cf",
+                        f"{work}/layer.tar",
+                        ".",
+                    ],
+                    timeout=600,
+                )
+                os.rename(f"{work}/layer.tar", path)
+        return archive.layer_of(path)
+
+
+def _debian(packages: tuple[str, ...], report: Report) -> Layer:
+    name = "mpi" if packages == MPI else "base"
+
+    def build(root: str, report: Report) -> None:
+        debootstrap(SUITE, root, packages, report)
+
+    return _cached(name, f"{SUITE} {packages}", build, report)
+
+
+def debootstrap(suite: str, root: str, packages: tuple[str, ...], report: Report) -> None:
+    """A minimal Debian with some packages in a folder; debs are kept for the next time."""
+    debs = f"{cache()}/debs"
+    os.makedirs(debs, exist_ok=True)
+    keyring = [f"--keyring={KEYRING}"] if os.path.exists(KEYRING) else []
+    show(
+        [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={','.join(packages)}",
+            *keyring,
+            f"--cache-dir={debs}",
+            suite,
+            root,
+            mirror(),
+        ],
+        report,
+        timeout=1200,
+    )
+
+
+def mirror() -> str:
+    """The Debian mirror that this machine uses, or the public one; an environment may say."""
+    named = os.environ.get("PHALANX_DEBIAN_MIRROR")
+    if named:
+        return named
+    try:
+        known = run(
+            [
+                "apt-get",
+                "indextargets",
+                "--format",
+                "$(REPO_URI)",
+                "Created-By: Packages",
+                "Origin: Debian",
+                "Label: Debian",
+            ]
+        ).split()
+    except Unavailable:
+        known = []
+    return known[0] if known else "http://deb.debian.org/debian"
+
+
+def _busybox(root: str, _report: Report) -> None:
+    """The static busybox of Debian, with a link for each of its programs."""
+    with tempfile.TemporaryDirectory() as work:
+        os.chmod(work, OPEN)
+        if shutil.which("apt-get") and shutil.which("dpkg-deb"):
+            subprocess.run(
+                ["apt-get", "download", "-q", "busybox-static"],
+                cwd=work,
+                check=False,
+                capture_output=True,
+                timeout=120,
+            )
+        debs = [f"{work}/{name}" for name in os.listdir(work) if name.endswith(".deb")]
+        if debs:
+            run(["dpkg-deb", "-x", debs[0], f"{work}/x"])
+            found = next(p for p in (f"{work}/x/bin/busybox", f"{work}/x/usr/bin/busybox")
+                         if os.path.exists(p))  # fmt: skip
+        else:
+            found = shutil.which("busybox") or ""
+        if not found:
+            raise Unavailable("busybox-static", "cannot be had", "apt-get install busybox-static")
+        for folder, mode in FOLDERS.items():
+            os.mkdir(f"{root}/{folder}")
+            os.chmod(f"{root}/{folder}", mode)
+        shutil.copy2(found, f"{root}/bin/busybox")
+    for applet in run([f"{root}/bin/busybox", "--list"]).split():
+        if applet != "busybox":
+            os.symlink("busybox", f"{root}/bin/{applet}")
+    for name, text in (
+        ("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+        ("group", "root:x:0:\nnogroup:x:65534:\n"),
+    ):
+        with open(f"{root}/etc/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _hold_path() -> str:
+    return f"{os.path.dirname(os.path.abspath(__file__))}/hold.c"
+
+
+def _hold_source() -> str:
+    with open(_hold_path(), encoding="utf-8") as file:
+        return file.read()
+
+
+def _empty(root: str, _report: Report) -> None:
+    compiler = shutil.which("musl-gcc") or shutil.which("gcc")
+    if not compiler:
+        raise Unavailable("a C compiler", "is not installed", "apt-get install musl-tools")
+    run([compiler, "-static", "-O2", "-Wall", "-Werror", "-s", "-o", f"{root}/hold", _hold_path()])
+
+
+def _torch(report: Report) -> Layer:
+    def build(root: str, report: Report) -> None:
+        wheels.install(f"{root}/{SITE}", wheels.TORCH, report)
+        _compile(root, report)
+
+    return _cached("torch", f"{wheels.TORCH} {SITE} 1", build, report)
+
+
+def _compile(root: str, report: Report) -> None:
+    """Compile with the image's own Python, so that no container does it at each start."""
+    report("  compiling Python files")
+    base = _debian(BASE, report)
+    with tempfile.TemporaryDirectory(dir=f"{cache()}/images") as work:
+        os.chmod(work, OPEN)
+        run(["tar", "-C", work, "-xf", base.path], timeout=300)
+        os.makedirs(f"{work}/{os.path.dirname(SITE)}", exist_ok=True)
+        shutil.rmtree(f"{work}/{SITE}", ignore_errors=True)
+        os.rename(f"{root}/{SITE}", f"{work}/{SITE}")
+        # Hashes that nobody checks: a layer's files keep their compiled forms whatever their times.
+        mode = ["--invalidation-mode", "unchecked-hash"]
+        subprocess.run(  # some files of some packages are not for this Python, which is fine
+            ["chroot", work, "python3", "-m", "compileall", "-qq", *mode, f"/{SITE}"],
+            check=False,
+            timeout=900,
+            capture_output=True,
+        )
+        os.rename(f"{work}/{SITE}", f"{root}/{SITE}")
+
+
+def _key(recipe: str) -> str:
+    return hashlib.sha256(recipe.encode()).hexdigest()[:10]
+
+
+class _claim:  # noqa: N801 - reads as a verb where it is used
+    """Only one process builds a thing; others wait and find it."""
+
+    def __init__(self, name: str) -> None:
+        self._lock = status.Lock(f"{cache()}/images", name, "build")
+
+    def __enter__(self) -> None:
+        self._lock.take(wait=True)
+
+    def __exit__(self, *_told: object) -> None:
+        self._lock.drop(remove=True)
+
+
+def _workspace() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="build-", dir=f"{cache()}/images")
+    os.chmod(folder.name, OPEN)
+    return folder

@@ -1,0 +1,93 @@
+"""Python packages for Python 3.11, whatever Python this machine runs, and only for the CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from phalanx_lab.machine import run, show
+from phalanx_lab.unavailable import Unavailable
+
+PYTHON = "3.11"
+TORCH_RELEASE = "torch==2.13.0"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+TORCH = (TORCH_RELEASE, "numpy", "scikit-learn")
+ML = (*TORCH, "tensorflow-cpu==2.21.0", "tf-keras==2.21.0", "lightning==2.6.6")
+NOT_NEEDED = ("torch/include", "torch/test", "torch/bin", "bin")  # there is no compiler in there
+
+
+def install(folder: str, packages: tuple[str, ...], report: Callable[[str], None]) -> None:
+    """Install packages into a folder for `PYTHONPATH`."""
+    wanted = [cpu_torch() if name == TORCH_RELEASE else name for name in packages]
+    report(f"  installing {', '.join(packages)}")
+    show(
+        [*_pip(), "install", "--target", folder, "--no-compile", *_for_the_image(), *wanted],
+        report,
+        timeout=1800,
+    )
+    for useless in NOT_NEEDED:
+        shutil.rmtree(f"{folder}/{useless}", ignore_errors=True)
+
+
+def cpu_torch() -> str:
+    """`torch @ URL` of a build without CUDA.
+
+    PyTorch's own index of CPU builds comes first; where that cannot be reached, pip's own
+    configuration may know one. A build that wants NVIDIA's packages is refused before it is
+    fetched: it is some gigabytes of no use here.
+    """
+    seen = []
+    for index in (["--index-url", CPU_INDEX, "--retries", "0", "--timeout", "8"], []):
+        found = _look_up(index)
+        if found is None:
+            continue
+        if is_cpu_build(found["metadata"]):
+            return f"torch @ {found['download_info']['url']}"
+        seen.append(found["download_info"]["url"])
+    raise Unavailable(
+        TORCH_RELEASE,
+        f"has no build for the CPU here (found: {', '.join(seen) or 'nothing'})",
+        f"Let pip reach {CPU_INDEX}, or a folder with that wheel (PIP_FIND_LINKS).",
+    )
+
+
+def is_cpu_build(metadata: dict[str, Any]) -> bool:
+    """Whether a wheel's metadata is that of a build without CUDA."""
+    if metadata["version"].endswith("+cpu"):
+        return True
+    needs = " ".join(metadata.get("requires_dist", []))
+    return "+" not in metadata["version"] and not any(w in needs for w in ("nvidia", "cuda"))
+
+
+def _look_up(index: list[str]) -> dict[str, Any] | None:
+    """What pip would install for PyTorch; None when it finds nothing."""
+    argv = [
+        *_pip(), "install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed",
+        "--target", "/nonexistent", "--report", "-", *_for_the_image(), *index, TORCH_RELEASE,
+    ]  # fmt: skip
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        return None
+    told: dict[str, Any] = json.loads(done.stdout)["install"][0]
+    return told
+
+
+def _for_the_image() -> list[str]:
+    return ["--python-version", PYTHON, "--only-binary=:all:"]
+
+
+def _pip() -> list[str]:
+    """Our own Python's pip, or the one on the path: environments come without one too."""
+    own = [sys.executable, "-m", "pip"]
+    try:
+        run([*own, "--version"])
+    except Unavailable:
+        found = shutil.which("pip3") or shutil.which("pip")
+        if not found:
+            raise Unavailable("pip", "is not installed", "apt-get install python3-pip") from None
+        own = [found]
+    return [*own, "--disable-pip-version-check", "--no-input"]
