@@ -1,0 +1,1 @@
+"""The API for people and programs. The only room that speaks HTTP."""
