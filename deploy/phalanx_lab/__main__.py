@@ -24,7 +24,7 @@ def size(text: str) -> int:
     unit = number[-1:] if number[-1:] in "kmgt" else ""
     try:
         value = int(float(number.removesuffix(unit)) * UNITS[unit])
-    except ValueError:
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4GiB") from None
     if value < 16 * 2**20:
         raise argparse.ArgumentTypeError(f"{text} is less than 16MiB")

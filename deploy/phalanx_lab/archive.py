@@ -182,10 +182,10 @@ def _saved(path: str, archive: tarfile.TarFile) -> Saved:
     file = archive.extractfile("manifest.json")
     if file is None:
         raise Unavailable(path, "has a manifest that is no file", "See docker save.")
-    names = {}
+    names: dict[str, str] = {}
     for entry in json.load(file):
         digest = os.path.basename(entry["Config"]).removesuffix(".json")
-        names |= {ref: f"sha256:{digest}" for ref in entry.get("RepoTags") or ()}
+        names |= dict.fromkeys(entry.get("RepoTags") or (), f"sha256:{digest}")
     if not names:
         raise Unavailable(path, "names no image", "Save it by name: docker save NAME.")
     return Saved(path, names)

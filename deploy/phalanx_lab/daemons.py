@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from phalanx_lab import plan as plans
+from phalanx_lab import recipes
 from phalanx_lab.plan import RPC_PORT, Plan
 from phalanx_lab.unavailable import Unavailable
 
@@ -54,9 +55,8 @@ def agent_config(plan: Plan, host: int, join: str) -> str:
     """Write an agent's configuration; its path. `join` is needed at its first start only."""
     state = f"{plan.host_state(host)}/agent"
     os.makedirs(state, mode=0o700, exist_ok=True)
-    os.makedirs(f"{plan.host_state(host)}/share", exist_ok=True)
     top: dict[str, Any] = {
-        "name": host_name(host),
+        "name": plan.host_name(host),
         "state_dir": state,
         "runtime_dir": plan.agent_memory(host),
         "engine": f"unix://{plan.engine_socket(host)}",
@@ -66,7 +66,12 @@ def agent_config(plan: Plan, host: int, join: str) -> str:
         top["join"] = join
     tables = {
         "capacity": {"cpu": plan.cpu, "mem": plan.mem, "pids": PIDS_PER_AGENT},
-        "mounts": {"allow": [f"{plan.host_state(host)}/share", f"{plan.state}/share"]},
+        "mounts": {
+            "allow": [
+                {"path": f"{plan.state}/share", "write": True},  # one folder for all hosts
+                {"path": f"{recipes.cache()}/images"},
+            ]
+        },
     }
     return _write_toml(f"{plan.host_state(host)}/agent.toml", top, tables)
 
@@ -82,11 +87,6 @@ def agent_is_enrolled(plan: Plan, host: int) -> bool:
     return bool(os.listdir(f"{plan.host_state(host)}/agent"))
 
 
-def host_name(host: int) -> str:
-    """An agent's name."""
-    return f"host{host}"
-
-
 def manager_answers(port: int) -> bool:
     """Whether the manager serves HTTP."""
     try:
@@ -98,7 +98,7 @@ def manager_answers(port: int) -> bool:
 def join_token(plan: Plan, port: int, host: int) -> str:
     """A fresh token with which one agent may enrol."""
     status, answer = _request(
-        port, "POST", "/v1/agent-tokens", admin_token(plan), {"name": host_name(host)}
+        port, "POST", "/v1/agent-tokens", admin_token(plan), {"name": plan.host_name(host)}
     )
     if status not in (200, 201) or not isinstance(answer, dict) or "token" not in answer:
         raise Unavailable("the manager", f"gave no join token ({status}: {answer})", "See its log.")
@@ -136,10 +136,20 @@ def _request(port: int, method: str, path: str, token: str, body: Any = None) ->
 
 
 def _write_toml(path: str, top: dict[str, Any], tables: dict[str, Any] | None = None) -> str:
-    """Strings, numbers and lists of them are written alike in TOML and JSON."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    lines = [f"{key} = {_toml(value)}" for key, value in top.items()]
     for name, table in (tables or {}).items():
         lines += ["", f"[{name}]"]
-        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
     plans.write(path, ("\n".join(lines) + "\n").encode(), mode=0o600)
     return path
+
+
+def _toml(value: Any) -> str:
+    """Strings, numbers and truths are written alike in TOML and JSON; tables are not."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_toml, value)) + "]"
+        case _:
+            return json.dumps(value)

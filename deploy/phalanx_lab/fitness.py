@@ -20,6 +20,7 @@ TOOLS = {  # program: Debian package
     "unshare": "util-linux",
     "mount": "mount",
     "sysctl": "procps",
+    "hostname": "hostname",
 }
 ENGINE_TOOLS = {"dockerd", "containerd", "runc"}  # which another Debian may bring along
 NEEDED_DISK = 2 * 2**30

@@ -115,7 +115,7 @@ class Lab:
         return tuple(
             Host(
                 index=host,
-                name=daemons.host_name(host),
+                name=self.plan.host_name(host),
                 engine_socket=self.plan.engine_socket(host),
                 netns=self.plan.netns(f"h{host}"),
                 address=self.plan.address(host),
@@ -188,7 +188,7 @@ class Lab:
 
     def _host_number(self, target: str) -> int:
         for host in self.plan.hosts:
-            if target in (daemons.host_name(host), f"host-{host}"):
+            if target in (self.plan.host_name(host), f"host-{host}"):
                 return host
         return 0
 

@@ -87,7 +87,7 @@ def show(argv: Sequence[str], report: Callable[[str], None], *, timeout: float) 
             now = time.monotonic()
             if now > deadline:
                 process.kill()
-            if now - reported > SHOW_EVERY:
+            if line.strip() and now - reported > SHOW_EVERY:
                 report(f"  {line.strip()[:100]}")
                 reported = now
     if process.returncode != 0:

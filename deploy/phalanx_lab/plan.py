@@ -63,6 +63,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The cgroup below which a host's containers live."""
         return f"phx{self.name}-h{host}"
 
+    def host_name(self, host: int) -> str:
+        """A host's name, which is its agent's."""
+        return f"host{host}"
+
     @property
     def hosts(self) -> range:
         """The hosts' numbers."""

@@ -35,6 +35,7 @@ USELESS = (
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NAMES = ("base", "busybox", "empty", "torch", "mpi")
 SITE_ML = "site-ml"
+TORCHRUN = "#!/usr/bin/python3\nfrom torch.distributed.run import main\n\nmain()\n"
 OPEN = 0o755  # what an image's folders are to anybody
 FOLDERS = {"bin": OPEN, "etc": OPEN, "root": 0o700, "tmp": 0o1777}
 
@@ -66,11 +67,12 @@ def image(name: str, report: Report) -> Image:
 
 def site_ml(report: Report) -> str:
     """The folder to mount; it is used with `PYTHONPATH`."""
-    folder = f"{cache()}/images/{SITE_ML}-{_key(str(wheels.ML))}"
+    folder = f"{cache()}/images/{SITE_ML}-{_key(str((wheels.ML, wheels.NOT_NEEDED)))}"
     with _claim(SITE_ML):
         if not os.path.isdir(folder):
             with _workspace() as work:
                 wheels.install(f"{work}/site", wheels.ML, report)
+                _compile(f"{work}/site", report)
                 os.rename(f"{work}/site", folder)
     return folder
 
@@ -211,21 +213,25 @@ def _empty(root: str, _report: Report) -> None:
 def _torch(report: Report) -> Layer:
     def build(root: str, report: Report) -> None:
         wheels.install(f"{root}/{SITE}", wheels.TORCH, report)
-        _compile(root, report)
+        _compile(f"{root}/{SITE}", report)
+        os.makedirs(f"{root}/usr/local/bin")
+        with open(f"{root}/usr/local/bin/torchrun", "w", encoding="ascii") as file:
+            file.write(TORCHRUN)
+        os.chmod(file.name, OPEN)
 
-    return _cached("torch", f"{wheels.TORCH} {SITE} 1", build, report)
+    return _cached("torch", f"{wheels.TORCH} {wheels.NOT_NEEDED} {TORCHRUN}", build, report)
 
 
-def _compile(root: str, report: Report) -> None:
+def _compile(folder: str, report: Report) -> None:
     """Compile with the image's own Python, so that no container does it at each start."""
-    report("  compiling Python files")
     base = _debian(BASE, report)
-    with tempfile.TemporaryDirectory(dir=f"{cache()}/images") as work:
-        os.chmod(work, OPEN)
+    report("  compiling Python files")
+    with _workspace() as work:
         run(["tar", "-C", work, "-xf", base.path], timeout=300)
-        os.makedirs(f"{work}/{os.path.dirname(SITE)}", exist_ok=True)
-        shutil.rmtree(f"{work}/{SITE}", ignore_errors=True)
-        os.rename(f"{root}/{SITE}", f"{work}/{SITE}")
+        inside = f"{work}/{SITE}"
+        shutil.rmtree(inside, ignore_errors=True)
+        os.makedirs(os.path.dirname(inside), exist_ok=True)
+        os.rename(folder, inside)
         # Hashes that nobody checks: a layer's files keep their compiled forms whatever their times.
         mode = ["--invalidation-mode", "unchecked-hash"]
         subprocess.run(  # some files of some packages are not for this Python, which is fine
@@ -234,7 +240,7 @@ def _compile(root: str, report: Report) -> None:
             timeout=900,
             capture_output=True,
         )
-        os.rename(f"{work}/{SITE}", f"{root}/{SITE}")
+        os.rename(inside, folder)
 
 
 def _key(recipe: str) -> str:

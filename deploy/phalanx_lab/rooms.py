@@ -23,24 +23,27 @@ PRIVATE = {"containerd": "/run/containerd", "docker": "/run/docker", "etc-docker
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A host's namespaces: `mounts` is a descriptor of this process, `netns` a name."""
+    """A host's namespaces: `mounts` and `name` are descriptors of this process."""
 
     mounts: int
+    name: int  # which host name is seen, by the engine, the swarm and the agent
     netns: str
 
     def enter(self, argv: list[str]) -> list[str]:
         """The argument list that runs a program inside, in the same process."""
-        handle = f"/proc/{os.getpid()}/fd/{self.mounts}"
-        return ["nsenter", f"--mount={handle}", f"--net={switch.path(self.netns)}", *argv]
+        own = f"/proc/{os.getpid()}/fd"
+        spaces = [f"--mount={own}/{self.mounts}", f"--uts={own}/{self.name}"]
+        return ["nsenter", *spaces, f"--net={switch.path(self.netns)}", *argv]
 
 
 def open_room(plan: Plan, host: int) -> Room:
     """Make a host's mount namespace and everything in it that differs from the machine's."""
-    room = Room(_new_mount_namespace(), plan.netns(f"h{host}"))
+    room = Room(*_new_namespaces(), plan.netns(f"h{host}"))
     aside = f"{plan.host_run(host)}/cgroup"
     os.makedirs(aside, exist_ok=True)
     # A fresh sysfs shows the host's own interfaces; the cgroup tree must be carried over it.
     steps = [
+        ["hostname", plan.host_name(host)],
         ["mount", "--rbind", CGROUPS, aside],
         ["mount", "-t", "sysfs", "sysfs", "/sys"],
         ["mount", "--rbind", aside, CGROUPS],
@@ -59,10 +62,13 @@ def open_room(plan: Plan, host: int) -> Room:
     return room
 
 
-def _new_mount_namespace() -> int:
-    """A descriptor of a new mount namespace that follows the machine's, never the reverse."""
+def _new_namespaces() -> tuple[int, int]:
+    """Descriptors of a new mount and a new host-name namespace.
+
+    What the machine mounts appears in the former, never the reverse.
+    """
     holder = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "slave", "cat"],
+        ["unshare", "--mount", "--uts", "--propagation", "slave", "cat"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
@@ -75,9 +81,11 @@ def _new_mount_namespace() -> int:
             raise Unavailable(
                 "unshare --mount", "was refused", "A lab needs root and mount namespaces."
             )
-        handle = os.open(f"/proc/{holder.pid}/ns/mnt", os.O_RDONLY)
+        mounts, name = (
+            os.open(f"/proc/{holder.pid}/ns/{kind}", os.O_RDONLY) for kind in ("mnt", "uts")
+        )
         holder.stdin.close()
-    return handle
+    return mounts, name
 
 
 def memory(plan: Plan, host: int) -> None:

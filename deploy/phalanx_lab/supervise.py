@@ -110,7 +110,7 @@ class Supervisor:
         for host in plan.hosts:
             await asyncio.to_thread(prepare_agent, plan, host, port)
             self._keep(group, agent_program(plan, host, inside[host]))
-        names = {daemons.host_name(host) for host in plan.hosts}
+        names = {plan.host_name(host) for host in plan.hosts}
         await self._until(
             lambda: names <= daemons.connected_agents(plan, port), AGENTS_READY, "agent-"
         )

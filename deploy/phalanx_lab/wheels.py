@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,14 @@ TORCH_RELEASE = "torch==2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH = (TORCH_RELEASE, "numpy", "scikit-learn")
 ML = (*TORCH, "tensorflow-cpu==2.21.0", "tf-keras==2.21.0", "lightning==2.6.6")
-NOT_NEEDED = ("torch/include", "torch/test", "torch/bin", "bin")  # there is no compiler in there
+NOT_NEEDED = (  # no compiler is in the image, and pip's scripts name the Python of this machine
+    "bin",
+    "*/include",
+    "torch/test",
+    "torch/bin/[!t]*",
+    "torch/bin/test_*",
+    *(f"{name}/**/tests" for name in ("numpy", "scipy", "sklearn")),
+)
 
 
 def install(folder: str, packages: tuple[str, ...], report: Callable[[str], None]) -> None:
@@ -29,8 +38,12 @@ def install(folder: str, packages: tuple[str, ...], report: Callable[[str], None
         report,
         timeout=1800,
     )
-    for useless in NOT_NEEDED:
-        shutil.rmtree(f"{folder}/{useless}", ignore_errors=True)
+    for pattern in NOT_NEEDED:
+        for useless in glob.glob(f"{folder}/{pattern}", recursive=True):
+            if os.path.isdir(useless):
+                shutil.rmtree(useless)
+            else:
+                os.unlink(useless)
 
 
 def cpu_torch() -> str:

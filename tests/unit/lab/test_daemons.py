@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from phalanx_lab import daemons
+from phalanx_lab.plan import Plan
+
+
+def plan(folder: Path) -> Plan:
+    return Plan(
+        name="t",
+        nodes=2,
+        cpu=16,
+        mem=2**32,
+        subnet=7,
+        state_root=str(folder / "state"),
+        run_root=str(folder / "run"),
+    )
+
+
+def test_the_agents_file_says_where_its_engine_is_and_how_others_reach_it(tmp_path: Path) -> None:
+    (tmp_path / "state/t/h2").mkdir(parents=True)
+
+    told = tomllib.loads(Path(daemons.agent_config(plan(tmp_path), 2, "secret")).read_text())
+
+    assert told["name"] == "host2"
+    assert told["engine"] == f"unix://{tmp_path}/run/t/h2/docker.sock"
+    assert told["advertise"] == "10.99.7.2"
+    assert told["join"] == "secret"
+    assert (told["capacity"]["cpu"], told["capacity"]["mem"]) == (16, 2**32)
+    assert told["mounts"]["allow"][0] == {"path": f"{tmp_path}/state/t/share", "write": True}
+
+
+def test_an_enrolled_agent_gets_no_second_token(tmp_path: Path) -> None:
+    (tmp_path / "state/t/h1").mkdir(parents=True)
+    path = Path(daemons.agent_config(plan(tmp_path), 1, ""))
+
+    assert "join" not in tomllib.loads(path.read_text())
+    assert not daemons.agent_is_enrolled(plan(tmp_path), 1)
+    (tmp_path / "state/t/h1/agent/identity").write_text("")
+    assert daemons.agent_is_enrolled(plan(tmp_path), 1)
+
+
+def test_files_with_tokens_are_for_their_owner_only(tmp_path: Path) -> None:
+    (tmp_path / "state/t/h1").mkdir(parents=True)
+    path = Path(daemons.agent_config(plan(tmp_path), 1, "secret"))
+
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_managers_file_names_its_inherited_socket_and_its_address_on_the_switch(
+    tmp_path: Path,
+) -> None:
+    told = tomllib.loads(Path(daemons.manager_config(plan(tmp_path))).read_text())
+
+    assert told["http"] == "fd://3"
+    assert told["rpc"] == "tcp://10.99.7.254:7911"
+
+
+def test_a_manager_that_has_not_started_has_no_token(tmp_path: Path) -> None:
+    assert daemons.admin_token(plan(tmp_path)) == ""
