@@ -109,6 +109,11 @@ class Agents:
                         agents._drop(link, "the manager is stopping")
                     for task in running:
                         task.cancel()
+        except BaseExceptionGroup as group:
+            # What went wrong inside the context, not that it did so among tasks.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
         finally:
             context.destroy(linger=0)
 

@@ -1,0 +1,452 @@
+"""The real link on the loopback: who gets in, who does not, and what passes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import structlog
+import zmq
+import zmq.asyncio
+import zmq.utils.monitor
+
+from phalanx_manager.core.model import Refusal
+from phalanx_manager.rpc.agents import Agents
+from phalanx_manager.rpc.failure import Unavailable
+from phalanx_manager.rpc.keys import ServerKeys, make_pair
+from phalanx_manager.rpc.port import House
+from phalanx_wire.control import (
+    PROTOCOL,
+    Enrol,
+    Enrolled,
+    Goals,
+    Hello,
+    Observed,
+    Refused,
+    Welcome,
+)
+from phalanx_wire.control import Engine as EngineReport
+from phalanx_wire.ids import AgentId, ClusterName, KernelId
+from phalanx_wire.mux import Stream, StreamClosed
+from phalanx_wire.slots import Slots
+from phalanx_wire.stream import STDIN, STDOUT, Data, Eof, ExecCall, ReadCall, UploadCall
+from tests.support.link import (
+    LOCAL,
+    PATIENCE_S,
+    Directory,
+    Handler,
+    Office,
+    Peer,
+    office,
+    peer,
+    refuse_streams,
+)
+
+WELCOME = Welcome("cluster-1", ClusterName("default"), 5.0, "10.212.0.0/20")
+REPORT = Observed("boot", -1, Slots(cpu_milli=4000), "10.0.0.1", EngineReport("20.10", "1.41"))
+READ = ReadCall(KernelId("k"), "/data")
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, object]]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines  # type: ignore[misc]
+
+
+def _named(lines: list[dict[str, object]], event: str) -> list[dict[str, object]]:
+    return [line for line in lines if line["event"] == event]
+
+
+async def _knock(office: Office, keys: ServerKeys) -> int:
+    """Try the handshake; returns the monitor's event."""
+    context = zmq.asyncio.Context()
+    stranger = Peer(context, office, keys)
+    monitor = stranger.socket.get_monitor_socket(
+        zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    )
+    try:
+        stranger.connect()
+        async with asyncio.timeout(PATIENCE_S):
+            frames = await monitor.recv_multipart()
+        return int(zmq.utils.monitor.parse_monitor_message(frames)["event"])
+    finally:
+        stranger.socket.disable_monitor()
+        monitor.close(linger=0)
+        stranger.socket.close(linger=0)
+        context.destroy(linger=0)
+
+
+# ---------------------------------------------------------------- the door
+
+
+async def test_a_stranger_is_refused_and_logged_once(logged: list[dict[str, object]]) -> None:
+    async with office() as here:
+        keys = make_pair()
+        for _time in range(3):
+            assert zmq.EVENT_HANDSHAKE_FAILED_AUTH == await _knock(here, keys)
+        assert 4 == here.agents.door.refused  # with the one of the self test
+    assert [keys.public] == [line["key"] for line in _named(logged, "rpc.stranger.refused")]
+
+
+async def test_a_known_key_gets_in() -> None:
+    async with office() as here:
+        keys = here.directory.add("gpu-1")
+        assert zmq.EVENT_HANDSHAKE_SUCCEEDED == await _knock(here, keys)
+
+
+async def test_a_manager_whose_door_lets_strangers_in_does_not_start() -> None:
+    class Careless(Directory):
+        async def who(self, public_key: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+            self.agents[public_key] = AgentId("anybody")
+            return await super().who(public_key)
+
+    house = House("c", 5.0, "10.212.0.0/20", refuse_streams)
+    with pytest.raises(Unavailable, match="let a stranger in"):
+        async with Agents.listen(LOCAL, make_pair(), Handler(), Careless(), house):
+            pass
+
+
+async def test_the_door_survives_a_failing_directory(logged: list[dict[str, object]]) -> None:
+    async with office() as here:
+        keys = here.directory.add("gpu-1")
+        here.directory.agents = None  # type: ignore[assignment]
+        assert zmq.EVENT_HANDSHAKE_FAILED_AUTH == await _knock(here, keys)
+        here.directory.agents = {keys.public: AgentId("gpu-1")}
+        assert zmq.EVENT_HANDSHAKE_SUCCEEDED == await _knock(here, keys)
+    assert _named(logged, "rpc.door.failed")
+
+
+async def test_a_port_in_use_is_said_with_a_hint() -> None:
+    async with office() as here:
+        house = House("c", 5.0, "10.212.0.0/20", refuse_streams)
+        with pytest.raises(Unavailable, match="another manager"):
+            async with Agents.listen(
+                here.agents.address, make_pair(), Handler(), Directory(), house
+            ):
+                pass
+
+
+# ---------------------------------------------------------------- joining and greeting
+
+
+async def test_a_join_token_lets_one_agent_enrol_once() -> None:
+    async with office() as here:
+        token, own, other = make_pair(), make_pair(), make_pair()
+        here.directory.tokens[token.public] = None
+        async with peer(here, token) as joining:
+            await joining.say(Enrol(PROTOCOL, AgentId("gpu-1"), own.public))
+            assert Enrolled(AgentId("gpu-1"), "cluster-1") == await joining.hear()
+            await joining.say(Enrol(PROTOCOL, AgentId("gpu-2"), other.public))
+            assert Refused("token_used", "this join token was used before") == await joining.hear()
+        async with peer(here, own) as agent:
+            assert WELCOME == await agent.greet("gpu-1")
+
+
+async def test_an_expired_token_is_refused_with_the_sentence_and_logged_once(
+    logged: list[dict[str, object]],
+) -> None:
+    async with office() as here:
+        token, own = make_pair(), make_pair()
+        here.directory.tokens[token.public] = Refusal(
+            "token_expired", 410, "this join token expired", hint="make a new one"
+        )
+        async with peer(here, token) as joining:
+            for _time in range(3):
+                await joining.say(Enrol(PROTOCOL, AgentId("gpu-1"), own.public))
+                expected = Refused("token_expired", "this join token expired; make a new one")
+                assert expected == await joining.hear()
+    assert 1 == len(_named(logged, "rpc.agent.refused"))
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (Enrol(PROTOCOL, AgentId("Not A Name"), make_pair().public), "bad_name"),
+        (Enrol(PROTOCOL, AgentId("gpu-1"), "short"), "bad_key"),
+        (Enrol(PROTOCOL + 1, AgentId("gpu-1"), make_pair().public), "protocol_mismatch"),
+        (Hello(PROTOCOL, "0.1.0", AgentId("gpu-1"), "one"), "enrol_first"),
+        (REPORT, "hello_first"),
+    ],
+)
+async def test_a_join_key_may_only_enrol_and_rightly(message: Enrol | Hello, code: str) -> None:
+    async with office() as here:
+        token = make_pair()
+        here.directory.tokens[token.public] = None
+        async with peer(here, token) as joining:
+            await joining.say(message)
+            answer = await joining.hear()
+            assert isinstance(answer, Refused)
+            assert code == answer.code
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (Hello(PROTOCOL, "9", AgentId("gpu-2"), "one"), "name_mismatch"),
+        (Hello(PROTOCOL, "9", AgentId("gpu-1"), ""), "bad_hello"),
+        (Hello(PROTOCOL + 1, "9", AgentId("gpu-1"), "one"), "protocol_mismatch"),
+        (Enrol(PROTOCOL, AgentId("gpu-1"), make_pair().public), "already_enrolled"),
+        (REPORT, "hello_first"),
+    ],
+)
+async def test_a_wrong_first_word_of_an_agent_is_answered(message: Hello, code: str) -> None:
+    async with office() as here:
+        async with peer(here, here.directory.add("gpu-1")) as agent:
+            await agent.say(message)
+            answer = await agent.hear()
+            assert isinstance(answer, Refused)
+            assert code == answer.code
+        assert here.handler.told.empty()
+
+
+async def test_a_greeting_of_another_version_is_understood_enough_to_be_refused() -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        other = {"type": "Hello", "protocol": 99, "name": "gpu-1", "something": ["new"]}
+        await agent.say_raw(msgspec.msgpack.encode(other))
+        answer = await agent.hear()
+    assert isinstance(answer, Refused)
+    assert "protocol_mismatch" == answer.code
+    assert "protocol 99" in answer.why
+
+
+async def test_a_greeting_said_twice_keeps_the_link() -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        assert WELCOME == await agent.greet("gpu-1")
+        assert WELCOME == await agent.greet("gpu-1")
+        assert ("connected", "gpu-1") == await here.handler.next()
+        assert here.handler.told.empty()
+
+
+async def test_a_revoked_key_is_told_so_at_its_next_greeting() -> None:
+    async with office() as here:
+        keys = here.directory.add("gpu-1")
+        async with peer(here, keys) as agent:
+            await agent.greet("gpu-1")
+            del here.directory.agents[keys.public]
+            answer = await agent.greet("gpu-1")
+    assert isinstance(answer, Refused)
+    assert "unknown_key" == answer.code
+
+
+# ---------------------------------------------------------------- identity
+
+
+async def test_a_name_belongs_to_its_key() -> None:
+    async with office() as here:
+        thief = here.directory.add("gpu-2")
+        async with peer(here, here.directory.add("gpu-1")) as agent, peer(here, thief) as other:
+            await agent.greet("gpu-1")
+            answer = await other.greet("gpu-1", "two")
+            assert isinstance(answer, Refused)
+            assert "name_mismatch" == answer.code
+            assert await here.agents.send(AgentId("gpu-1"), Goals(revision=7))
+            assert Goals(revision=7) == await agent.hear()
+
+
+async def test_a_route_that_looks_like_another_agents_takes_nothing_over() -> None:
+    async with office() as here:
+        keys, thief = here.directory.add("gpu-1"), here.directory.add("gpu-2")
+        async with peer(here, keys) as agent:
+            await agent.greet("gpu-1")
+            route = here.agents._links[AgentId("gpu-1")].route
+            context = zmq.asyncio.Context()
+            other = Peer(context, here, thief)
+            other.socket.routing_id = route if route[0] else b"\x01" + route[1:]
+            other.connect()
+            await other.say(REPORT)
+            assert await here.agents.send(AgentId("gpu-1"), Goals(revision=8))
+            assert Goals(revision=8) == await agent.hear()
+            other.socket.close(linger=0)
+            context.destroy(linger=0)
+        assert here.handler.reports.empty()
+
+
+async def test_a_newer_process_takes_the_place_of_the_older_and_keeps_it() -> None:
+    async with office() as here:
+        keys = here.directory.add("gpu-1")
+        async with peer(here, keys) as old, peer(here, keys) as new:
+            assert WELCOME == await old.greet("gpu-1", "first")
+            assert ("connected", "gpu-1") == await here.handler.next()
+            assert WELCOME == await new.greet("gpu-1", "second")
+            assert ("disconnected", "gpu-1") == await here.handler.next()
+            assert ("connected", "gpu-1") == await here.handler.next()
+            await here.agents.send(AgentId("gpu-1"), Goals(revision=3))
+            assert Goals(revision=3) == await new.hear()
+            answer = await old.greet("gpu-1", "first")
+            assert isinstance(answer, Refused)
+            assert "superseded" == answer.code
+        assert await here.handler.next() == ("disconnected", "gpu-1")
+
+
+async def test_a_process_that_reconnects_is_welcome_again() -> None:
+    async with office() as here:
+        keys = here.directory.add("gpu-1")
+        for _time in range(2):
+            async with peer(here, keys) as agent:
+                assert WELCOME == await agent.greet("gpu-1", "same")
+                assert ("connected", "gpu-1") == await here.handler.next()
+            assert ("disconnected", "gpu-1") == await here.handler.next()
+
+
+# ---------------------------------------------------------------- state
+
+
+async def test_goals_go_down_and_reports_come_up() -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        assert {"gpu-1"} == here.agents.connected()
+        await here.agents.send(AgentId("gpu-1"), Goals(revision=1))
+        assert Goals(revision=1) == await agent.hear()
+        for _beat in range(3):
+            await agent.say(REPORT)
+            async with asyncio.timeout(PATIENCE_S):
+                assert ("gpu-1", REPORT) == await here.handler.reports.get()
+
+
+async def test_a_lost_connection_is_known_at_once() -> None:
+    async with office() as here:
+        async with peer(here, here.directory.add("gpu-1")) as agent:
+            await agent.greet("gpu-1")
+            assert ("connected", "gpu-1") == await here.handler.next()
+        assert ("disconnected", "gpu-1") == await here.handler.next()
+        assert frozenset() == here.agents.connected()
+        assert not await here.agents.send(AgentId("gpu-1"), Goals(revision=1))
+        with pytest.raises(Unavailable, match="not connected"):
+            await here.agents.open(AgentId("gpu-1"), READ)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [(b"",), (b"\xff",), (b"a", b"b", b"c"), (b"\xdd\xff\xff\xff\xff",), (b"\x91" * 5000,)],
+    ids=["empty", "not msgpack", "three frames", "array bomb", "nested"],
+)
+async def test_nonsense_is_survived(frames: tuple[bytes, ...]) -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.say_raw(*frames)  # before the greeting
+        await agent.greet("gpu-1")
+        await agent.say_raw(*frames)  # and after
+        await agent.say(REPORT)
+        async with asyncio.timeout(PATIENCE_S):
+            assert ("gpu-1", REPORT) == await here.handler.reports.get()
+
+
+async def test_an_agent_that_only_talks_nonsense_loses_its_link() -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        assert ("connected", "gpu-1") == await here.handler.next()
+        for _time in range(10):
+            await agent.say_raw(b"\xff")
+        assert ("disconnected", "gpu-1") == await here.handler.next()
+
+
+# ---------------------------------------------------------------- streams
+
+BIG = 8 << 20
+
+
+async def test_big_streams_pass_in_both_directions_at_once() -> None:
+    async def echo(stream: Stream) -> None:
+        async for item in stream:
+            match item:
+                case Data():
+                    await stream.write(STDOUT, item.data)
+                case Eof():
+                    break
+                case _:
+                    pass
+        await stream.close(exit_code=0)
+
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(agent.serve(echo))
+            streams = [
+                await here.agents.open(AgentId("gpu-1"), ExecCall(KernelId("k"), ("cat",)))
+                for _stream in range(3)
+            ]
+            for stream in streams:
+                tasks.create_task(_send(stream, BIG))
+            assert [BIG] * 3 == list(await asyncio.gather(*(_count(s) for s in streams)))
+            assert [0] * 3 == [stream.closed and stream.closed.exit_code for stream in streams]
+            serving.cancel()
+
+
+async def _send(stream: Stream, size: int) -> None:
+    for _piece in range(size >> 20):
+        await stream.write(STDIN, bytes(1 << 20))
+    await stream.eof()
+
+
+async def _count(stream: Stream) -> int:
+    return sum([len(item.data) async for item in stream if isinstance(item, Data)])
+
+
+async def test_a_slow_reader_slows_its_own_stream_only() -> None:
+    sent = {"slow": 0, "quick": 0}
+
+    async def pour(stream: Stream) -> None:
+        assert isinstance(stream.call, ReadCall)
+        for _piece in range(64):
+            await stream.write(STDOUT, bytes(64 << 10))
+            sent[stream.call.path] += 64 << 10
+        await stream.close()
+
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(agent.serve(pour))
+            slow = await here.agents.open(AgentId("gpu-1"), ReadCall(KernelId("k"), "slow"))
+            quick = await here.agents.open(AgentId("gpu-1"), ReadCall(KernelId("k"), "quick"))
+            assert 4 << 20 == await _count(quick)
+            assert 1 << 20 >= sent["slow"]
+            assert 4 << 20 == await _count(slow)
+            serving.cancel()
+
+
+async def test_an_agent_fetches_an_archive_by_a_stream_of_its_own() -> None:
+    async def archive(agent: AgentId, stream: Stream) -> None:
+        assert UploadCall("sha256:00") == stream.call
+        await stream.write(STDOUT, b"x" * 100_000)
+        await stream.close()
+
+    async with office(archive) as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        mux = agent.mux(lambda _stream: None)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            feeding = tasks.create_task(agent.feed(mux))
+            stream = await mux.open(UploadCall("sha256:00"))
+            assert 100_000 == await _count(stream)
+            feeding.cancel()
+
+
+async def test_a_server_that_fails_ends_its_stream_with_a_code(
+    logged: list[dict[str, object]],
+) -> None:
+    async def fail(agent: AgentId, stream: Stream) -> None:
+        raise RuntimeError("a bug")
+
+    async with office(fail) as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        mux = agent.mux(lambda _stream: None)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            feeding = tasks.create_task(agent.feed(mux))
+            stream = await mux.open(UploadCall("sha256:00"))
+            assert 0 == await _count(stream)
+            assert stream.closed is not None
+            assert "internal" == stream.closed.code
+            feeding.cancel()
+
+
+async def test_a_lost_link_ends_its_streams() -> None:
+    async with office() as here:
+        async with peer(here, here.directory.add("gpu-1")) as agent:
+            await agent.greet("gpu-1")
+            stream = await here.agents.open(AgentId("gpu-1"), READ)
+        async with asyncio.timeout(PATIENCE_S):
+            assert 0 == await _count(stream)
+        assert stream.closed is not None
+        assert "link_lost" == stream.closed.code
+        with pytest.raises(StreamClosed):
+            await stream.write(STDIN, b"x")
