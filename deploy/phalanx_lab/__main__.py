@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from phalanx_lab import client_config, fitness, lab, plan, recipes, supervise
+from phalanx_lab import client_config, fitness, lab, recipes, supervise
 from phalanx_lab.lab import Lab
-from phalanx_lab.machine import cores, memory_bytes
 from phalanx_lab.unavailable import Unavailable
 
 USAGE, NOT_FOUND, UNFIT = 64, 66, 69
@@ -31,22 +30,20 @@ def size(text: str) -> int:
     return value
 
 
-def wish(args: argparse.Namespace) -> plan.Plan:
-    """The lab that the options ask for; `ValueError` when they cannot be."""
-    return lab.wish(
-        args.name,
-        args.nodes,
-        cpu=args.cpus,
-        mem=args.mem,
-        engines_only=args.engines_only,
-        engine_root=os.path.abspath(args.engine_root) if args.engine_root else "",
-    )
+def options(args: argparse.Namespace) -> lab.Options:
+    """What the command line asks of a lab."""
+    return {
+        "cpu": args.cpus,
+        "mem": args.mem,
+        "engines_only": args.engines_only,
+        "engine_root": args.engine_root,
+    }
 
 
 def up(args: argparse.Namespace) -> int:
     """Bring a lab up and say what to do next."""
     began = time.monotonic()
-    running = Lab.up(wish(args), report=say)
+    running = Lab.up(args.name, args.nodes, say, **options(args))
     took = time.monotonic() - began
     hosts = running.hosts
     print(f"lab {args.name}: {len(hosts)} hosts up in {took:.1f} s")
@@ -120,7 +117,7 @@ def logs(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Say whether this machine can carry a lab."""
-    misses = fitness.misses(wish(args))
+    misses = fitness.misses(lab.wish(args.name, args.nodes, **options(args)))
     print("\n".join(misses) or "this machine can carry a lab")
     return UNFIT if misses else 0
 
@@ -148,10 +145,12 @@ def parser() -> argparse.ArgumentParser:
     for name, run in (("up", up), ("doctor", doctor)):
         made = verb(name, run)
         made.add_argument("--nodes", type=int, default=2, metavar="N")
-        made.add_argument("--cpus", type=int, default=max(16, cores()), metavar="C")
-        made.add_argument("--mem", type=size, default=memory_bytes(), metavar="M")
+        made.add_argument("--cpus", type=int, default=0, metavar="C")
+        made.add_argument("--mem", type=size, default=0, metavar="M")
         made.add_argument("--engines-only", action="store_true", help="no manager, no agents")
-        made.add_argument("--engine-root", metavar="DIR", help="a Debian to take engines from")
+        made.add_argument(
+            "--engine-root", default="", metavar="DIR", help="a Debian to take engines from"
+        )
     verb("down", down)
     verb("ls", ls)
     verb("supervise", run_supervisor).add_argument("name")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict, Unpack
 
 from phalanx_lab import (
     client_config,
@@ -40,6 +40,15 @@ PLUG_WITHIN = 15.0
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "cont": signal.SIGCONT}
 
 
+class Options(TypedDict, total=False):
+    """What may be asked of a lab beside its size."""
+
+    cpu: int  # cores that each agent advertises; without it 16, or more on a larger machine
+    mem: int  # bytes that each agent advertises; without it the machine's memory
+    engines_only: bool  # no manager, no agents
+    engine_root: str  # another Debian to take the engines from
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """One machine of the lab."""
@@ -62,12 +71,19 @@ class Lab:
     plan: Plan
 
     @classmethod
-    def up(cls, wanted: Plan, report: Report = lambda _line: None) -> Self:
+    def up(
+        cls,
+        name: str,
+        nodes: int,
+        report: Report = lambda _line: None,
+        **options: Unpack[Options],
+    ) -> Self:
         """Bring a lab up, or find it up; `ValueError` when it runs otherwise than wanted.
 
         What a dead predecessor left is cleared first; its state on disk stays, as after a
         power cut.
         """
+        wanted = wish(name, nodes, **options)
         with _only_one(wanted.run_root, wanted.name):
             running = Lock(wanted.run_root, wanted.name, "supervisor").holder()
             if running:
@@ -225,21 +241,16 @@ class Lab:
         self.down()
 
 
-def wish(
-    name: str,
-    nodes: int,
-    *,
-    cpu: int = 0,
-    mem: int = 0,
-    engines_only: bool = False,
-    engine_root: str = "",
-) -> Plan:
-    """A lab to ask `Lab.up` for; capacity 0 stands for more than the machine has.
+def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:
+    """A lab as it is wanted; `ValueError` when there cannot be such a one.
 
     Agents may advertise more cores than there are: tests place many small containers.
     """
+    cpu, mem = options.get("cpu", 0), options.get("mem", 0)
     if cpu < 0 or mem < 0:
         raise ValueError("cpus and memory are positive")
+    root = options.get("engine_root", "")
+    uplink = bool(shutil.which("slirp4netns")) and switch.machine_has_default_route()
     return Plan(
         name=plans.check_name(name),
         nodes=plans.check_nodes(nodes),
@@ -248,9 +259,9 @@ def wish(
         subnet=0,
         state_root=plans.state_root(),
         run_root=plans.run_root(),
-        engines_only=engines_only,
-        engine_root=engine_root,
-        way_out=bool(shutil.which("slirp4netns")) and switch.machine_has_default_route(),
+        engines_only=options.get("engines_only", False),
+        engine_root=os.path.abspath(root) if root else "",
+        way_out=uplink,
     )
 
 
