@@ -14,8 +14,8 @@ from phalanx_wire.lifecycle import KernelState
 class Op(enum.Enum):
     """What an agent can do for a kernel. Each may be done twice."""
 
+    GET_IMAGE = "get-image"  # and who its user is
     MAKE_MATERIAL = "make-material"  # keys and files on the host
-    GET_IMAGE = "get-image"
     CREATE = "create"
     FILL = "fill"  # unpack the upload
     TRUST = "trust"  # write the peers' keys
@@ -69,16 +69,16 @@ def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
 def _make(seen: Seen) -> Op | None:
     if seen.marked:
         return None  # it was started once; a second time would run a rank twice
-    if not seen.material:
-        return Op.MAKE_MATERIAL
     if not seen.image:
         return Op.GET_IMAGE
+    if not seen.material:
+        return Op.MAKE_MATERIAL
     return Op.CREATE if seen.network else None
 
 
 def _begin(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
-    if not seen.material:
-        return Op.MAKE_MATERIAL  # the host's memory was lost: the engine kept the container
+    if not seen.material:  # the host's memory was lost: the engine has kept the container
+        return Op.MAKE_MATERIAL if seen.image else Op.GET_IMAGE
     if needs.upload and not seen.filled:
         return Op.FILL
     if goal < KernelState.READY or not needs.peers:

@@ -1,0 +1,220 @@
+"""What the loops ask of a container engine; `engine` answers by Docker, a fake in the tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from phalanx_agent.core.recipe import ContainerRecipe, Image
+from phalanx_wire.api import LogLine
+from phalanx_wire.control import Network, SwarmReport
+from phalanx_wire.ids import KernelId, SessionId
+
+UnavailableKind = Literal["not_sent", "unknown", "answered"]
+
+
+class Unavailable(Exception):  # noqa: N818 - a state of the world
+    """The engine did not do what it was asked.
+
+    Attributes:
+        what: the thing concerned, e.g. `image alpine:3.19`.
+        doing: what was tried, e.g. `pulling it`.
+        hint: the engine's words, or what to look at, as a sentence.
+        kind: whether the engine never got the call, may have done it, or has answered no.
+        status: of its answer; 0 without one.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        doing: str,
+        hint: str,
+        *,
+        kind: UnavailableKind = "unknown",
+        status: int = 0,
+    ) -> None:
+        super().__init__(f"{what}: {doing} failed: {hint}")
+        self.what = what
+        self.doing = doing
+        self.hint = hint
+        self.kind = kind
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """An engine. `started_at` is in Unix seconds; `problem` as in `control.Engine`."""
+
+    version: str
+    api: str
+    started_at: float
+    cpu_count: int
+    mem_bytes: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """One container with our cluster's label.
+
+    Attributes:
+        status: Docker's: created, running, paused, restarting, removing, exited or dead.
+        error: Docker's words on a start that failed; empty otherwise.
+        pid: of its first process on the host; 0 while it does not run.
+        started_at, finished_at: Unix seconds; 0 before.
+    """
+
+    id: str
+    name: str
+    kernel: KernelId
+    session: SessionId
+    attempt: int
+    spec_hash: str
+    status: str
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    pid: int = 0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """One network with our cluster's label."""
+
+    id: str
+    name: str
+    session: SessionId
+    attempt: int
+    driver: str
+    subnet: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All containers and networks with our cluster's label."""
+
+    containers: tuple[ContainerFacts, ...]
+    networks: tuple[NetworkFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """Something happened to a container of ours: look at it."""
+
+    container_id: str
+    kernel: KernelId
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """The stream of events begins (again): what happened before has to be listed."""
+
+
+class Conflict(Exception):  # noqa: N818 - a state of the world
+    """A container of the wanted name exists and is another one; the text is a sentence."""
+
+
+class ExecSession(Protocol):
+    """A command that runs in a container."""
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """Give the next chunk as (channel, data); None at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Send standard input."""
+
+    async def eof(self) -> None:
+        """End standard input."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell the size of the terminal."""
+
+    async def exit_code(self) -> int:
+        """Give the code once `read` has ended."""
+
+    async def kill(self) -> None:
+        """End the command and close the connection."""
+
+
+class Docker(Protocol):
+    """The engine of one host. Every call is bounded in time and raises `Unavailable`.
+
+    The engine knows the cluster whose label it puts on what it makes, and sees nothing else.
+    """
+
+    async def info(self) -> EngineFacts:
+        """Ask what it is."""
+
+    async def inventory(self) -> Inventory:
+        """List what is ours."""
+
+    async def image(self, ref: str) -> Image | None:
+        """Look an image up on this host."""
+
+    async def pull(self, ref: str, progress: Callable[[str], None]) -> Image:
+        """Get an image from its registry; `progress` is told sentences."""
+
+    async def create_network(self, session: SessionId, attempt: int, network: Network) -> str:
+        """Make a private network, or find it made; its id. It has its subnet then."""
+
+    async def remove_network(self, network_id: str) -> None:
+        """Remove a network; gone already is fine."""
+
+    async def ensure_egress(self, subnet: str) -> str:
+        """Make the host's way out of containers, or find it made; its id."""
+
+    async def create_container(self, recipe: ContainerRecipe) -> str:
+        """Make a container, or find the same one made; its id.
+
+        Raises:
+            Conflict: another one has its name.
+        """
+
+    async def start(self, container_id: str) -> None:
+        """Start it; running already is fine."""
+
+    async def inspect(self, container_id: str) -> ContainerFacts | None:
+        """Look at one; None when it is gone."""
+
+    async def kill(self, container_id: str, signal: str) -> None:
+        """Signal its first process; ended already is fine."""
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove it; gone already is fine."""
+
+    def events(self) -> AsyncIterator[EngineEvent | Reopened]:
+        """Follow what happens, for ever: it opens again by itself."""
+
+    def logs(
+        self, container_id: str, *, since_ns: int = 0, tail: int = -1, follow: bool = False
+    ) -> AsyncIterator[LogLine]:
+        """Read its output."""
+
+    async def exec(
+        self, container_id: str, command: tuple[str, ...], *, tty: bool, stdin: bool
+    ) -> ExecSession:
+        """Run a command in it."""
+
+    def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
+        """Read a path of it as a tar archive."""
+
+    async def write_archive(
+        self, container_id: str, path: str, chunks: AsyncIterator[bytes]
+    ) -> None:
+        """Unpack a tar archive into an existing folder of it."""
+
+    async def swarm(self) -> SwarmReport:
+        """Ask for its part in a swarm."""
+
+    async def swarm_init(self, address: str) -> None:
+        """Begin a swarm."""
+
+    async def swarm_join(self, address: str, remotes: tuple[str, ...], token: str) -> None:
+        """Join a swarm."""
+
+    async def swarm_canary(self) -> None:
+        """Make and remove a network, which proves that the swarm can."""

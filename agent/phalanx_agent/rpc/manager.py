@@ -1,0 +1,286 @@
+"""The agent's side of the link: join once, then stay connected for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Final, Never, Protocol
+from urllib.parse import urlsplit
+
+import structlog
+import zmq.asyncio
+
+from phalanx_agent.rpc.dealer import Dealer, Unavailable, connect
+from phalanx_agent.rpc.identity import KeyPair, Manager, key_pair, own_keys, save_manager
+from phalanx_wire.codec import AnyMessage
+from phalanx_wire.control import (
+    PROTOCOL,
+    Enrol,
+    Enrolled,
+    Goals,
+    Hello,
+    Observed,
+    Refused,
+    Welcome,
+)
+from phalanx_wire.ids import AgentId
+from phalanx_wire.join import JoinToken
+from phalanx_wire.mux import Mux, Stream, StreamClosed
+from phalanx_wire.stream import Call, Closed, Open
+
+HELLO_EVERY_S: Final = 1.0
+ENROL_WITHIN_S: Final = 10.0
+BACKOFF_S: Final = (0.1, 5.0)
+REFUSED_BACKOFF_S: Final = 15.0
+
+_LOG = structlog.get_logger()
+
+
+class JoinRefused(Exception):  # noqa: N818 - an answer, not an accident
+    """The manager will not take this agent; the text is its sentence."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+class LinkHandler(Protocol):
+    """Who is told what comes over the link; nothing here may block."""
+
+    def welcomed(self, welcome: Welcome) -> None:
+        """The manager knows us; whatever was said before is forgotten there."""
+
+    def goals(self, goals: Goals) -> None:
+        """All that this agent shall have."""
+
+    def opened(self, message: Open, stream: Stream) -> None:
+        """The manager wants bytes."""
+
+    def disconnected(self) -> None:
+        """The connection of the last `welcomed` has broken."""
+
+
+class Backoff:
+    """Waits that grow until something succeeds; with a spread, so that agents do not march."""
+
+    def __init__(self, shortest_s: float, longest_s: float) -> None:
+        self._shortest_s = shortest_s
+        self._longest_s = longest_s
+        self._next_s = shortest_s
+
+    def reset(self) -> None:
+        """It went well."""
+        self._next_s = self._shortest_s
+
+    async def wait(self, at_least_s: float = 0.0) -> None:
+        """Wait for the next try."""
+        wait_s = max(self._next_s, at_least_s) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+        self._next_s = min(self._next_s * 2, self._longest_s)
+        await asyncio.sleep(wait_s)
+
+
+async def enrol(state_dir: Path, name: AgentId, token: JoinToken) -> Manager:
+    """Join with a token: show it our own key, which from then on is who we are.
+
+    The key is on the disk before it is shown, so a crash in between is repaired by doing it again.
+
+    Raises:
+        JoinRefused: the manager says no.
+        IdentityError: the key cannot be kept.
+    """
+    own = own_keys(state_dir)
+    with zmq.asyncio.Context() as context:
+        backoff = Backoff(*BACKOFF_S)
+        for address in cycle(token.addresses):
+            try:
+                cluster_id = await _enrol_at(context, address, token, name, own)
+            except Unavailable as error:
+                _LOG.warning("link.join-failed", address=address, why=str(error))
+                await backoff.wait()
+                continue
+            manager = Manager(token.addresses, token.server_key, cluster_id)
+            save_manager(state_dir, manager)
+            return manager
+    raise AssertionError("a join token has an address")
+
+
+async def _enrol_at(
+    context: zmq.asyncio.Context, address: str, token: JoinToken, name: AgentId, own: KeyPair
+) -> str:
+    """Enrol at one address; the manager's cluster id.
+
+    A one-time key that is refused may mean that we have enrolled before and died before we could
+    note it: then our own key is known, which the caller's first connection finds out.
+    """
+    first: asyncio.Future[AnyMessage] = asyncio.get_running_loop().create_future()
+
+    def take(message: AnyMessage) -> None:
+        if not first.done():
+            first.set_result(message)
+
+    try:
+        async with connect(
+            context, address, token.server_key, key_pair(token.secret_key)
+        ) as dealer:
+            try:
+                async with asyncio.timeout(ENROL_WITHIN_S), asyncio.TaskGroup() as tasks:
+                    reader = tasks.create_task(dealer.receive(take))
+                    await dealer.send(Enrol(PROTOCOL, name, own.public))
+                    answer = await first
+                    reader.cancel()
+            except TimeoutError as error:
+                raise Unavailable("joining", "The manager did not answer.") from error
+    except Unavailable as error:
+        if error.stranger and await _is_known(context, address, token.server_key, own):
+            return ""
+        raise
+    match answer:
+        case Enrolled(cluster_id=cluster_id):
+            return cluster_id
+        case Refused(code=code, why=why):
+            raise JoinRefused(code, why)
+        case _:
+            raise Unavailable("joining", f"It answered {type(answer).__name__}.")
+
+
+async def _is_known(
+    context: zmq.asyncio.Context, address: str, server_key: str, own: KeyPair
+) -> bool:
+    try:
+        async with connect(context, address, server_key, own):
+            return True
+    except Unavailable:
+        return False
+
+
+class Link:
+    """The connection that the loops speak through; `run` keeps it up."""
+
+    def __init__(
+        self, name: AgentId, version: str, manager: Manager, own: KeyPair, handler: LinkHandler
+    ) -> None:
+        self._hello = Hello(PROTOCOL, version, name, secrets.token_hex(8))
+        self._manager = manager
+        self._own = own
+        self._handler = handler
+        self._dealer: Dealer | None = None
+        self._mux: Mux | None = None
+        self._welcome: asyncio.Event = asyncio.Event()
+        self._refused: Refused | None = None
+        self._over = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the manager has welcomed us on the present connection."""
+        return self._dealer is not None and self._welcome.is_set()
+
+    def say(self, observed: Observed) -> bool:
+        """Tell the manager what is; at once, or not at all while it is away."""
+        return self._dealer is not None and self._welcome.is_set() and self._dealer.say(observed)
+
+    async def open(self, call: Call) -> Stream:
+        """Ask the manager for bytes.
+
+        Raises:
+            StreamClosed: there is no connection.
+        """
+        if self._mux is None:
+            raise StreamClosed(Closed(1, code="link_lost", why="The manager is not connected."))
+        return await self._mux.open(call)
+
+    async def run(self) -> Never:
+        """Stay connected for ever."""
+        backoff = Backoff(*BACKOFF_S)
+        addresses: Iterator[str] = cycle(self._manager.addresses)
+        with zmq.asyncio.Context() as context:
+            while True:
+                address = next(addresses)
+                try:
+                    async with connect(
+                        context, address, self._manager.server_key, self._own
+                    ) as dealer:
+                        await self._converse(dealer, address, backoff.reset)
+                except Unavailable as error:
+                    _LOG.warning("link.unavailable", address=address, why=str(error))
+                refused, self._refused = self._refused, None
+                if refused is not None:
+                    _LOG.error("link.refused", code=refused.code, why=refused.why)
+                await backoff.wait(REFUSED_BACKOFF_S if refused else 0.0)
+
+    async def _converse(self, dealer: Dealer, address: str, is_well: Callable[[], None]) -> None:
+        """Speak over one connection until it breaks."""
+        self._welcome.clear()
+        self._over.clear()
+        self._dealer = dealer
+        self._mux = mux = Mux(dealer.send, 1, self._handler.opened)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                talking = [
+                    tasks.create_task(dealer.receive(self._take)),
+                    tasks.create_task(self._greet(dealer)),
+                    tasks.create_task(self._watch(dealer)),
+                ]
+                await self._over.wait()
+                for task in talking:
+                    task.cancel()
+        finally:
+            self._dealer = self._mux = None
+            mux.abort("The connection to the manager broke.")
+            if self._welcome.is_set():
+                self._welcome.clear()
+                is_well()
+                _LOG.warning("link.lost", address=address)
+                self._handler.disconnected()
+
+    async def _watch(self, dealer: Dealer) -> None:
+        await dealer.lost()
+        self._over.set()
+
+    async def _greet(self, dealer: Dealer) -> None:
+        while not self._welcome.is_set():
+            dealer.say(self._hello)
+            try:
+                async with asyncio.timeout(HELLO_EVERY_S):
+                    await self._welcome.wait()
+            except TimeoutError:
+                continue
+
+    def _take(self, message: AnyMessage) -> None:
+        match message:
+            case Welcome():
+                first = not self._welcome.is_set()
+                self._welcome.set()
+                if first:
+                    _LOG.info("link.welcomed", cluster=message.cluster)
+                    self._handler.welcomed(message)
+            case Refused():
+                self._refused = message
+                self._over.set()
+            case Goals():
+                self._handler.goals(message)
+            case _ if self._mux is not None:
+                self._mux.receive(message)
+            case _:
+                _LOG.warning("link.unexpected", message=type(message).__name__)
+
+
+def address_towards(endpoint: str) -> str:
+    """Tell which of this host's addresses the way to `tcp://host:port` starts from; empty when
+    there is no way now. Nothing is sent.
+    """
+    parts = urlsplit(endpoint)
+    try:
+        for family, kind, _, _, target in socket.getaddrinfo(
+            parts.hostname, parts.port, type=socket.SOCK_DGRAM
+        ):
+            with socket.socket(family, kind) as probe:
+                probe.connect(target)
+                return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+    return ""
