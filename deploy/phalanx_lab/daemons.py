@@ -83,8 +83,12 @@ def agent_command(plan: Plan, host: int) -> list[str]:
 
 
 def agent_is_enrolled(plan: Plan, host: int) -> bool:
-    """Whether an agent has an identity from an earlier start of this lab."""
-    return bool(os.listdir(f"{plan.host_state(host)}/agent"))
+    """Whether the manager took an agent in at an earlier start of this lab."""
+    try:
+        with open(f"{plan.host_state(host)}/agent/manager.json", "rb") as file:
+            return bool(json.load(file)["cluster_id"])
+    except FileNotFoundError:
+        return False
 
 
 def manager_answers(port: int) -> bool:
@@ -106,12 +110,12 @@ def join_token(plan: Plan, port: int, host: int) -> str:
 
 
 def connected_agents(plan: Plan, port: int) -> set[str]:
-    """Names of the agents that the manager sees."""
+    """Names of the agents that the manager is in touch with, fully fit or not."""
     status, answer = _request(port, "GET", "/v1/nodes", admin_token(plan))
     if status != 200 or not isinstance(answer, dict):
         raise Unavailable("the manager", f"does not list its nodes ({status})", "See its log.")
     nodes: list[dict[str, Any]] = answer["nodes"]
-    return {node["name"] for node in nodes if node.get("connected")}
+    return {node["name"] for node in nodes if node["state"] in ("ready", "degraded")}
 
 
 def _request(port: int, method: str, path: str, token: str, body: Any = None) -> tuple[int, Any]:

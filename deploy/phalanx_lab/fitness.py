@@ -58,53 +58,19 @@ def _missing_kernel_parts(folder: str) -> list[str]:
         run(["ip", "netns", "add", netns])
     except Unavailable as refused:
         return [f"network namespaces: {refused}"]
+    link = f"ip -n {netns} link add"
+    nat = f"nsenter --net=/run/netns/{netns} iptables -w -t nat"
     trials = {
-        "bridge": ["ip", "-n", netns, "link", "add", "try-b", "type", "bridge"],
-        "veth": [
-            "ip",
-            "-n",
-            netns,
-            "link",
-            "add",
-            "try-v",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "try-w",
-        ],
-        "vxlan": [
-            "ip",
-            "-n",
-            netns,
-            "link",
-            "add",
-            "try-x",
-            "type",
-            "vxlan",
-            "id",
-            "7",
-            "dstport",
-            "4789",
-        ],
-        "iptables nat": [
-            "nsenter",
-            f"--net=/run/netns/{netns}",
-            "iptables",
-            "-w",
-            "-t",
-            "nat",
-            "-A",
-            "POSTROUTING",
-            "-j",
-            "MASQUERADE",
-        ],
+        "bridge": f"{link} try-b type bridge",
+        "veth": f"{link} try-v type veth peer name try-w",
+        "vxlan": f"{link} try-x type vxlan id 7 dstport 4789",
+        "iptables nat": f"{nat} -A POSTROUTING -j MASQUERADE",
     }
     try:
         found = [
             f"the kernel has no {part}: modprobe {part.replace(' ', '_')}, or another kernel"
-            for part, argv in trials.items()
-            if not succeeds(argv)
+            for part, line in trials.items()
+            if not succeeds(line.split())
         ]
     finally:
         run(["ip", "netns", "delete", netns])
@@ -122,19 +88,8 @@ def _overlay_works(folder: str) -> bool:
         for part in ("lower", "upper", "work", "merged"):
             os.mkdir(f"{top}/{part}")
         options = f"lowerdir={top}/lower,upperdir={top}/upper,workdir={top}/work"
-        return succeeds(
-            [
-                "unshare",
-                "--mount",
-                "mount",
-                "-t",
-                "overlay",
-                "-o",
-                options,
-                "overlay",
-                f"{top}/merged",
-            ]
-        )
+        mount = ["unshare", "--mount", "mount", "-t", "overlay"]
+        return succeeds([*mount, "-o", options, "overlay", f"{top}/merged"])
 
 
 def _free_disk(folder: str) -> int:

@@ -88,20 +88,8 @@ def _cached(name: str, recipe: str, build: Callable[[str, Report], None], report
                 os.mkdir(root, 0o755)
                 build(root, report)
                 excluded = [f"--exclude=./{pattern}" for pattern in USELESS]
-                run(
-                    [
-                        "tar",
-                        "-C",
-                        root,
-                        "--sort=name",
-                        "--numeric-owner",
-                        *excluded,
-                        "-cf",
-                        f"{work}/layer.tar",
-                        ".",
-                    ],
-                    timeout=600,
-                )
+                pack = ["tar", "-C", root, "--sort=name", "--numeric-owner", *excluded]
+                run([*pack, "-cf", f"{work}/layer.tar", "."], timeout=600)
                 os.rename(f"{work}/layer.tar", path)
         return archive.layer_of(path)
 
@@ -120,20 +108,9 @@ def debootstrap(suite: str, root: str, packages: tuple[str, ...], report: Report
     debs = f"{cache()}/debs"
     os.makedirs(debs, exist_ok=True)
     keyring = [f"--keyring={KEYRING}"] if os.path.exists(KEYRING) else []
-    show(
-        [
-            "debootstrap",
-            "--variant=minbase",
-            f"--include={','.join(packages)}",
-            *keyring,
-            f"--cache-dir={debs}",
-            suite,
-            root,
-            mirror(),
-        ],
-        report,
-        timeout=1200,
-    )
+    options = ["--variant=minbase", f"--include={','.join(packages)}", f"--cache-dir={debs}"]
+    argv = ["debootstrap", *options, *keyring, suite, root, mirror()]
+    show(argv, report, timeout=1200)
 
 
 def mirror() -> str:
@@ -142,17 +119,8 @@ def mirror() -> str:
     if named:
         return named
     try:
-        known = run(
-            [
-                "apt-get",
-                "indextargets",
-                "--format",
-                "$(REPO_URI)",
-                "Created-By: Packages",
-                "Origin: Debian",
-                "Label: Debian",
-            ]
-        ).split()
+        wanted = ["Created-By: Packages", "Origin: Debian", "Label: Debian"]
+        known = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *wanted]).split()
     except Unavailable:
         known = []
     return known[0] if known else "http://deb.debian.org/debian"

@@ -42,23 +42,8 @@ def _plug(plan: Plan, part: str, address: str) -> None:
     """Make a namespace with `eth0` on the switch; the switch's end is named after the part."""
     netns, switch = plan.netns(part), plan.netns(SWITCH)
     run(["ip", "netns", "add", netns])
-    run(
-        [
-            "ip",
-            "link",
-            "add",
-            part,
-            "netns",
-            switch,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            netns,
-        ]
-    )
+    peer = ["peer", "name", "eth0", "netns", netns]
+    run(["ip", "link", "add", part, "netns", switch, "type", "veth", *peer])
     _configure(switch, f"link set {part} master sw", f"link set {part} up")
     _configure(
         netns,
@@ -78,22 +63,9 @@ def masquerade(plan: Plan) -> None:
 
     Only what leaves by the uplink is rewritten: frames between hosts pass this firewall too.
     """
-    run(
-        [
-            "nsenter",
-            f"--net={path(plan.netns(SWITCH))}",
-            "iptables",
-            "-w",
-            "-t",
-            "nat",
-            "-A",
-            "POSTROUTING",
-            "-o",
-            "tap0",
-            "-j",
-            "MASQUERADE",
-        ]
-    )
+    inside = ["nsenter", f"--net={path(plan.netns(SWITCH))}"]
+    rule = ["-A", "POSTROUTING", "-o", "tap0", "-j", "MASQUERADE"]
+    run([*inside, "iptables", "-w", "-t", "nat", *rule])
 
 
 def cut(plan: Plan, part: str) -> None:

@@ -37,8 +37,11 @@ def test_an_enrolled_agent_gets_no_second_token(tmp_path: Path) -> None:
     path = Path(daemons.agent_config(plan(tmp_path), 1, ""))
 
     assert "join" not in tomllib.loads(path.read_text())
+    identity = tmp_path / "state/t/h1/agent/manager.json"
     assert not daemons.agent_is_enrolled(plan(tmp_path), 1)
-    (tmp_path / "state/t/h1/agent/identity").write_text("")
+    identity.write_text('{"cluster_id": ""}')
+    assert not daemons.agent_is_enrolled(plan(tmp_path), 1)
+    identity.write_text('{"cluster_id": "c1"}')
     assert daemons.agent_is_enrolled(plan(tmp_path), 1)
 
 
