@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
+from phalanx_manager.core import check, gang, place
+from phalanx_manager.core.gang import KernelPlan
 from phalanx_manager.core.model import AgentRecord, Limits, Refusal
+from phalanx_wire import names
 from phalanx_wire.ids import AgentId
-from phalanx_wire.slots import Slots
-from phalanx_wire.spec import SessionSpec
-
-
-@dataclass(frozen=True, slots=True)
-class KernelPlan:
-    """One container of an admitted session.
-
-    Attributes:
-        slots: `mem_bytes` includes /dev/shm.
-        gpu_model: the devices must be of this model; empty is any.
-    """
-
-    rank: int
-    role: str
-    replica: int
-    host_name: str
-    slots: Slots
-    gpu_model: str
-    shm_bytes: int
+from phalanx_wire.spec import RoleSpec, SessionSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +41,123 @@ def admit(
     What they could never hold, even all idle, is refused as `never_satisfiable`. The fallback
     name (`naming.readable_name`) is the session's when the request names none.
     """
-    raise NotImplementedError
+    for mistake in check.session_mistakes(spec, limits):
+        return mistake
+    roles = gang.roles(spec, limits)
+    if isinstance(roles, Refusal):
+        return roles
+    full = [gang.in_full(role, spec) for role in roles]
+    for mistake in _role_mistakes(spec, roles, full):
+        return mistake
+    sizes: list[gang.Sized] = []
+    for index, role in enumerate(full):
+        own = roles[index].resources is not None
+        size = gang.sized(
+            role.resources or spec.resources, f"roles[{index}].resources" if own else "resources"
+        )
+        if isinstance(size, Refusal):
+            return size
+        sizes.append(size)
+    kernels = gang.plans(full, sizes)
+    filled = _filled(spec, full, sizes, fallback_name)
+    refusal = _reachable(filled, kernels, agents)
+    if refusal is not None:
+        return refusal
+    return Admitted(spec=filled, kernels=kernels)
+
+
+def _role_mistakes(
+    spec: SessionSpec, given: tuple[RoleSpec, ...], full: list[RoleSpec]
+) -> Iterator[Refusal]:
+    for index, role in enumerate(given):
+        yield from check.part_mistakes(role, f"roles[{index}].")
+    kind = _kind(spec, full)
+    for index, role in enumerate(full):
+        path = f"roles[{index}]." if spec.roles is not None else ""
+        if role.image is None:
+            yield Refusal(
+                "image_required",
+                400,
+                f"role {role.name} has no image",
+                f"{path}image",
+                "name one for the session or for the role",
+            )
+        if kind == "interactive" and role.command:
+            yield Refusal(
+                "interactive_command",
+                400,
+                "an interactive session runs no command: it waits for exec and ssh",
+                f"{path}command",
+                "leave out the command, or make it a batch session",
+            )
+        if spec.upload and any(m.target == names.UPLOAD_MOUNT for m in role.mounts or ()):
+            yield Refusal(
+                "mount_duplicate",
+                400,
+                f"the upload is unpacked at {names.UPLOAD_MOUNT}, so nothing can be mounted there",
+                f"{path}mounts",
+            )
+
+
+def _kind(spec: SessionSpec, full: list[RoleSpec]) -> str:
+    if spec.kind is not None:
+        return spec.kind
+    return "batch" if any(role.command for role in full) else "interactive"
+
+
+def _filled(
+    spec: SessionSpec, full: list[RoleSpec], sizes: list[gang.Sized], fallback_name: str
+) -> SessionSpec:
+    count = sum(role.replicas for role in full)
+    return msgspec.structs.replace(
+        spec,
+        name=spec.name or fallback_name,
+        kind=_kind(spec, full),
+        size=count,
+        roles=tuple(
+            msgspec.structs.replace(
+                role,
+                resources=size.resources,
+                workdir=role.workdir or (names.UPLOAD_MOUNT if spec.upload else None),
+            )
+            for role, size in zip(full, sizes, strict=True)
+        ),
+        spread=spec.spread or ("spread" if spec.mode == "multi-node" else "pack"),
+        env_profile=spec.env_profile or ("default" if count > 1 else "none"),
+        resources=sizes[0].resources,
+    )
+
+
+def _reachable(
+    spec: SessionSpec,
+    kernels: tuple[KernelPlan, ...],
+    agents: Mapping[AgentId, AgentRecord],
+) -> Refusal | None:
+    """Refuse what all agents of the cluster together, idle, could not hold.
+
+    An agent that has not reported yet may be larger than anything: then nothing is refused.
+    """
+    members = [record for record in agents.values() if record.cluster == spec.cluster]
+    if not members and spec.cluster != "default":
+        known = sorted({record.cluster for record in agents.values()})
+        return Refusal(
+            "cluster_unknown",
+            422,
+            f"there is no cluster {spec.cluster}",
+            "cluster",
+            f"there are: {', '.join(known)}" if known else "no agent has joined yet",
+        )
+    if not members or any(record.observed is None for record in members):
+        return None
+    rooms = place.idle_rooms(members)
+    result = place.gang(place.Request.of(spec, kernels), rooms)
+    if isinstance(result, place.NoFit) and result.certain:
+        return Refusal(
+            "never_satisfiable",
+            422,
+            f"cluster {spec.cluster} could not hold this session even if it were idle: "
+            f"{result.reason}",
+            "resources",
+            "ask for less, or add agents",
+        )
+    return None

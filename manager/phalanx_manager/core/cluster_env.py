@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from phalanx_manager.core.model import Kernel, Session
+from phalanx_wire import names
 from phalanx_wire.api import EnvVar
+from phalanx_wire.spec import Profile
+
+HOSTFILE: Final = f"{names.MATERIAL_MOUNT}/hostfile"
+MAX_VALUE: Final = 131_000
+"""Linux takes no longer string in an environment; a TF_CONFIG that would be longer is left out."""
+
+_TORCHRUN_HIDES: Final = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "TF_CONFIG"})
+_TORCH: Final = "PyTorch env://"
+_OPEN_MPI: Final = "Open MPI"
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One rank's place among the others.
+
+    Attributes:
+        together: ranks on the same host, ascending; None before placement.
+        node: index of the host, in order of its lowest rank; None before placement.
+    """
+
+    session: Session
+    kernels: Sequence[Kernel]
+    rank: int
+    together: tuple[int, ...] | None
+    node: int | None
+
+    @property
+    def own(self) -> Kernel:
+        return self.kernels[self.rank]
+
+    @property
+    def size(self) -> int:
+        return len(self.kernels)
 
 
 def rank_env(session: Session, kernels: Sequence[Kernel], rank: int) -> tuple[EnvVar, ...]:
@@ -14,4 +51,152 @@ def rank_env(session: Session, kernels: Sequence[Kernel], rank: int) -> tuple[En
     What depends on the placement (`LOCAL_RANK`, `PHALANX_SUBNET`, ...) is left out until the
     session is placed.
     """
-    raise NotImplementedError
+    ours = {name: (value, reader) for name, value, reader in _ours(_view(session, kernels, rank))}
+    users = user_env(session, kernels[rank])
+    merged: list[EnvVar] = []
+    for name in sorted(ours.keys() | users.keys()):
+        if name not in users:
+            merged.append(EnvVar(name, ours[name][0], "phalanx", ours[name][1]))
+        elif name in ours:
+            merged.append(EnvVar(name, users[name], "user over phalanx", ours[name][1]))
+        else:
+            merged.append(EnvVar(name, users[name], "user"))
+    return tuple(merged)
+
+
+def user_env(session: Session, kernel: Kernel) -> Mapping[str, str]:
+    """Tell what the user set for a role; the session's is merged in at admission."""
+    for role in session.spec.roles or ():
+        if role.name == kernel.role:
+            return role.env
+    return session.spec.env
+
+
+def nodes(kernels: Sequence[Kernel]) -> tuple[tuple[int, ...], ...] | None:
+    """Group ranks by host, hosts in order of their lowest rank; None before placement."""
+    by_agent: dict[str, list[int]] = {}
+    for kernel in kernels:
+        if kernel.agent is None:
+            return None
+        by_agent.setdefault(kernel.agent, []).append(kernel.rank)
+    return tuple(tuple(ranks) for ranks in by_agent.values())
+
+
+def _view(session: Session, kernels: Sequence[Kernel], rank: int) -> _View:
+    hosts = nodes(kernels)
+    if hosts is None:
+        return _View(session, kernels, rank, None, None)
+    node = next(at for at, ranks in enumerate(hosts) if rank in ranks)
+    return _View(session, kernels, rank, hosts[node], node)
+
+
+def _ours(view: _View) -> Iterator[tuple[str, str, str]]:
+    """Yield name, value and reader of what the profile sets."""
+    profile: Profile = view.session.spec.env_profile or "default"
+    yield from _cluster(view)
+    yield from _phalanx(view)
+    yield from _master(view)
+    if profile == "none":
+        return
+    for name, value, reader in (*_rendezvous(view, profile), *_tensorflow(view)):
+        if profile != "torchrun" or name not in _TORCHRUN_HIDES:
+            yield name, value, reader
+    if profile == "torchrun":
+        yield from _torchrun(view)
+    yield from _interfaces(view)
+    yield from _open_mpi(view)
+    cores = max(1, view.own.slots.cpu_milli // 1000)
+    yield "OMP_NUM_THREADS", str(cores), "OpenMP, PyTorch, NumPy"
+
+
+def _cluster(view: _View) -> Iterator[tuple[str, str, str]]:
+    own = view.own
+    counts: dict[str, int] = {}
+    for kernel in view.kernels:
+        counts[kernel.role] = counts.get(kernel.role, 0) + 1
+    for name, value in (
+        ("SIZE", str(view.size)),
+        ("HOSTS", ",".join(kernel.host_name for kernel in view.kernels)),
+        ("REPLICAS", ",".join(f"{role}:{count}" for role, count in counts.items())),
+        ("HOST", own.host_name),
+        ("IDX", str(own.replica)),
+        ("ROLE", own.role),
+        ("LOCAL_RANK", str(view.rank)),  # the name is historical: it is the global index
+    ):
+        yield f"BACKENDAI_CLUSTER_{name}", value, "programs for Backend.AI"
+
+
+def _phalanx(view: _View) -> Iterator[tuple[str, str, str]]:
+    session = view.session
+    yield "PHALANX_SESSION_ID", session.id, ""
+    yield "PHALANX_SESSION_NAME", session.name, ""
+    yield "PHALANX_ATTEMPT", str(session.attempt), ""
+    yield "PHALANX_HOSTFILE", HOSTFILE, "mpirun --hostfile, DeepSpeed --hostfile"
+    if session.network is not None:
+        yield "PHALANX_SUBNET", session.network.subnet, ""
+
+
+def _master(view: _View) -> Iterator[tuple[str, str, str]]:
+    main = view.kernels[0].host_name
+    yield "MASTER_ADDR", main, _TORCH
+    yield "MASTER_ADDRESS", main, "older launchers"
+    yield "MASTER_PORT", str(view.session.spec.master_port), _TORCH
+
+
+def _rendezvous(view: _View, profile: Profile) -> Iterator[tuple[str, str, str]]:
+    yield "WORLD_SIZE", str(view.size), f"{_TORCH}, Accelerate, DeepSpeed"
+    yield "WORLD_RANK", str(view.rank), "programs for Backend.AI"
+    yield "RANK", str(view.rank), f"{_TORCH}, Accelerate, DeepSpeed"
+    local, together, node = 0, 1, view.rank
+    if profile != "node":
+        if view.together is None or view.node is None:
+            return
+        local, together = view.together.index(view.rank), len(view.together)
+        # Under torchrun a container is a node with its own devices, so it is numbered as one.
+        node = view.rank if profile == "torchrun" else view.node
+    yield "LOCAL_RANK", str(local), "PyTorch, Lightning, Accelerate, DeepSpeed"
+    yield "LOCAL_WORLD_SIZE", str(together), "PyTorch"
+    yield "NODE_RANK", str(node), "Lightning, torchrun --node-rank=$NODE_RANK"
+
+
+def _tensorflow(view: _View) -> Iterator[tuple[str, str, str]]:
+    port = view.session.spec.master_port
+    config = json.dumps(
+        {
+            "cluster": {"worker": [f"{kernel.host_name}:{port}" for kernel in view.kernels]},
+            "task": {"type": "worker", "index": view.rank},
+        }
+    )
+    if len(config) <= MAX_VALUE:
+        yield "TF_CONFIG", config, "TensorFlow MultiWorkerMirroredStrategy"
+
+
+def _torchrun(view: _View) -> Iterator[tuple[str, str, str]]:
+    reader = "torchrun"
+    yield "PET_NNODES", str(view.size), reader
+    yield "PET_NODE_RANK", str(view.rank), reader
+    yield "PET_MASTER_ADDR", view.kernels[0].host_name, reader
+    yield "PET_MASTER_PORT", str(view.session.spec.master_port), reader
+    yield "PET_NPROC_PER_NODE", str(max(1, view.own.slots.gpu)), reader
+
+
+def _interfaces(view: _View) -> Iterator[tuple[str, str, str]]:
+    if not view.session.spec.egress:
+        return  # the private network is the only one there is
+    yield "GLOO_SOCKET_IFNAME", names.PRIVATE_INTERFACE, "Gloo"
+    yield "TP_SOCKET_IFNAME", names.PRIVATE_INTERFACE, "PyTorch RPC"
+    yield "NCCL_SOCKET_IFNAME", f"={names.PRIVATE_INTERFACE}", "NCCL"
+
+
+def _open_mpi(view: _View) -> Iterator[tuple[str, str, str]]:
+    if view.session.network is not None:
+        subnet = view.session.network.subnet
+        yield "OMPI_MCA_btl_tcp_if_include", subnet, _OPEN_MPI
+        yield "OMPI_MCA_oob_tcp_if_include", subnet, f"{_OPEN_MPI} 4"
+        yield "PRTE_MCA_oob_tcp_if_include", subnet, f"{_OPEN_MPI} 5"
+    yield "OMPI_MCA_orte_default_hostfile", HOSTFILE, f"{_OPEN_MPI} 4"
+    yield "PRTE_MCA_prte_default_hostfile", HOSTFILE, f"{_OPEN_MPI} 5"
+    for launcher in ("OMPI", "PRTE"):
+        yield f"{launcher}_ALLOW_RUN_AS_ROOT", "1", _OPEN_MPI
+        yield f"{launcher}_ALLOW_RUN_AS_ROOT_CONFIRM", "1", _OPEN_MPI
+    yield "OMPI_MCA_btl_vader_single_copy_mechanism", "none", f"{_OPEN_MPI} 4"

@@ -2,14 +2,145 @@
 
 from __future__ import annotations
 
-from phalanx_manager.core.model import Kernel, SessionRow
+import signal
+from collections import Counter
+from datetime import datetime
+from typing import Final, Literal
+
+from phalanx_manager.core.model import AgentRecord, Kernel, SessionRow
+from phalanx_wire.api import ENDED_STATES
+from phalanx_wire.lifecycle import ENDED, KernelState
+from phalanx_wire.slots import Slots, spell_bytes, spell_cpu
+
+SUSPECT_S: Final = 15.0
+UNREACHABLE_S: Final = 30.0
+
+NodeState = Literal["ready", "suspect", "unreachable", "lost", "degraded"]
+
+_S = KernelState
+_NOW: Final = {
+    _S.PENDING: "waits for a place",
+    _S.ASSIGNED: "waits for its agent to take it",
+    _S.PREPARING: "is being prepared",
+    _S.CREATED: "is created and waits for the others",
+    _S.STARTING: "is starting",
+    _S.READY: "is up and waits for the others",
+    _S.MESHED: "has reached the others and waits for them to reach it",
+    _S.RUNNING: "runs",
+    _S.STOPPING: "is stopping",
+    _S.EXITED: "has exited",
+    _S.STOPPED: "was stopped",
+    _S.REJECTED: "could not be started",
+    _S.LOST: "is lost",
+    _S.REMOVED: "is removed",
+}
 
 
-def session_reason(row: SessionRow) -> str | None:
-    """Say why a session is not (or no longer) running; None when there is nothing to say."""
-    raise NotImplementedError
+def who(kernel: Kernel) -> str:
+    """Name a kernel: `rank 2 (sub2) on agent b`."""
+    where = f" on agent {kernel.agent}" if kernel.agent is not None else ""
+    return f"rank {kernel.rank} ({kernel.host_name}){where}"
+
+
+def failure(kernel: Kernel) -> str:
+    """Say what a kernel that ended did to fail, with its name."""
+    return f"{who(kernel)} {_end(kernel)}"
+
+
+def kernel_event(kernel: Kernel, state: KernelState) -> str:
+    """Say that a kernel has entered a state; `kernel` is as it is after all that was reported."""
+    if state in ENDED and state is not _S.REMOVED:
+        return f"{who(kernel)} {_end(kernel)}"
+    return f"{who(kernel)} {_NOW[state]}"
 
 
 def kernel_reason(kernel: Kernel) -> str | None:
     """Say why a kernel is in its state; None when there is nothing to say."""
-    raise NotImplementedError
+    if kernel.ended_as is not None:
+        return _end(kernel)
+    return kernel.detail or None
+
+
+def session_reason(row: SessionRow) -> str | None:
+    """Say why a session is not (or no longer) running; None when there is nothing to say."""
+    session = row.session
+    if session.state in ENDED_STATES or session.state == "pending":
+        return session.reason or None
+    if session.stop is not None:
+        left = [kernel for kernel in row.kernels if not kernel.ended]
+        return f"{session.stop.text}; {len(left)} of {len(row.kernels)} containers still stop"
+    if session.state == "running":
+        return None
+    if session.network is not None and session.network.problem:
+        return f"its network on agent {session.network.owner}: {session.network.problem}"
+    return laggards(row)
+
+
+def laggards(row: SessionRow) -> str:
+    """Say what the slowest kernels of a starting session do."""
+    least = min(kernel.state for kernel in row.kernels)
+    slow = [kernel for kernel in row.kernels if kernel.state is least]
+    speaking = next((kernel for kernel in slow if kernel.detail), slow[0])
+    said = f"{who(speaking)} {_NOW[least]}"
+    if speaking.detail:
+        said += f": {speaking.detail}"
+    others = len(slow) - 1
+    return said + (f", and {others} more like it" if others else "")
+
+
+def agent_state(record: AgentRecord, now: datetime) -> tuple[NodeState, str | None]:
+    """Tell how an agent is, and why it is not ready."""
+    if record.lost:
+        return "lost", "it was silent for so long that its kernels were given up"
+    if record.seen_at is None or record.observed is None:
+        return "unreachable", "it has joined but said nothing yet"
+    silent_s = (now - record.seen_at).total_seconds()
+    if silent_s > UNREACHABLE_S:
+        return "unreachable", f"silent for {silent_s:.0f} s"
+    if silent_s > SUSPECT_S:
+        return "suspect", f"silent for {silent_s:.0f} s; it gets no new work"
+    if record.observed.engine.problem:
+        return "degraded", record.observed.engine.problem
+    return "ready", None
+
+
+def spell_slots(slots: Slots, gpu_model: str = "") -> str:
+    """Spell amounts for people: `cpu 2, mem 4 GiB, gpu 1`."""
+    parts = [f"cpu {spell_cpu(slots.cpu_milli)}", f"mem {spell_bytes(slots.mem_bytes)}"]
+    if slots.gpu:
+        parts.append(f"gpu {gpu_model + ':' if gpu_model else ''}{slots.gpu}")
+    if slots.pids:
+        parts.append(f"pids {slots.pids}")
+    return ", ".join(parts)
+
+
+def spell_counts(texts: list[str]) -> str:
+    """Spell equal texts once, with how many there are: `3 x a; b`."""
+    return "; ".join(
+        f"{count} x ({text})" if count > 1 else text for text, count in Counter(texts).items()
+    )
+
+
+def _end(kernel: Kernel) -> str:
+    """Say how a kernel ended, without its name."""
+    if kernel.ended_as is _S.EXITED and kernel.cause in ("", "exited"):
+        return _exited(kernel.exit_code)
+    if kernel.cause == "oom" and not kernel.message:
+        limit = spell_bytes(kernel.slots.mem_bytes)
+        return f"ran out of memory (its limit is {limit}) and {_exited(kernel.exit_code)}"
+    if kernel.message:
+        return f"{_NOW[kernel.ended_as or kernel.state]}: {kernel.message}"
+    if kernel.cause == "engine-restart":
+        return "ended because the engine of its host restarted"
+    return _NOW[kernel.ended_as or kernel.state]
+
+
+def _exited(code: int | None) -> str:
+    if code is None:
+        return "ended and its exit code is not known"
+    if 128 < code < 128 + signal.NSIG:
+        try:
+            return f"exited with code {code} ({signal.Signals(code - 128).name})"
+        except ValueError:
+            return f"exited with code {code} (signal {code - 128})"
+    return f"exited with code {code}"

@@ -95,6 +95,8 @@ class NetworkRow:
 
     Attributes:
         engine_id: empty until the owner has made it.
+        problem: the owner's last failure with it, as a sentence.
+        failed: it will not be made: the session cannot start.
         released: the owner has removed it (or never made it); its subnet is free.
     """
 
@@ -104,6 +106,7 @@ class NetworkRow:
     owner: AgentId
     engine_id: str = ""
     problem: str = ""
+    failed: bool = False
     released: bool = False
 
 
@@ -116,6 +119,7 @@ class Session:
         state: the fold of its kernels (`core.session.settle`), kept for filtering.
         reason: why it waits or how it ended, as a sentence; empty when there is nothing to say.
         exit_code: once ended.
+        failed_rank: whose failure came first, None while nobody failed by itself.
         network: of the current attempt, once placed.
         warnings: sentences of admission.
     """
@@ -133,6 +137,7 @@ class Session:
     stop: Stop | None = None
     reason: str = ""
     exit_code: int | None = None
+    failed_rank: int | None = None
     network: NetworkRow | None = None
     warnings: tuple[str, ...] = ()
 

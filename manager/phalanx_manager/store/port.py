@@ -11,7 +11,6 @@ from phalanx_manager.core.admit import Admitted
 from phalanx_manager.core.model import (
     AgentRecord,
     Caller,
-    Kernel,
     NetworkRow,
     Refusal,
     Scope,
@@ -19,10 +18,10 @@ from phalanx_manager.core.model import (
     Snapshot,
     Stop,
 )
+from phalanx_manager.core.observe import KernelChange, NetworkChange
 from phalanx_wire.api import EventView, SessionState
 from phalanx_wire.control import Observed
 from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
-from phalanx_wire.lifecycle import KernelState, Owner
 
 
 class Unavailable(Exception):  # noqa: N818 - it names the condition, as in every room
@@ -110,32 +109,6 @@ class Placement:
     attempt: int
     seats: tuple[Seat, ...]
     network: NetworkRow
-
-
-@dataclass(frozen=True, slots=True)
-class KernelChange:
-    """A kernel as seen, the states it goes through (maybe none), and what it is in the end.
-
-    Attributes:
-        seen: the state that this was decided on; another one in the database drops it.
-        after: the whole kernel; `after.state` is the last of `steps`, or `seen`.
-        text: the sentence of the event for each step.
-    """
-
-    seen: KernelState
-    steps: tuple[KernelState, ...]
-    owner: Owner
-    after: Kernel
-    texts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkChange:
-    """A session's network is made, failed or gone."""
-
-    session: SessionId
-    attempt: int
-    after: NetworkRow
 
 
 # ---------------------------------------------------------------- tokens, agents

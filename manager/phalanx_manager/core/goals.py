@@ -1,0 +1,175 @@
+"""What each agent shall have: computed from the database, never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from phalanx_manager.core.cluster_env import rank_env
+from phalanx_manager.core.model import Kernel, NetworkRow, Session, SessionRow, Snapshot
+from phalanx_manager.core.session import idles
+from phalanx_wire.control import (
+    Assignment,
+    Gang,
+    Goals,
+    Member,
+    Network,
+    NetworkGoal,
+    SwarmGoal,
+)
+from phalanx_wire.ids import AgentId
+from phalanx_wire.lifecycle import BARRIERS, KernelState
+from phalanx_wire.spec import RoleSpec
+
+_TOGETHER: Final = frozenset({"default"})
+"""Profiles under which a container sees the devices of all the session's on its host."""
+
+
+def for_agent(
+    snapshot: Snapshot,
+    agent: AgentId,
+    swarm: SwarmGoal | None,
+    guarded: Collection[str],
+) -> Goals:
+    """Spell all that an agent shall have; the revision is left 0 for whoever sends it."""
+    gangs: list[Gang] = []
+    kernels: list[Assignment] = []
+    networks: list[NetworkGoal] = []
+    for row in snapshot.sessions.values():
+        network = row.session.network
+        if network is None:
+            continue
+        own = [kernel for kernel in row.kernels if kernel.agent == agent and kernel.holds]
+        if own:
+            gangs.append(_gang(row, network))
+            kernels.extend(assignment(row, kernel) for kernel in own)
+        if network.owner == agent and not network.released:
+            networks.append(
+                NetworkGoal(
+                    session=row.session.id,
+                    attempt=row.session.attempt,
+                    network=_network(network),
+                    present=network_wanted(row.kernels),
+                )
+            )
+    return Goals(
+        revision=0,
+        gangs=tuple(gangs),
+        kernels=tuple(kernels),
+        networks=tuple(networks),
+        swarm=swarm,
+        guarded=tuple(sorted(guarded)),
+    )
+
+
+def network_wanted(kernels: Sequence[Kernel]) -> bool:
+    """Tell whether somebody may still be attached; a lost kernel's agent cannot be asked."""
+    return any(kernel.holds and kernel.state is not KernelState.LOST for kernel in kernels)
+
+
+def goal(row: SessionRow, kernel: Kernel) -> KernelState:
+    """Say what one kernel shall be: gone, stopped, or at the barrier that its gang has reached."""
+    if kernel.ended:
+        return KernelState.STOPPED if _keeps_devices(row, kernel) else KernelState.REMOVED
+    if row.session.stop is not None:
+        return KernelState.STOPPED
+    if len(row.kernels) == 1:
+        return KernelState.RUNNING
+    slowest = min(other.state for other in row.kernels)
+    return next((barrier for barrier in BARRIERS if barrier > slowest), KernelState.RUNNING)
+
+
+def assignment(row: SessionRow, kernel: Kernel) -> Assignment:
+    """Spell one kernel's order."""
+    session = row.session
+    spec = session.spec
+    role = _role(session, kernel)
+    grace_s = session.stop.grace_s if session.stop is not None else None
+    idle = idles(session, kernel.rank)
+    return Assignment(
+        kernel=kernel.id,
+        goal=goal(row, kernel),
+        host_name=kernel.host_name,
+        image=role.image or "",
+        command=() if idle else role.command or (),
+        idle=idle,
+        env={var.name: var.value for var in rank_env(session, row.kernels, kernel.rank)},
+        workdir=role.workdir or "",
+        user=role.user or "",
+        mounts=role.mounts or (),
+        slots=kernel.slots,
+        shm_bytes=kernel.shm_bytes,
+        gpus=visible_gpus(row, kernel),
+        upload=spec.upload or "",
+        grace_s=spec.grace_s if grace_s is None else grace_s,
+        master_port=spec.master_port if kernel.rank == 0 and len(row.kernels) > 1 else 0,
+    )
+
+
+def visible_gpus(row: SessionRow, kernel: Kernel) -> tuple[str, ...]:
+    """List the devices that a container sees: under `default` those of all on its host."""
+    if row.session.spec.env_profile not in _TOGETHER:
+        return kernel.gpus
+    return tuple(gpu for other in row.kernels if other.agent == kernel.agent for gpu in other.gpus)
+
+
+def agents_of(rows: Collection[SessionRow]) -> frozenset[AgentId]:
+    """Find whose goals depend on these sessions."""
+    owners = {row.session.network.owner for row in rows if row.session.network is not None}
+    seats = {kernel.agent for row in rows for kernel in row.kernels if kernel.agent is not None}
+    return frozenset(owners | seats)
+
+
+def guarded(snapshot: Snapshot, own: Collection[str]) -> Mapping[AgentId, frozenset[str]]:
+    """Collect, for each cluster's agents, the addresses that containers must not reach."""
+    everybody = frozenset(own) | {
+        record.observed.address
+        for record in snapshot.agents.values()
+        if record.observed is not None and record.observed.address
+    }
+    return dict.fromkeys(snapshot.agents, everybody)
+
+
+def _keeps_devices(row: SessionRow, kernel: Kernel) -> bool:
+    """An ended kernel's devices stay its own while a neighbour's container still sees them."""
+    return (
+        bool(kernel.gpus)
+        and row.session.spec.env_profile in _TOGETHER
+        and any(other.agent == kernel.agent and not other.ended for other in row.kernels)
+    )
+
+
+def _gang(row: SessionRow, network: NetworkRow) -> Gang:
+    session = row.session
+    # Keys travel once all are made, so that a preparing gang is told once and not once per key.
+    complete = all(kernel.state >= KernelState.CREATED for kernel in row.kernels)
+    return Gang(
+        session=session.id,
+        session_name=session.name,
+        attempt=session.attempt,
+        network=_network(network),
+        egress=session.spec.egress,
+        members=tuple(
+            Member(
+                rank=kernel.rank,
+                host_name=kernel.host_name,
+                agent=kernel.agent or AgentId(""),
+                address=kernel.address,
+                host_key=kernel.host_key if complete else "",
+                user_key=kernel.user_key if complete else "",
+                slots=max(1, kernel.slots.gpu),
+            )
+            for kernel in row.kernels
+        ),
+    )
+
+
+def _network(row: NetworkRow) -> Network:
+    return Network(row.name, row.driver, row.subnet, row.owner, row.engine_id)
+
+
+def _role(session: Session, kernel: Kernel) -> RoleSpec:
+    for role in session.spec.roles or ():
+        if role.name == kernel.role:
+            return role
+    return RoleSpec(name=kernel.role, image=session.spec.image)

@@ -1,0 +1,145 @@
+"""What time brings: deadlines, time limits, agents that stay silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from phalanx_manager.core.explain import kernel_event, who
+from phalanx_manager.core.model import Kernel, SessionRow, Snapshot, Stop, StopCause
+from phalanx_manager.core.observe import KernelChange, moved
+from phalanx_wire.api import ENDED_STATES
+from phalanx_wire.ids import AgentId, SessionId
+from phalanx_wire.lifecycle import TRANSITIONS, KernelState, Owner
+
+_S = KernelState
+DEADLINE_S: Final[Mapping[KernelState, float | None]] = {
+    _S.PENDING: None,  # the queue may be long
+    _S.ASSIGNED: 60.0,
+    _S.PREPARING: 1_800.0,  # images are large and lines are slow
+    _S.CREATED: 1_860.0,  # waits for whoever is PREPARING
+    _S.STARTING: 60.0,
+    _S.READY: 90.0,
+    _S.MESHED: 90.0,
+    _S.RUNNING: None,
+    _S.STOPPING: 120.0,  # beyond the grace
+    _S.EXITED: 120.0,
+    _S.STOPPED: 120.0,
+    _S.REJECTED: 120.0,
+    _S.LOST: None,  # its host may be away for long
+    _S.REMOVED: None,
+}
+"""How long a kernel may stay in a state. Up to MESHED the session is stopped when it is over;
+from STOPPING on nothing is torn down harder: the slots stay taken, and `overdue` says so."""
+
+_STARTING: Final = frozenset(
+    {_S.ASSIGNED, _S.PREPARING, _S.CREATED, _S.STARTING, _S.READY, _S.MESHED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What must be done now, and when to look again.
+
+    Attributes:
+        lost: kernels of agents that stayed silent, by agent.
+        next_at: the next moment that something may be due; None when nothing is in sight.
+    """
+
+    stops: tuple[tuple[SessionId, Stop], ...]
+    lost: Mapping[AgentId, tuple[KernelChange, ...]]
+    next_at: datetime | None
+
+
+def rule(
+    snapshot: Snapshot, silence_s: Mapping[AgentId, float], lost_after_s: float, now: datetime
+) -> Ruling:
+    """Judge all sessions and agents. `silence_s` is how long each agent has said nothing."""
+    stops: list[tuple[SessionId, Stop]] = []
+    due: list[datetime] = []
+    for row in snapshot.sessions.values():
+        if row.session.state in ENDED_STATES or row.session.stop is not None:
+            continue
+        for at, stop in _limits(row, silence_s, now):
+            if at <= now:
+                stops.append((row.session.id, stop))
+                break
+            due.append(at)
+    lost = {
+        name: tuple(_losses(snapshot, name, silence, now))
+        for name, silence in silence_s.items()
+        if silence > lost_after_s and name in snapshot.agents and not snapshot.agents[name].lost
+    }
+    due.extend(
+        now + timedelta(seconds=lost_after_s - silence)
+        for name, silence in silence_s.items()
+        if silence <= lost_after_s and name in snapshot.agents
+    )
+    return Ruling(tuple(stops), lost, min(due, default=None))
+
+
+def overdue(kernel: Kernel, grace_s: float, now: datetime) -> str | None:
+    """Say that a kernel's end takes too long, so that its slots stay taken; None in time."""
+    limit = DEADLINE_S[kernel.state]
+    if limit is None or kernel.state in _STARTING:
+        return None
+    age_s = (now - kernel.state_at).total_seconds()
+    if age_s <= limit + grace_s:
+        return None
+    return (
+        f"{who(kernel)} has been {kernel.state.name} for {age_s:.0f} s and is not gone: its slots "
+        "stay taken; look at its agent's log"
+    )
+
+
+def _limits(
+    row: SessionRow, silence_s: Mapping[AgentId, float], now: datetime
+) -> Iterator[tuple[datetime, Stop]]:
+    session = row.session
+    limit = session.spec.time_limit_s
+    if limit is not None and session.started_at is not None:
+        yield (
+            session.started_at + timedelta(seconds=limit),
+            Stop(StopCause.TIME_LIMIT, f"its time limit of {limit:g} s is over", now),
+        )
+    slow = [kernel for kernel in row.kernels if kernel.state in _STARTING]
+    if not slow:
+        return
+    # The slowest keep the others waiting, so they are the ones to name.
+    for kernel in sorted(slow, key=lambda kernel: (kernel.state, kernel.state_at)):
+        allowed = DEADLINE_S[kernel.state]
+        if allowed is not None:
+            text = _late(kernel, silence_s, now)
+            yield (
+                kernel.state_at + timedelta(seconds=allowed),
+                Stop(StopCause.DEADLINE, text, now, rank=kernel.rank),
+            )
+
+
+def _late(kernel: Kernel, silence_s: Mapping[AgentId, float], now: datetime) -> str:
+    age_s = (now - kernel.state_at).total_seconds()
+    said = f"{who(kernel)} has been {kernel.state.name} for {age_s:.0f} s"
+    if kernel.detail:
+        said += f": {kernel.detail}"
+    silent = silence_s.get(kernel.agent, 0.0) if kernel.agent is not None else 0.0
+    if silent > 15:
+        said += f"; agent {kernel.agent} has been silent for {silent:.0f} s"
+    return said
+
+
+def _losses(
+    snapshot: Snapshot, agent: AgentId, silence_s: float, now: datetime
+) -> Iterator[KernelChange]:
+    for row in snapshot.sessions.values():
+        for kernel in row.kernels:
+            step = TRANSITIONS.get((kernel.state, _S.LOST))
+            if kernel.agent != agent or step is not Owner.LIVENESS:
+                continue
+            message = f"its agent has been silent for {silence_s:.0f} s"
+            after = moved(
+                replace(kernel, cause="lost", message=message, detail=""), (_S.LOST,), now
+            )
+            text = kernel_event(after, _S.LOST)
+            yield KernelChange(kernel.state, (_S.LOST,), Owner.LIVENESS, after, (text,))

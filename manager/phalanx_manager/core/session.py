@@ -1,0 +1,181 @@
+"""What a session's state is: a fold over its kernels, never a thing that is assigned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, assert_never
+
+from phalanx_manager.core import explain
+from phalanx_manager.core.model import Kernel, Session, Stop, StopCause
+from phalanx_wire.api import ENDED_STATES, SessionState
+from phalanx_wire.lifecycle import KernelState
+
+CLIMB: Final[Mapping[KernelState, SessionState]] = {
+    KernelState.PENDING: "pending",
+    KernelState.ASSIGNED: "scheduled",
+    KernelState.PREPARING: "preparing",
+    KernelState.CREATED: "preparing",
+    KernelState.STARTING: "starting",
+    KernelState.READY: "starting",
+    KernelState.MESHED: "starting",
+    KernelState.RUNNING: "running",
+    KernelState.STOPPING: "stopping",
+}
+
+STEPS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
+    "pending": frozenset({"scheduled", "stopping", "cancelled", "failed"}),
+    "scheduled": frozenset({"preparing", "stopping", "failed"}),
+    "preparing": frozenset({"starting", "stopping", "failed"}),
+    "starting": frozenset({"running", "stopping", "failed", "succeeded"}),
+    "running": frozenset({"stopping", "failed", "succeeded"}),
+    "stopping": frozenset({"cancelled", "failed", "succeeded", "timeout"}),
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+    "timeout": frozenset(),
+}
+"""Every step of a session there is; a test walks all joint states of a gang to find just these."""
+
+TIMEOUT_CODE: Final = 124
+NEVER_RAN_CODE: Final = 125
+CANCELLED_CODE: Final = 130
+
+_BROKEN_CAUSES: Final = frozenset({"mesh-failed", "start-failed", "fenced", "engine-restart"})
+
+
+def failed(session: Session, kernel: Kernel) -> bool:
+    """Tell whether a kernel ended otherwise than its session wanted, while nobody stopped it."""
+    match kernel.ended_as:
+        case None:
+            return False
+        case KernelState.EXITED:
+            idle = idles(session, kernel.rank)
+            return kernel.exit_code != 0 or kernel.cause in _BROKEN_CAUSES or idle
+        case _:
+            return True
+
+
+def idles(session: Session, rank: int) -> bool:
+    """Tell whether a rank runs no command: it waits for exec and ssh until it is stopped."""
+    return session.spec.kind == "interactive" or (session.spec.run_on == "main" and rank > 0)
+
+
+def settle(session: Session, kernels: Sequence[Kernel], now: datetime) -> Session:
+    """Fold a session: its stop cause if it has one now, its state, its outcome.
+
+    `kernels` are all of the attempt, in rank order, at least one. Folding twice changes nothing.
+    """
+    assert kernels  # noqa: S101 - a session without kernels is our own mistake
+    if session.state in ENDED_STATES:
+        return session
+    failed_rank = session.failed_rank
+    if session.stop is None and failed_rank is None:
+        failed_rank = first_failure(session, kernels)
+    session = replace(session, failed_rank=failed_rank)
+    session = replace(session, stop=session.stop or _stop(session, kernels, now))
+    state = fold(session, kernels)
+    started_at = session.started_at
+    if started_at is None and (state == "running" or _ran(kernels)):
+        started_at = now
+    if state not in ENDED_STATES:
+        reason = session.reason if state == session.state == "pending" else ""
+        return replace(session, state=state, started_at=started_at, reason=reason)
+    return replace(
+        session,
+        state=state,
+        started_at=started_at,
+        ended_at=now,
+        exit_code=_exit_code(session, state, kernels),
+        reason=_outcome(session, state, kernels),
+    )
+
+
+def fold(session: Session, kernels: Sequence[Kernel]) -> SessionState:
+    """Derive the state of one attempt from its stop cause, its first failure and its kernels."""
+    if all(kernel.ended for kernel in kernels):
+        return _end(session, kernels)
+    if session.stop is not None:
+        return "stopping"
+    return CLIMB[min(kernel.state for kernel in kernels if not kernel.ended)]
+
+
+def released(kernels: Sequence[Kernel]) -> bool:
+    """Tell whether the gang was told to run: all had reached each other, or have ended since."""
+    return all(kernel.state >= KernelState.MESHED for kernel in kernels)
+
+
+def first_failure(session: Session, kernels: Sequence[Kernel]) -> int | None:
+    """Find the rank to blame: the lowest one that failed, or that ended before all could start."""
+    for kernel in kernels:
+        if failed(session, kernel):
+            return kernel.rank
+    if not released(kernels):
+        return next((kernel.rank for kernel in kernels if kernel.ended), None)
+    return None
+
+
+def _stop(session: Session, kernels: Sequence[Kernel], now: datetime) -> Stop | None:
+    main = kernels[0]
+    spec = session.spec
+    rank = session.failed_rank
+    network = session.network
+    if network is not None and network.failed and not all(kernel.ended for kernel in kernels):
+        text = f"its network could not be made by agent {network.owner}: {network.problem}"
+        return Stop(StopCause.KERNEL_FAILED, text, now)
+    if spec.kind == "batch" and spec.run_on == "main" and main.ended and len(kernels) > 1:
+        text = explain.failure(main) if failed(session, main) else "the command in main1 has ended"
+        return Stop(StopCause.MAIN_EXITED, text, now, rank=0)
+    if rank is None or (spec.on_failure == "continue" and _was_running(session, kernels, rank)):
+        return None
+    return Stop(StopCause.KERNEL_FAILED, explain.failure(kernels[rank]), now, rank=rank)
+
+
+def _end(session: Session, kernels: Sequence[Kernel]) -> SessionState:
+    if session.stop is None:
+        return "succeeded" if session.failed_rank is None else "failed"
+    match session.stop.cause:
+        case StopCause.USER:
+            return "cancelled"
+        case StopCause.TIME_LIMIT:
+            return "timeout"
+        case StopCause.KERNEL_FAILED | StopCause.DEADLINE:
+            return "failed"
+        case StopCause.MAIN_EXITED:
+            return "failed" if failed(session, kernels[0]) else "succeeded"
+        case _:
+            assert_never(session.stop.cause)
+
+
+def _exit_code(session: Session, state: SessionState, kernels: Sequence[Kernel]) -> int:
+    if state == "succeeded":
+        return 0
+    if state == "cancelled":
+        return CANCELLED_CODE
+    if state == "timeout":
+        return TIMEOUT_CODE
+    blamed = session.stop.rank if session.stop and session.stop.rank is not None else None
+    rank = blamed if blamed is not None else session.failed_rank
+    code = kernels[rank].exit_code if rank is not None else None
+    return code or NEVER_RAN_CODE
+
+
+def _outcome(session: Session, state: SessionState, kernels: Sequence[Kernel]) -> str:
+    if state == "succeeded":
+        return ""
+    if session.stop is not None:
+        return session.stop.text
+    return explain.failure(kernels[session.failed_rank]) if session.failed_rank is not None else ""
+
+
+def _was_running(session: Session, kernels: Sequence[Kernel], rank: int) -> bool:
+    """Tell whether a rank failed while running; before that a failure is always the gang's."""
+    blamed = kernels[rank]
+    own_end = blamed.ended_as is KernelState.EXITED and blamed.cause not in _BROKEN_CAUSES
+    return session.started_at is not None or (own_end and released(kernels))
+
+
+def _ran(kernels: Sequence[Kernel]) -> bool:
+    """Tell whether the command was released, where a quick one was over before it was seen."""
+    return released(kernels) and any(k.ended_as is KernelState.EXITED for k in kernels)

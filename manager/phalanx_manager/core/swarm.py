@@ -1,0 +1,176 @@
+"""Which engines shall form the swarm that carries networks over several hosts.
+
+One swarm per cluster (pool of agents). An engine that somebody put into a swarm before is used if
+it is the same swarm for all; we never make one leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from phalanx_manager.core.model import AgentRecord, Snapshot
+from phalanx_wire.control import SwarmGoal, SwarmReport
+from phalanx_wire.ids import AgentId, ClusterName
+
+MANAGERS: Final = 3
+"""Swarm managers of a cluster that has as many agents: the loss of one is survived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a cluster's swarm is good for now.
+
+    Attributes:
+        members: agents whose engines share it.
+        owner: the agent that makes networks in it, proved by its canary; None: nobody can.
+        joining: agents that are about to become members.
+        waits: why no session can span several agents now; empty when it can.
+    """
+
+    members: frozenset[AgentId] = frozenset()
+    owner: AgentId | None = None
+    joining: frozenset[AgentId] = frozenset()
+    waits: str = ""
+
+
+def verdict(snapshot: Snapshot, cluster: ClusterName) -> Verdict:
+    """Judge a cluster's swarm by what its agents report."""
+    reports = _reports(snapshot, cluster)
+    active = {name: report for name, report in reports.items() if report.state == "active"}
+    clash = _clash(active)
+    if clash:
+        return Verdict(waits=clash)
+    if not active:
+        return Verdict(joining=frozenset(reports), waits=_nobody(reports))
+    joining = frozenset(
+        name for name, r in reports.items() if r.state in ("inactive", "pending") and not r.problem
+    )
+    canary = _canary(active)
+    if canary is None:
+        hosts = ", ".join(sorted(active))
+        return Verdict(
+            waits=f"no manager of the swarm that {hosts} are in is an agent here; run `docker "
+            "swarm leave` there, or add the swarm's manager as an agent",
+        )
+    if not active[canary].canary_ok:
+        problem = active[canary].problem or "its first test network is not made yet"
+        waits = f"the swarm on agent {canary} cannot make networks: {problem}"
+        return Verdict(frozenset(active), None, joining, waits)
+    if len(active) < 2:
+        return Verdict(frozenset(active), canary, joining, _nobody(reports, but=canary))
+    return Verdict(frozenset(active), canary, joining)
+
+
+def goals(snapshot: Snapshot, cluster: ClusterName, *, eager: bool) -> Mapping[AgentId, SwarmGoal]:
+    """Tell each agent of a cluster what its engine shall be in the swarm.
+
+    Nothing is asked for until a session waits for several hosts, unless `eager`.
+    """
+    reports = _reports(snapshot, cluster)
+    active = {name: report for name, report in reports.items() if report.state == "active"}
+    if len(reports) < 2 or _clash(active):
+        return {}
+    canary = _canary(active)
+    plan = {name: SwarmGoal("keep", canary=name == canary) for name in active}
+    if not eager and not _wanted(snapshot, cluster):
+        return plan
+    outside = [name for name, r in reports.items() if r.state in ("inactive", "pending", "error")]
+    if not active:
+        return {outside[0]: SwarmGoal("init", canary=True)} if outside else {}
+    if canary is None:
+        return plan
+    return plan | _joins(reports, active, outside)
+
+
+def _joins(
+    reports: Mapping[AgentId, SwarmReport],
+    active: Mapping[AgentId, SwarmReport],
+    outside: Sequence[AgentId],
+) -> dict[AgentId, SwarmGoal]:
+    """Let the others join; as managers one at a time, so that their quorum is never in doubt."""
+    managers = [report for report in active.values() if report.control]
+    remotes = tuple(f"{report.address}:2377" for report in managers if report.address)
+    worker = next((report.worker_token for report in managers if report.worker_token), "")
+    manager = next((report.manager_token for report in managers if report.manager_token), "")
+    if not remotes or not worker:
+        return {}
+    wanted = MANAGERS if len(reports) >= MANAGERS else 1
+    plan = {name: SwarmGoal("join", worker, remotes) for name in outside}
+    if outside and len(managers) < wanted and manager:
+        # The others wait for this one where they would be managers too.
+        first, rest = outside[0], outside[1 : wanted - len(managers)]
+        plan[first] = SwarmGoal("join", manager, remotes)
+        for name in rest:
+            del plan[name]
+    return plan
+
+
+def _reports(snapshot: Snapshot, cluster: ClusterName) -> dict[AgentId, SwarmReport]:
+    """Collect by name what the agents that are there say of their engines."""
+    return {
+        name: record.observed.swarm
+        for name, record in sorted(snapshot.agents.items())
+        if _counts(record, cluster) and record.observed is not None
+    }
+
+
+def _counts(record: AgentRecord, cluster: ClusterName) -> bool:
+    return (
+        record.cluster == cluster
+        and record.connected
+        and not record.lost
+        and record.observed is not None
+        and not record.observed.engine.problem
+    )
+
+
+def _canary(active: Mapping[AgentId, SwarmReport]) -> AgentId | None:
+    """Choose who makes networks: the first manager that can, else the first without a problem."""
+    managers = [name for name, report in active.items() if report.control]
+    return min(
+        managers,
+        key=lambda name: (not active[name].canary_ok, bool(active[name].problem), name),
+        default=None,
+    )
+
+
+def _clash(active: Mapping[AgentId, SwarmReport]) -> str:
+    """Find engines in different swarms. A worker's engine does not know its swarm's id."""
+    swarms: dict[str, list[str]] = {}
+    for name, report in active.items():
+        if report.swarm_id:
+            swarms.setdefault(report.swarm_id, []).append(name)
+    if len(swarms) < 2:
+        return ""
+    kept = max(swarms, key=lambda swarm: (len(swarms[swarm]), swarm))
+    foreign = sorted(name for swarm, hosts in swarms.items() if swarm != kept for name in hosts)
+    return (
+        "the engines are in different swarms: "
+        + " and ".join(f"{', '.join(hosts)} in {swarm[:12]}" for swarm, hosts in swarms.items())
+        + f"; run `docker swarm leave --force` on {', '.join(foreign)}"
+    )
+
+
+def _nobody(reports: Mapping[AgentId, SwarmReport], but: AgentId | None = None) -> str:
+    problems = [
+        f"{name}: {report.problem}"
+        for name, report in reports.items()
+        if report.problem and name != but
+    ]
+    if problems:
+        return "the agents' engines could not form a swarm: " + "; ".join(problems)
+    return "the agents' engines are forming a swarm"
+
+
+def _wanted(snapshot: Snapshot, cluster: ClusterName) -> bool:
+    """Tell whether a session waits that could span hosts; its reason says that it did not fit."""
+    return any(
+        row.session.cluster == cluster
+        and row.session.state == "pending"
+        and row.session.reason
+        and len(row.kernels) > 1
+        and row.session.spec.mode != "single-node"
+        for row in snapshot.sessions.values()
+    )
