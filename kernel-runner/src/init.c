@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define REFUSED_LINGER_MS 5000
 #define LAST_REAP_MS 2000 /* after KILL; what is left then hangs in the kernel */
 
 enum phase { WAITING, RUNNING, LINGERING, CLOSING };
@@ -25,7 +26,7 @@ static struct {
     int signals, listener;
     int64_t deadline; /* RUNNING: of KILL; LINGERING: its end; CLOSING: of KILL; -1: none */
     bool killed;
-} self = {.deadline = -1};
+} self = {.listener = -1, .deadline = -1};
 
 static void close_down(int64_t kill_at) {
     if (self.phase == CLOSING)
@@ -210,15 +211,15 @@ static void turn(void) {
     take_deadline(now);
 }
 
-static int refuse(const char *what, const char *detail, int number) {
+static void refuse(const char *what, const char *detail, int number) {
     event(KEEP, "error", "\"what\":\"%s\",\"detail\":\"%s\",\"number\":%d", what, detail, number);
     dprintf(2, "phalanx-init: %s: %s %d\n", what, detail, number);
-    event(KEEP, "bye", "\"code\":%d", EXIT_REFUSED);
-    return EXIT_REFUSED;
+    self.exit_code = EXIT_REFUSED;
+    self.phase = LINGERING; /* the agent may not know our pid yet, and so not have listened */
+    self.deadline = clock_ms() + REFUSED_LINGER_MS;
 }
 
-/* 0, or the exit code. The order is that of cost: the agent learns of everything that is wrong. */
-static int boot(const char *wrong) {
+static void boot(const char *wrong) {
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
@@ -238,7 +239,6 @@ static int boot(const char *wrong) {
         return refuse("ssh-port", strerror(errno), conf.ssh_port);
     spawn_prepare(&conf);
     event(KEEP, "ready", "\"port\":%d", conf.ssh_port);
-    return 0;
 }
 
 int init_main(char **argv) {
@@ -249,9 +249,7 @@ int init_main(char **argv) {
         return EXIT_REFUSED;
     }
     self.argv = argv;
-    int refused = boot(wrong);
-    if (refused)
-        return refused;
+    boot(wrong);
     while (!is_over())
         turn();
     event(KEEP, "bye", "\"code\":%d", self.exit_code);
