@@ -1,0 +1,157 @@
+"""Folders to tar archives and back."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from phalanx_client import ignore
+from phalanx_client.failure import BAD_INPUT, NOT_FOUND, Failure
+
+EPOCH = 315_532_800
+"""1980-01-01: the oldest time that every archiver can write (a .zip can't go further back)."""
+
+
+def pack_upload(folder: str) -> tuple[BinaryIO, int]:
+    """A folder's contents as an archive that only depends on them: sorted, without times, owners.
+
+    Returns:
+        The archive in an unnamed temporary file, at its beginning, and its length.
+
+    Raises:
+        Failure: no such folder, or something in it that can't travel.
+    """
+    if not os.path.isdir(folder):
+        raise Failure(f"{folder} is no folder; --upload takes the folder to send", NOT_FOUND)
+    target = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path, name in _walk(folder, "", _rules(folder)):
+            _add(archive, path, name, plain=True, top=folder)
+    return _rewound(target)
+
+
+def pack_copy(source: str, name: str) -> tuple[BinaryIO, int]:
+    """A file or folder, called `name` in the archive, with its times and modes."""
+    if not os.path.lexists(source):
+        raise Failure(f"{source} does not exist", NOT_FOUND)
+    target = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        real = os.path.realpath(source) if os.path.isfile(source) else source
+        _add(archive, real, name, plain=False, top="")
+        if os.path.isdir(source):
+            for path, inside in _walk(source, "", ()):
+                _add(archive, path, f"{name}/{inside}", plain=False, top="")
+    return _rewound(target)
+
+
+def _rewound(target: BinaryIO) -> tuple[BinaryIO, int]:
+    length = target.seek(0, os.SEEK_END)
+    target.seek(0)
+    return target, length
+
+
+def _rules(folder: str) -> tuple[ignore.Rule, ...]:
+    try:
+        with open(os.path.join(folder, ignore.FILE), encoding="utf-8") as file:
+            return ignore.rules(file.read().splitlines())
+    except FileNotFoundError:
+        return ignore.rules(ignore.DEFAULT)
+
+
+def _walk(folder: str, below: str, rules: tuple[ignore.Rule, ...]) -> Iterator[tuple[str, str]]:
+    """(path, name in the archive) of everything in a folder, parents first, sorted by name."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        name = f"{below}{entry.name}"
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if ignore.ignored(name, folder=is_folder, by=rules):
+            continue
+        yield entry.path, name
+        if is_folder:
+            yield from _walk(entry.path, f"{name}/", rules)
+
+
+def _add(archive: tarfile.TarFile, path: str, name: str, *, plain: bool, top: str) -> None:
+    found = os.lstat(path)
+    info = tarfile.TarInfo(name)
+    info.mode = stat.S_IMODE(found.st_mode)
+    info.mtime = found.st_mtime
+    if plain:
+        info.mode = 0o755 if stat.S_ISDIR(found.st_mode) or found.st_mode & 0o100 else 0o644
+        info.mtime = EPOCH
+    match stat.S_IFMT(found.st_mode):
+        case stat.S_IFREG:
+            info.size = found.st_size
+            with open(path, "rb") as file:
+                archive.addfile(info, file)
+        case stat.S_IFDIR:
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        case stat.S_IFLNK:
+            info.type = tarfile.SYMTYPE
+            info.linkname = os.readlink(path)
+            if top:
+                _check_link(path, info.linkname, top)
+            archive.addfile(info)
+        case _:
+            raise Failure(
+                f"{path} is neither file, folder nor link and can't be sent; "
+                f"name it in {ignore.FILE} or remove it",
+                BAD_INPUT,
+            )
+
+
+def _check_link(path: str, target: str, top: str) -> None:
+    """Refuse a link that leaves the tree: in the container it would lead somewhere else."""
+    inside = os.path.abspath(top)
+    leads = os.path.abspath(os.path.join(os.path.dirname(path), target))
+    if os.path.isabs(target) or os.path.commonpath([inside, leads]) != inside:
+        raise Failure(
+            f"{path} links to {target}, outside of what is sent; "
+            f"name it in {ignore.FILE} or put the file itself there",
+            BAD_INPUT,
+        )
+
+
+def unpack_copy(source: BinaryIO, target: str) -> int:
+    """Write an archive of one file or folder, as it comes from a container, to a local path.
+
+    Into `target` if that is a folder, else as `target`. Names that would leave it, devices, and
+    links that lead out are refused.
+
+    Returns:
+        The number of entries written.
+    """
+    into = os.path.isdir(target)
+    folder = target if into else os.path.dirname(target) or "."
+    if not os.path.isdir(folder):
+        raise Failure(f"{folder} does not exist; make it first: mkdir -p {folder}", NOT_FOUND)
+    count = 0
+    try:
+        with tarfile.open(fileobj=source, mode="r|") as archive:
+            for member in archive:
+                name = member.name.strip("/")
+                first, _, rest = name.partition("/")
+                base = first if into else os.path.basename(target.rstrip("/"))
+                renamed = member.replace(name=f"{base}/{rest}" if rest else base, deep=False)
+                archive.extract(renamed, folder, filter="data")
+                count += 1
+    except tarfile.FilterError as error:
+        raise Failure(f"the container's archive was refused: {error}", BAD_INPUT) from error
+    except tarfile.TarError as error:
+        raise Failure(f"the container's archive ended early or is damaged: {error}") from error
+    except OSError as error:
+        raise Failure(f"{error.filename or folder}: {error.strerror}") from error
+    return count
+
+
+def first_is_folder(data: bytes) -> bool | None:
+    """Whether the first entry of an archive is a folder, by its first bytes; None: can't tell."""
+    try:
+        header = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return None
+    return header.isdir()

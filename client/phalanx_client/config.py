@@ -1,0 +1,100 @@
+"""Where the manager is and which token it is asked with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from phalanx_client.failure import UNAVAILABLE, USAGE, Failure
+
+_URL = re.compile(r"(https?://[^/\s]+(/[^\s]*)?|unix:///[^\s]+)")
+NOWHERE = (
+    "no manager is known: `phalanx up` or `phalanx lab up` starts one here and writes the "
+    "configuration; for one elsewhere give --url or PHALANX_URL, and PHALANX_TOKEN"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """A manager as the client reaches it.
+
+    Attributes:
+        url: `http(s)://host:port` or `unix:///path`.
+        token: bearer token; empty when none is known.
+        warning: what is wrong with where this comes from, a sentence; mostly empty.
+    """
+
+    url: str
+    token: str
+    warning: str = ""
+
+
+def path(environ: Mapping[str, str]) -> str:
+    """The client's configuration file."""
+    if named := environ.get("PHALANX_CONFIG"):
+        return named
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(
+        environ.get("HOME") or os.path.expanduser("~"), ".config"
+    )
+    return os.path.join(home, "phalanx", "config.toml")
+
+
+def find(url: str | None, token: str | None, environ: Mapping[str, str]) -> Manager:
+    """Find the manager: option, environment, configuration file, in this order.
+
+    The file's token is only ever sent to the file's own manager.
+
+    Raises:
+        Failure: no manager is named anywhere, or what names it can't be read.
+    """
+    file = path(environ)
+    written, warning = _read(file)
+    chosen = url or environ.get("PHALANX_URL") or written.get("url", "")
+    if not chosen:
+        raise Failure(NOWHERE, UNAVAILABLE)
+    if not _URL.fullmatch(chosen):
+        raise Failure(
+            f"{chosen[:80]!r} is no address of a manager; write it as http://HOST:PORT, "
+            "https://HOST or unix:///PATH",
+            USAGE,
+        )
+    secret = token or environ.get("PHALANX_TOKEN", "")
+    if not secret and chosen.rstrip("/") == written.get("url", "").rstrip("/"):
+        secret = written.get("token", "")
+    return Manager(chosen.rstrip("/"), secret.strip(), warning)
+
+
+def _read(file: str) -> tuple[dict[str, str], str]:
+    """The file's texts, and a warning when others than its owner can read the token."""
+    try:
+        with open(file, "rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            content = tomllib.load(opened)
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Failure(f"the configuration {file} can't be read: {reason}", USAGE) from error
+    wrong = [key for key, value in content.items() if not isinstance(value, str)]
+    if wrong:
+        raise Failure(f"the configuration {file}: {wrong[0]} must be a text in quotes", USAGE)
+    warning = (
+        f"others can read the token in {file}; run: chmod 600 {file}"
+        if content.get("token") and mode & 0o077
+        else ""
+    )
+    return content, warning
+
+
+def write(file: str, url: str, token: str, note: str) -> None:
+    """Replace the configuration, readable by its owner only; `note` is its first line."""
+    os.makedirs(os.path.dirname(file) or ".", mode=0o700, exist_ok=True)
+    fresh = f"{file}.new"
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+        os.fchmod(opened.fileno(), 0o600)
+        opened.write(f"# {note}\nurl = {json.dumps(url)}\ntoken = {json.dumps(token)}\n")
+    os.replace(fresh, file)

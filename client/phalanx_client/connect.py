@@ -1,0 +1,40 @@
+"""From a configuration to a client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from phalanx_client import config
+from phalanx_client.blocking import BlockingClient
+from phalanx_client.failure import Unavailable
+from phalanx_client.plain import PlainTransport
+from phalanx_client.session import Client
+
+
+def connect(url: str | None = None, token: str | None = None, *, patience_s: float = 0.0) -> Client:
+    """A client for programs with an event loop; call it inside of one.
+
+    Raises:
+        Failure: no manager is named by argument, environment or configuration file.
+    """
+    from phalanx_client.aio import AioTransport  # noqa: PLC0415 - slow, and only needed here
+
+    return Client(AioTransport(config.find(url, token, os.environ)), patience_s=patience_s)
+
+
+def connect_blocking(
+    url: str | None = None, token: str | None = None, *, patience_s: float = 0.0
+) -> BlockingClient:
+    """The same for programs without one."""
+    return BlockingClient(plain_client(config.find(url, token, os.environ), patience_s=patience_s))
+
+
+def plain_client(
+    manager: config.Manager,
+    *,
+    patience_s: float = 0.0,
+    on_wait: Callable[[Unavailable], None] | None = None,
+) -> Client:
+    """A client whose coroutines `blocking.finish` can run."""
+    return Client(PlainTransport(manager), patience_s=patience_s, on_wait=on_wait)

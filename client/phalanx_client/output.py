@@ -1,0 +1,64 @@
+"""Where a command's result goes: standard output, in the form that was asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+Form = Literal["table", "wide", "json", "yaml", "name"]
+FORMS: Final[tuple[Form, ...]] = ("table", "wide", "json", "yaml", "name")
+
+
+def data(view: object, form: Form) -> str | None:
+    """A view as JSON or YAML, the API's own shape; None for the forms for people."""
+    if form == "json":
+        return msgspec.json.format(msgspec.json.encode(view), indent=2).decode()
+    if form == "yaml":
+        import yaml  # noqa: PLC0415 - slow, and seldom asked for
+
+        text: str = yaml.safe_dump(
+            msgspec.to_builtins(view, builtin_types=()), sort_keys=False, allow_unicode=True
+        )
+        return text.rstrip("\n")
+    return None
+
+
+def say(text: str) -> None:
+    """Print a result."""
+    print(text, flush=True)
+
+
+def names(found: Sequence[str]) -> None:
+    """Print one name a line; nothing for none."""
+    if found:
+        say("\n".join(found))
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Tell a person something beside the result."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def coloured(stream: object = None) -> bool:
+    """Whether colours are wanted on standard output, or on the stream given."""
+    chosen = sys.stdout if stream is None else stream
+    isatty = getattr(chosen, "isatty", None)
+    return bool(isatty and isatty()) and "NO_COLOR" not in os.environ
+
+
+def quiet_at_broken_pipe() -> None:
+    """Leave nothing to flush into a pipe that nobody reads, so that Python's exit is silent too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def clock(seconds: int) -> str:
+    """Unix seconds as a time of day with its date, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -1,0 +1,359 @@
+"""The library: everything that can be asked of a manager.
+
+    async with connect() as client:
+        session = await client.submit(SessionSpec(image="alpine", command=("id",)), key)
+        async for line in client.logs(session.id, follow=True): ...
+
+`phalanx_client.blocking.BlockingClient` is the same without `await`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import BinaryIO, Literal, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from phalanx_client.failure import Broken, Refused, Unavailable
+from phalanx_client.sse import Parser, ServerEvent
+from phalanx_client.transport import Reply, Request, Transport
+from phalanx_wire.api import (
+    ENDED_STATES,
+    CreateAgentToken,
+    CreateToken,
+    DryRun,
+    EnvView,
+    EventView,
+    LogEvent,
+    NodeList,
+    Problem,
+    SessionList,
+    SessionView,
+    SignalRequest,
+    StopRequest,
+    TokenCreated,
+    TokenList,
+    UploadCreated,
+)
+from phalanx_wire.spec import SessionSpec
+
+T = TypeVar("T")
+JSON = (("Content-Type", "application/json"),)
+Until = Literal["running", "ended"]
+POLL_S = 25.0
+"""One long poll; shorter than what proxies cut."""
+SILENCE_S = 60.0
+"""A stream says something at least every 15 s; after this long without a byte it is dead."""
+TRANSFER_S = 600.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
+
+
+class Client:
+    """Requests to one manager.
+
+    Args:
+        patience_s: how long a manager that answered before may be away (it restarts) before a
+            request that can be repeated fails.
+        on_wait: told, once per absence, that the manager is away.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        patience_s: float = 0.0,
+        on_wait: Callable[[Unavailable], None] | None = None,
+    ) -> None:
+        self._transport = transport
+        self._patience = _Patience(transport, patience_s, on_wait)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give connections back."""
+        await self._transport.close()
+
+    # ------------------------------------------------------------ sessions
+
+    async def submit(self, spec: SessionSpec, key: str) -> SessionView:
+        """Ask for a session; the same key and spec give the same session, however often."""
+        headers = (*JSON, ("Idempotency-Key", key))
+        request = Request("POST", "/v1/sessions", headers=headers, body=msgspec.json.encode(spec))
+        return await self._ask(request, SessionView, repeat=True)
+
+    async def dry_run(self, spec: SessionSpec) -> DryRun:
+        """Say where a session would go now."""
+        query = (("dry_run", "1"),)
+        body = msgspec.json.encode(spec)
+        request = Request("POST", "/v1/sessions", query, JSON, body)
+        return await self._ask(request, DryRun, repeat=True)
+
+    async def sessions(
+        self, states: Iterable[str] = (), *, ended: bool = False, limit: int | None = None
+    ) -> SessionList:
+        """Sessions, newest first: the live ones, with `ended` also those that are over."""
+        query = [("state", state) for state in states]
+        query += [("all", "1")] if ended else []
+        query += [("limit", str(limit))] if limit is not None else []
+        return await self._get("/v1/sessions", SessionList, query)
+
+    async def session(self, ref: str) -> SessionView:
+        """One session by id, name or unique prefix."""
+        return await self._get(_of(ref), SessionView)
+
+    async def wait(self, ref: str, until: Until, timeout_s: float = math.inf) -> SessionView | None:
+        """Wait for a session to run (or to have ended), or to have ended; None: not in time."""
+        left = timeout_s
+        while left > 0:
+            span = min(left, POLL_S)
+            view = await self.look(ref, until, span)
+            if reached(view, until):
+                return view
+            left -= span
+        return None
+
+    async def look(self, ref: str, until: Until, timeout_s: float) -> SessionView:
+        """A session as it is when it runs or has ended, or else after the time: one long poll."""
+        query = (("until", until), ("timeout_s", f"{timeout_s:g}"))
+        request = Request("GET", _of(ref, "/wait"), query, idle_s=timeout_s + 15)
+        return await self._ask(request, SessionView, repeat=True)
+
+    async def stop(self, ref: str, grace_s: float | None = None) -> None:
+        """Stop a session; a repeated stop changes nothing."""
+        await self._command(_of(ref, "/stop"), StopRequest(grace_s), repeat=True)
+
+    async def signal(self, ref: str, signal: str, ranks: tuple[int, ...] | None = None) -> None:
+        """Send a signal to the command of all ranks, or of some."""
+        await self._command(_of(ref, "/signal"), SignalRequest(signal, ranks), repeat=False)
+
+    async def env(self, ref: str) -> EnvView:
+        """The environment of every rank."""
+        return await self._get(_of(ref, "/env"), EnvView)
+
+    async def events(
+        self, ref: str | None = None, *, follow: bool = False, after: str = ""
+    ) -> AsyncGenerator[EventView, None]:
+        """What happened to a session, or to all; follows over restarts of the manager."""
+        path = _of(ref, "/events") if ref is not None else "/v1/events"
+        query = [("follow", "1" if follow else "0")]
+        async with aclosing(self._stream(path, query, after, follow=follow)) as stream:
+            async for event in stream:
+                yield _decode(event.data, EventView)
+
+    async def logs(
+        self,
+        ref: str,
+        *,
+        follow: bool = False,
+        ranks: str = "",
+        since: str = "",
+        tail: int | None = None,
+        after: str = "",
+    ) -> AsyncGenerator[tuple[str, LogEvent], None]:
+        """Lines of output, each with the point from which `after` resumes.
+
+        `ranks` is like `0,2-3`, empty is all; `since` is a time in RFC 3339; of the last lines at
+        most `tail` come.
+        """
+        query = [("follow", "1" if follow else "0")]
+        query += [("rank", ranks)] if ranks else []
+        query += [("since", since)] if since else []
+        query += [("tail", str(tail))] if tail is not None else []
+        path = _of(ref, "/logs")
+        async with aclosing(self._stream(path, query, after, follow=follow)) as stream:
+            async for event in stream:
+                yield event.id, _decode(event.data, LogEvent)
+
+    # ------------------------------------------------------------ files
+
+    async def upload(self, archive: BinaryIO, length: int) -> UploadCreated:
+        """Store a tar archive; its digest is what `SessionSpec.upload` names."""
+        headers = (("Content-Type", "application/x-tar"),)
+        request = Request("PUT", "/v1/uploads", (), headers, archive, length, TRANSFER_S)
+        return await self._ask(request, UploadCreated, repeat=False)
+
+    def read_archive(self, ref: str, rank: int, path: str) -> AbstractAsyncContextManager[Reply]:
+        """A path of a container as a tar archive; check the reply with `accepted`."""
+        query = (("rank", str(rank)), ("path", path))
+        return self._transport.open(Request("GET", _of(ref, "/archive"), query, idle_s=TRANSFER_S))
+
+    async def write_archive(
+        self, ref: str, rank: int, path: str, archive: BinaryIO, length: int
+    ) -> None:
+        """Unpack a tar archive into an existing folder of a container."""
+        query = (("rank", str(rank)), ("path", path))
+        headers = (("Content-Type", "application/x-tar"),)
+        request = Request("PUT", _of(ref, "/archive"), query, headers, archive, length, TRANSFER_S)
+        await self._read(request, repeat=False)
+
+    # ------------------------------------------------------------ nodes and tokens
+
+    async def nodes(self) -> NodeList:
+        """The agents and their hosts."""
+        return await self._get("/v1/nodes", NodeList)
+
+    async def create_token(self, wish: CreateToken) -> TokenCreated:
+        """Make a bearer token."""
+        return await self._post("/v1/tokens", wish, TokenCreated)
+
+    async def create_agent_token(self, wish: CreateAgentToken) -> TokenCreated:
+        """Make a token with which one agent may join."""
+        return await self._post("/v1/agent-tokens", wish, TokenCreated)
+
+    async def tokens(self) -> TokenList:
+        """All tokens, without their secrets."""
+        return await self._get("/v1/tokens", TokenList)
+
+    async def revoke_token(self, token: str) -> None:
+        """Make a token worthless."""
+        await self._read(Request("DELETE", f"/v1/tokens/{quote(token, safe='')}"), repeat=True)
+
+    # ------------------------------------------------------------ how
+
+    async def accepted(self, reply: Reply) -> Reply:
+        """The reply itself, if it is no refusal.
+
+        Raises:
+            Refused: with the manager's problem.
+        """
+        if reply.status >= 400:
+            raise Refused(_problem(reply, await _body(reply)))
+        return reply
+
+    async def _get(self, path: str, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
+        return await self._ask(Request("GET", path, tuple(query)), shape, repeat=True)
+
+    async def _post(self, path: str, body: object, shape: type[T]) -> T:
+        request = Request("POST", path, headers=JSON, body=msgspec.json.encode(body))
+        return await self._ask(request, shape, repeat=False)
+
+    async def _command(self, path: str, body: object, *, repeat: bool) -> None:
+        request = Request("POST", path, headers=JSON, body=msgspec.json.encode(body))
+        await self._read(request, repeat=repeat)
+
+    async def _ask(self, request: Request, shape: type[T], *, repeat: bool) -> T:
+        return _decode(await self._read(request, repeat=repeat), shape)
+
+    async def _read(self, request: Request, *, repeat: bool) -> bytes:
+        """The body of a good answer; what may be repeated is, within the patience."""
+        absence = _Absence(self._patience)
+        while True:
+            try:
+                async with self._transport.open(request) as reply:
+                    body = await _body(await self.accepted(reply))
+            except Broken as trouble:
+                if not repeat:
+                    raise
+                await absence.endure(trouble)
+            except Unavailable as trouble:
+                await absence.endure(trouble)
+            else:
+                self._patience.met = True
+                return body
+
+    async def _stream(
+        self, path: str, query: list[tuple[str, str]], after: str, *, follow: bool
+    ) -> AsyncGenerator[ServerEvent, None]:
+        """Events until the one called `end`, over as many connections as it takes."""
+        absence = _Absence(self._patience)
+        while True:
+            headers = [("Accept", "text/event-stream")]
+            headers += [("Last-Event-ID", after)] if after else []
+            request = Request("GET", path, tuple(query), tuple(headers), idle_s=SILENCE_S)
+            try:
+                async with self._transport.open(request) as reply:
+                    await self.accepted(reply)
+                    self._patience.met = True
+                    async with aclosing(_events(reply)) as events:
+                        async for event in events:
+                            if event.name == "end":
+                                return
+                            absence = _Absence(self._patience)
+                            after = event.id or after
+                            yield event
+                if not follow:
+                    return
+                await absence.endure(Broken("the stream", "ended early", "Try again."))
+            except Unavailable as trouble:
+                await absence.endure(trouble)
+
+
+class _Patience:
+    """How long a manager may be away; without having met it once there is none."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        seconds: float,
+        on_wait: Callable[[Unavailable], None] | None,
+    ) -> None:
+        self.transport = transport
+        self.seconds = seconds
+        self.on_wait = on_wait
+        self.met = False
+
+
+class _Absence:
+    """One time that the manager is away: pauses that grow, up to the patience."""
+
+    def __init__(self, patience: _Patience) -> None:
+        self._patience = patience
+        self._waited_s = 0.0
+        self._pause_s = FIRST_PAUSE_S
+
+    async def endure(self, trouble: Unavailable) -> None:
+        """Pause before the next try; raises `trouble` when the patience is used up."""
+        patience = self._patience
+        if not patience.met or self._waited_s >= patience.seconds:
+            raise trouble
+        if self._waited_s == 0 and patience.on_wait is not None:
+            patience.on_wait(trouble)
+        await patience.transport.pause(self._pause_s)
+        self._waited_s += self._pause_s
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+
+
+def reached(view: SessionView, until: Until) -> bool:
+    """Whether a session is where one waited for it: one that has ended is past everything."""
+    return view.state in ENDED_STATES or view.state == until
+
+
+def _of(ref: str, rest: str = "") -> str:
+    return f"/v1/sessions/{quote(ref, safe='')}{rest}"
+
+
+async def _body(reply: Reply) -> bytes:
+    return b"".join([piece async for piece in reply.pieces()])
+
+
+async def _events(reply: Reply) -> AsyncGenerator[ServerEvent, None]:
+    parser = Parser()
+    async for piece in reply.pieces():
+        for event in parser.feed(piece):
+            yield event
+
+
+def _decode(data: bytes | str, shape: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except msgspec.MsgspecError as error:
+        raise Broken(
+            "the manager's answer",
+            f"is not what this client understands ({error})",
+            "Do client and manager have the same version?",
+        ) from error
+
+
+def _problem(reply: Reply, body: bytes) -> Problem:
+    try:
+        return msgspec.json.decode(body, type=Problem)
+    except msgspec.MsgspecError:
+        title = f"the manager, or something before it, answered {reply.status}"
+        return Problem(code="unexplained", title=title, status=reply.status)

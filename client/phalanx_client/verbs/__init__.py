@@ -1,0 +1,1 @@
+"""What `phalanx VERB` does; a module per noun, imported only when its verb is used."""
