@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from phalanx_lab import client_config, fitness, lab, recipes, supervise
+from phalanx_lab import client_config, engine_root, fitness, lab, recipes, supervise
 from phalanx_lab.lab import Lab
 from phalanx_lab.unavailable import Unavailable
 
@@ -93,6 +93,12 @@ def image(args: argparse.Namespace) -> int:
     return 0
 
 
+def make_engine_root(args: argparse.Namespace) -> int:
+    """Install another Debian's Docker into a folder for `up --engine-root`."""
+    print(engine_root.build(args.suite, say))
+    return 0
+
+
 def say(line: str) -> None:
     """One line of progress."""
     print(line, file=sys.stderr, flush=True)
@@ -106,7 +112,7 @@ def fault(args: argparse.Namespace) -> int:
 
 def logs(args: argparse.Namespace) -> int:
     """Show logs, all components' or one's."""
-    found = Lab.attach(args.name)
+    found = Lab.remembered(args.name)
     files = [found.plan.log(args.component)] if args.component else found.logs()
     missing = [path for path in files if not os.path.exists(path)]
     if missing:
@@ -138,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
         made.set_defaults(run=run)
-        if name not in ("ls", "supervise", "image"):
+        if name not in ("ls", "supervise", "image", "engine-root"):
             made.add_argument("--name", default="default", metavar="LAB")
         return made
 
@@ -157,6 +163,8 @@ def parser() -> argparse.ArgumentParser:
     verb("load", load).add_argument("image", metavar="IMAGE")
     made = verb("image", image)
     made.add_argument("recipe", choices=(*recipes.NAMES, recipes.SITE_ML))
+    made = verb("engine-root", make_engine_root)
+    made.add_argument("suite", nargs="?", default=engine_root.SUITE)
     made = verb("fault", fault)
     made.add_argument("action", choices=("kill", "stop", "cont", "cut", "heal"))
     made.add_argument("target", metavar="COMPONENT|HOST")

@@ -17,6 +17,9 @@ from phalanx_lab import processes
 from phalanx_lab.plan import Plan
 from phalanx_lab.unavailable import Unavailable
 
+# One image store for all generations: newer engines would keep images in containerd.
+CONFIG = b'{"features": {"containerd-snapshotter": false}}\n'
+
 
 def command(plan: Plan, host: int) -> list[str]:
     """The argument list of a host's dockerd, to be run inside the host's room."""
@@ -42,7 +45,7 @@ def prepare(plan: Plan, host: int) -> None:
     """Make the folders and the empty configuration that the command line names."""
     os.makedirs(f"{plan.host_state(host)}/engine", mode=0o711, exist_ok=True)
     os.makedirs(f"{plan.host_run(host)}/exec", exist_ok=True)
-    plans.write(f"{plan.host_state(host)}/daemon.json", b"{}\n")
+    plans.write(f"{plan.host_state(host)}/daemon.json", CONFIG)
 
 
 def clear_before_start(plan: Plan, host: int) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 
+from phalanx_lab import engine_root
 from phalanx_lab.machine import run, succeeds
 from phalanx_lab.plan import Plan
 from phalanx_lab.unavailable import Unavailable
@@ -31,6 +32,10 @@ def misses(plan: Plan) -> list[str]:
     if os.geteuid() != 0:
         return ["root is needed for network namespaces and engines: run it with sudo"]
     found = _missing_tools(engines=not plan.engine_root)
+    if plan.engine_root and not engine_root.dockerd(plan.engine_root):
+        found.append(
+            f"{plan.engine_root} has no dockerd: phalanx lab engine-root builds such a one"
+        )
     if not found:
         found += _missing_kernel_parts(plan.state_root)
     free = _free_disk(plan.state_root)

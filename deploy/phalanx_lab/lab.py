@@ -120,7 +120,16 @@ class Lab:
     @classmethod
     def attach(cls, name: str) -> Self:
         """A lab that was brought up by somebody else."""
-        found = plans.load(f"{plans.run_root()}/{name}/plan.json")
+        return cls._found(name, plans.run_root())
+
+    @classmethod
+    def remembered(cls, name: str) -> Self:
+        """A lab, up or not, that has state: logs to read."""
+        return cls._found(name, plans.state_root())
+
+    @classmethod
+    def _found(cls, name: str, root: str) -> Self:
+        found = plans.load(f"{root}/{plans.check_name(name)}/plan.json")
         if found is None:
             raise Unavailable(f"lab {name}", "is not up", f"phalanx lab up --name {name}")
         return cls(found)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from phalanx_lab import switch
+from phalanx_lab import engine_root, switch
 from phalanx_lab.machine import run
 from phalanx_lab.plan import Plan
 from phalanx_lab.unavailable import Unavailable
 
 CGROUPS = "/sys/fs/cgroup"
-# Folders that engines share by default and that each host must have for itself: shims' sockets
-# and plugins by address, the engine's identity, and a system containerd it must not find.
-PRIVATE = {"containerd": "/run/containerd", "docker": "/run/docker", "etc-docker": "/etc/docker"}
+RESOLVER = "/etc/resolv.conf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +34,19 @@ class Room:
         return ["nsenter", *spaces, f"--net={switch.path(self.netns)}", *argv]
 
 
-def open_room(plan: Plan, host: int) -> Room:
-    """Make a host's mount namespace and everything in it that differs from the machine's."""
-    room = Room(*_new_namespaces(), plan.netns(f"h{host}"))
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Where a host's daemons run: the same place, unless the engine has a root of its own."""
+
+    agent: Room
+    engine: Room
+
+
+def open_rooms(plan: Plan, host: int) -> Rooms:
+    """Make a host's namespaces and everything in them that differs from the machine's."""
+    mounts, name = _new_namespaces([])
+    room = Room(mounts, name, plan.netns(f"h{host}"))
+    private = _private(plan, host)
     aside = f"{plan.host_run(host)}/cgroup"
     os.makedirs(aside, exist_ok=True)
     # A fresh sysfs shows the host's own interfaces; the cgroup tree must be carried over it.
@@ -48,27 +56,47 @@ def open_room(plan: Plan, host: int) -> Room:
         ["mount", "-t", "sysfs", "sysfs", "/sys"],
         ["mount", "--rbind", aside, CGROUPS],
         ["umount", "--recursive", "--lazy", aside],
+        *(["mount", "--bind", own, place] for place, own in private.items()),
+        ["mount", "--make-rshared", "/"],  # what the agent mounts, its engine sees
     ]
-    for name, shared in PRIVATE.items():
-        root = plan.host_state(host) if name.startswith("etc") else plan.host_run(host)
-        own = f"{root}/{name}"
-        os.makedirs(own, exist_ok=True)
-        os.makedirs(shared, exist_ok=True)
-        steps.append(["mount", "--bind", own, shared])
-    if os.path.exists("/etc/resolv.conf"):
-        steps.append(["mount", "--bind", f"{plan.state}/resolv.conf", "/etc/resolv.conf"])
     for step in steps:
         run(room.enter(step))
-    return room
+    if not plan.engine_root:
+        return Rooms(agent=room, engine=room)
+    inner, other_name = _new_namespaces(room.enter([]))
+    os.close(other_name)
+    other = replace(room, mounts=inner)
+    for step in engine_root.entering(plan.engine_root, (plan.state, plan.run), private):
+        run(other.enter(step))
+    return Rooms(agent=room, engine=other)
 
 
-def _new_namespaces() -> tuple[int, int]:
-    """Descriptors of a new mount and a new host-name namespace.
+def _private(plan: Plan, host: int) -> dict[str, str]:
+    """Places that engines share by default and that each host has for itself.
 
-    What the machine mounts appears in the former, never the reverse.
+    Sockets of shims and plugins, the engine's identity, a system containerd that it must not
+    find, and the resolver, which is that of the lab's own way out.
+    """
+    told = {
+        "/run/containerd": f"{plan.host_run(host)}/containerd",
+        "/run/docker": f"{plan.host_run(host)}/docker",
+        "/etc/docker": f"{plan.host_state(host)}/etc-docker",
+    }
+    for place, own in told.items():
+        os.makedirs(own, exist_ok=True)
+        os.makedirs(place, exist_ok=True)
+    if os.path.exists(RESOLVER):
+        told[RESOLVER] = f"{plan.state}/resolv.conf"
+    return told
+
+
+def _new_namespaces(inside: list[str]) -> tuple[int, int]:
+    """Descriptors of a new mount and a new host-name namespace, derived from those inside.
+
+    What the original mounts appears in the new one, never the reverse.
     """
     holder = subprocess.Popen(
-        ["unshare", "--mount", "--uts", "--propagation", "slave", "cat"],
+        [*inside, "unshare", "--mount", "--uts", "--propagation", "slave", "cat"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -17,7 +17,7 @@ from phalanx_lab import daemons, engine, keeper, processes, rooms, status, switc
 from phalanx_lab import plan as plans
 from phalanx_lab.keeper import Keeper, Program
 from phalanx_lab.plan import MANAGER, SWITCH, Plan
-from phalanx_lab.rooms import Room
+from phalanx_lab.rooms import Room, Rooms
 from phalanx_lab.status import Status
 from phalanx_lab.sweep import members, sweep
 from phalanx_lab.unavailable import Unavailable
@@ -93,7 +93,7 @@ class Supervisor:
             self._keep(group, way_out_program(plan))
         self.doing(f"starting {plan.nodes} engine{'s' * (plan.nodes > 1)}")
         for host in plan.hosts:
-            self._keep(group, engine_program(plan, host, inside[host]))
+            self._keep(group, engine_program(plan, host, inside[host].engine))
         sockets = [plan.engine_socket(host) for host in plan.hosts]
         await self._until(lambda: all(map(engine.answers, sockets)), ENGINES_READY, "engine-")
         if plan.engines_only:
@@ -109,7 +109,7 @@ class Supervisor:
         self.doing(f"starting {plan.nodes} agent{'s' * (plan.nodes > 1)}")
         for host in plan.hosts:
             await asyncio.to_thread(prepare_agent, plan, host, port)
-            self._keep(group, agent_program(plan, host, inside[host]))
+            self._keep(group, agent_program(plan, host, inside[host].agent))
         names = {plan.host_name(host) for host in plan.hosts}
         await self._until(
             lambda: names <= daemons.connected_agents(plan, port), AGENTS_READY, "agent-"
@@ -175,7 +175,7 @@ class Supervisor:
         status.write(self.plan.run, self.status)
 
 
-def build(plan: Plan) -> dict[int, Room]:
+def build(plan: Plan) -> dict[int, Rooms]:
     """Make everything that daemons stand on: host memory, network, and each host's own view."""
     for folder in ("logs", "share"):
         os.makedirs(f"{plan.state}/{folder}", exist_ok=True)
@@ -187,7 +187,7 @@ def build(plan: Plan) -> dict[int, Room]:
     switch.build(plan)
     if plan.way_out:
         switch.masquerade(plan)
-    return {host: rooms.open_room(plan, host) for host in plan.hosts}
+    return {host: rooms.open_rooms(plan, host) for host in plan.hosts}
 
 
 def way_out_program(plan: Plan) -> Program:

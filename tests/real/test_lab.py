@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from phalanx_lab import engine, processes, status, traces
+from phalanx_lab import engine, engine_root, processes, status, traces
 from phalanx_lab.lab import Host, Lab, down
 from phalanx_lab.status import Lock
 from phalanx_lab.unavailable import Unavailable
@@ -262,3 +262,22 @@ def test_an_engine_that_cannot_start_fails_the_lab_with_the_place_of_its_last_wo
     log = tmp_path / "labs" / name / "logs/engine-1.log"
     assert log.read_text().startswith("no engine today\n")
     assert status.read(f"/run/phalanx-lab/{name}") is None
+
+
+def test_engines_of_another_generation_share_folders_and_mounts_with_the_machine(
+    name: str, tmp_path: Path
+) -> None:
+    root = engine_root.build("sid", print)
+    lab = Lab.up(name, 1, engines_only=True, engine_root=root)
+    (host,) = lab.hosts
+    own = subprocess.run(["dockerd", "--version"], check=True, capture_output=True, text=True)
+    lab.load("busybox")
+    (tmp_path / "note").write_text("")
+    bind = {"NetworkMode": "none", "Binds": [f"{tmp_path}:/x:ro"]}
+    body = {"Image": BUSYBOX, "Cmd": ["test", "-e", "/x/note"], "HostConfig": bind}
+
+    ask(host, "POST", "/containers/create?name=look", body)
+    ask(host, "POST", "/containers/look/start")
+
+    assert ask(host, "GET", "/version")["Version"] not in own.stdout
+    assert ask(host, "POST", "/containers/look/wait")["StatusCode"] == 0
