@@ -54,6 +54,32 @@ def kernel_event(kernel: Kernel, state: KernelState) -> str:
     return f"{who(kernel)} {_NOW[state]}"
 
 
+def session_event(row: SessionRow) -> str:
+    """Say that a session has entered its state."""
+    session = row.session
+    count = len(row.kernels)
+    containers = "its container" if count == 1 else f"all {count} containers"
+    match session.state:
+        case "pending":
+            return "waits for a place"
+        case "scheduled":
+            agents = list(dict.fromkeys(str(kernel.agent) for kernel in row.kernels))
+            shown = ", ".join(agents[:8]) + (" and others" if len(agents) > 8 else "")
+            return f"placed on {shown}"
+        case "preparing":
+            return f"{containers} are being prepared" if count > 1 else f"{containers} is prepared"
+        case "starting":
+            return f"{containers} {'have' if count > 1 else 'has'} been created and start"
+        case "running":
+            return f"{containers} {'have reached each other and run' if count > 1 else 'runs'}"
+        case "stopping":
+            return session.stop.text if session.stop is not None else "is stopping"
+        case "succeeded":
+            return "it has succeeded"
+        case "failed" | "cancelled" | "timeout":
+            return session.reason
+
+
 def kernel_reason(kernel: Kernel) -> str | None:
     """Say why a kernel is in its state; None when there is nothing to say."""
     if kernel.ended_as is not None:

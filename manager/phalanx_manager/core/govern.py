@@ -20,9 +20,9 @@ DEADLINE_S: Final[Mapping[KernelState, float | None]] = {
     _S.ASSIGNED: 60.0,
     _S.PREPARING: 1_800.0,  # images are large and lines are slow
     _S.CREATED: 1_860.0,  # waits for whoever is PREPARING
-    _S.STARTING: 60.0,
-    _S.READY: 90.0,
-    _S.MESHED: 90.0,
+    _S.STARTING: 120.0,
+    _S.READY: 900.0,  # others may attach to their network one after the other
+    _S.MESHED: 120.0,
     _S.RUNNING: None,
     _S.STOPPING: 120.0,  # beyond the grace
     _S.EXITED: 120.0,

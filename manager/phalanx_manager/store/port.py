@@ -190,7 +190,7 @@ class Store(Protocol):
         still in the queue is cancelled at once.
         """
 
-    async def say(self, session: SessionId, reason: str) -> None:
+    async def say(self, session: SessionId, reason: str, at: datetime) -> None:
         """Keep why a session waits."""
 
     # -- kernels and networks
@@ -210,8 +210,10 @@ class Store(Protocol):
 
     # -- agents
 
-    async def saw(self, agent: AgentId, observed: Observed, at: datetime) -> None:
-        """Keep an agent's newest report; it is not lost (any more)."""
+    async def saw(self, agent: AgentId, observed: Observed, at: datetime) -> bool:
+        """Keep an agent's newest report; it is not lost (any more). True when it says something
+        new of the host itself: others may have a place now.
+        """
 
     async def link(self, agent: AgentId, *, up: bool, at: datetime) -> None:
         """An agent's link came up or broke."""
@@ -246,8 +248,8 @@ class Store(Protocol):
         self, public_key: str, agent: AgentId, agent_public_key: str, at: datetime
     ) -> Joined | Refusal:
         """Spend a join token: one transaction, so that it is spent once. Saying the same again
-        gives the same answer. Refusals: `token_unknown`, `token_used`, `token_expired`,
-        `agent_name_mismatch`, `agent_name_taken`.
+        gives the same answer. Refusals: `token_unknown`, `token_used`, `token_revoked`,
+        `token_expired`, `agent_name_mismatch`, `agent_name_taken`.
         """
 
     # -- events

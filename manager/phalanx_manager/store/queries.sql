@@ -1,0 +1,125 @@
+-- Every statement of the manager, by name; `store/statements.py` reads them.
+
+-- name: meta_get
+SELECT value FROM meta WHERE key = :key;
+
+-- name: meta_put
+INSERT INTO meta (key, value) VALUES (:key, :value);
+
+-- name: session_add
+INSERT INTO session (id, name, user, cluster, spec, state, attempt, created_at, warnings)
+VALUES (:id, :name, :user, :cluster, :spec, 'pending', 1, :created_at, :warnings);
+
+-- name: session_set
+UPDATE session SET
+    state = :state, attempt = :attempt, started_at = :started_at, ended_at = :ended_at,
+    stop_cause = :stop_cause, stop_text = :stop_text, stop_at = :stop_at, stop_rank = :stop_rank,
+    stop_grace_s = :stop_grace_s, reason = :reason, exit_code = :exit_code,
+    failed_rank = :failed_rank, done = :done
+WHERE id = :id;
+
+-- name: session_columns
+SELECT id, name, user, cluster, spec, state, attempt, created_at, started_at, ended_at,
+    stop_cause, stop_text, stop_at, stop_rank, stop_grace_s, reason, exit_code, failed_rank,
+    warnings
+FROM session;
+
+-- name: session_live_name
+SELECT id FROM session
+WHERE user = :user AND name = :name
+    AND state NOT IN ('succeeded', 'failed', 'cancelled', 'timeout');
+
+-- name: idempotency_get
+SELECT digest, session FROM idempotency WHERE user = :user AND key = :key;
+
+-- name: idempotency_put
+INSERT INTO idempotency (user, key, digest, session) VALUES (:user, :key, :digest, :session);
+
+-- name: kernel_add
+INSERT INTO kernel (id, session, attempt, rank, role, replica, host_name, cpu_milli, mem_bytes,
+    gpu, pids, gpu_model, shm_bytes, state_at)
+VALUES (:id, :session, :attempt, :rank, :role, :replica, :host_name, :cpu_milli, :mem_bytes,
+    :gpu, :pids, :gpu_model, :shm_bytes, :state_at);
+
+-- name: kernels_of
+SELECT id, session, rank, role, replica, host_name, cpu_milli, mem_bytes, gpu, pids, shm_bytes,
+    state, state_at, gpu_model, agent, address, gpus, ended_as, exit_code, cause, message, detail,
+    host_key, user_key, container_id, warnings
+FROM kernel WHERE session = :session AND attempt = :attempt ORDER BY rank;
+
+-- name: kernel_seat
+UPDATE kernel SET agent = :agent, address = :address, gpus = :gpus
+WHERE id = :id AND state = 0 AND agent IS NULL;
+
+-- name: kernel_step
+UPDATE kernel SET state = :state, state_at = :at WHERE id = :id AND state = :seen;
+
+-- name: kernel_set
+UPDATE kernel SET
+    ended_as = :ended_as, exit_code = :exit_code, cause = :cause, message = :message,
+    detail = :detail, host_key = :host_key, user_key = :user_key, container_id = :container_id,
+    warnings = :warnings
+WHERE id = :id AND state = :state;
+
+-- name: gpu_hold
+INSERT INTO gpu_hold (agent, gpu, kernel) VALUES (:agent, :gpu, :kernel);
+
+-- name: gpu_release
+UPDATE gpu_hold SET released = 1 WHERE kernel = :kernel;
+
+-- name: network_add
+INSERT INTO network (name, session, attempt, driver, subnet, owner)
+VALUES (:name, :session, :attempt, :driver, :subnet, :owner);
+
+-- name: network_set
+UPDATE network SET engine_id = :engine_id, problem = :problem, failed = :failed,
+    released = :released
+WHERE name = :name;
+
+-- name: network_of
+SELECT name, driver, subnet, owner, engine_id, problem, failed, released
+FROM network WHERE session = :session AND attempt = :attempt;
+
+-- name: agents
+SELECT name, cluster, public_key, joined_at, observed, seen_at, lost FROM agent ORDER BY name;
+
+-- name: agent_add
+INSERT INTO agent (name, cluster, public_key, joined_at)
+VALUES (:name, :cluster, :public_key, :joined_at);
+
+-- name: agent_saw
+UPDATE agent SET observed = :observed, seen_at = :seen_at, lost = 0 WHERE name = :name;
+
+-- name: agent_lost
+UPDATE agent SET lost = 1 WHERE name = :name;
+
+-- name: token_add
+INSERT INTO token (id, kind, name, scope, cluster, created_at, expires_at, secret_hash, public_key)
+VALUES (:id, :kind, :name, :scope, :cluster, :created_at, :expires_at, :secret_hash, :public_key);
+
+-- name: token_columns
+SELECT id, kind, name, scope, cluster, created_at, expires_at, secret_hash, public_key, used_by,
+    revoked, used_key
+FROM token;
+
+-- name: token_revoke
+UPDATE token SET revoked = 1 WHERE id = :id;
+
+-- name: token_use
+UPDATE token SET used_by = :agent, used_key = :key WHERE id = :id AND used_by IS NULL;
+
+-- name: event_add
+INSERT INTO event (at, session, rank, kind, text) VALUES (:at, :session, :rank, :kind, :text);
+
+-- name: events_of_all
+SELECT id, at, session, rank, kind, text FROM event WHERE id > :after ORDER BY id LIMIT :limit;
+
+-- name: events_of_session
+SELECT id, at, session, rank, kind, text FROM event
+WHERE session = :session AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: event_last
+SELECT coalesce(max(id), 0) FROM event;
+
+-- name: events_forget
+DELETE FROM event WHERE at < :before;
