@@ -1,0 +1,323 @@
+"""Containers: made from a recipe, found before made, started with care for the overlay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from phalanx_agent.core.recipe import Bind, ContainerRecipe
+from phalanx_agent.docker.call import Line, checked_id
+from phalanx_agent.docker.networks import EGRESS
+from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
+from phalanx_wire import names
+from phalanx_wire.ids import KernelId, SessionId
+
+CAPABILITIES: Final = (
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE",
+    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+)  # fmt: skip
+"""Docker's own default without NET_RAW (forged frames), MKNOD and SETFCAP."""
+
+LOG_OPTIONS: Final = {"max-size": "16m", "max-file": "4"}
+_BOTH_ENDPOINTS_API: Final = (1, 44)
+_ATTACH_TRIES: Final = 4
+_ATTACH_WITHIN_S: Final = 100.0
+_NOT_FOUND, _CONFLICT = 404, 409
+_NEVER: Final = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimits:
+    """What the engine grants at most; `memlock` -1 is without a limit, 0 is not to be set."""
+
+    nofile: int = 1 << 20
+    memlock: int = -1
+
+
+class Containers:
+    """The containers of one engine."""
+
+    def __init__(self, line: Line, ulimits: Ulimits) -> None:
+        self._line = line
+        self._ulimits = ulimits
+        self._first_attach = asyncio.Lock()
+        self._network_of: dict[str, str] = {}  # container -> private network
+        self._attached: set[str] = set()  # networks that this engine has attached once
+
+    def knows_network(self, network_id: str) -> None:
+        """Note a network of this host alone: its first attach needs no care."""
+        self._attached.add(network_id)
+
+    def forgets_network(self, network_id: str) -> None:
+        """Note that a network is gone."""
+        self._attached.discard(network_id)
+
+    async def listing(self, cluster: str) -> tuple[ContainerFacts, ...]:
+        """Look at all containers of kernels of a cluster, whatever their state."""
+        found = await self._line.ask(
+            "GET",
+            "containers/json",
+            doing="listing containers",
+            params={
+                "all": "1",
+                "filters": {"label": [f"{names.LABEL_CLUSTER}={cluster}", names.LABEL_KERNEL]},
+            },
+        )
+        looked = await asyncio.gather(*(self.inspect(entry["Id"]) for entry in found))
+        return tuple(facts for facts in looked if facts is not None)
+
+    async def create(self, cluster: str, recipe: ContainerRecipe) -> str:
+        """Make a container with all its networks; it has not run then."""
+        both = self._line.api >= _BOTH_ENDPOINTS_API
+        what = f"container {recipe.name}"
+        try:
+            made = await self._line.ask(
+                "POST",
+                "containers/create",
+                what=what,
+                doing="making it",
+                params={"name": recipe.name},
+                body=_body(cluster, recipe, self._ulimits, both_endpoints=both),
+            )
+            container_id = str(made["Id"])
+        except Unavailable as error:
+            if error.kind == "not_sent" or (error.kind == "answered" and error.status != _CONFLICT):
+                raise
+            container_id = await self._adopt(recipe, error)
+        self._network_of[container_id] = recipe.network_id
+        if recipe.egress and not both:
+            await self._connect_egress(container_id, what)
+        return container_id
+
+    async def _adopt(self, recipe: ContainerRecipe, error: Unavailable) -> str:
+        """Find out what the name's holder is: what we made and do not remember, or a stranger."""
+        found = await self._by_name(recipe.name)
+        if found is None:
+            raise error
+        hash_found = found["Config"]["Labels"].get(names.LABEL_SPEC_HASH, "")
+        if hash_found != recipe.labels[names.LABEL_SPEC_HASH]:
+            raise Conflict(
+                f"A container named {recipe.name} exists on the host and is not this one; "
+                f"remove it with `docker rm -f {recipe.name}` there."
+            ) from error
+        return str(found["Id"])
+
+    async def _by_name(self, name: str) -> dict[str, Any] | None:
+        try:
+            seen = await self._line.ask(
+                "GET", f"containers/{name}/json", what=f"container {name}", doing="looking at it"
+            )
+        except Unavailable as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        return dict(seen)
+
+    async def _connect_egress(self, container_id: str, what: str) -> None:
+        try:
+            await self._line.ask(
+                "POST",
+                f"networks/{EGRESS}/connect",
+                what=what,
+                doing="connecting it to the way out",
+                body={"Container": container_id},
+            )
+        except Unavailable as error:
+            if "already exists in network" not in error.hint:
+                raise
+
+    async def start(self, container_id: str) -> None:
+        """Start a container; running already is fine.
+
+        The first attach of an overlay on a host breaks when several happen at once, so they go
+        one by one, and are tried again: what fails there succeeds later with the same container.
+        """
+        network = await self._network(container_id)
+        if network in self._attached:
+            await self._start_once(container_id)
+            return
+        async with self._first_attach:
+            if network in self._attached:
+                await self._start_once(container_id)
+                return
+            deadline = asyncio.get_running_loop().time() + _ATTACH_WITHIN_S
+            for left in reversed(range(_ATTACH_TRIES)):
+                try:
+                    await self._start_once(container_id)
+                except Unavailable as error:
+                    late = asyncio.get_running_loop().time() > deadline
+                    if left == 0 or late or not _is_attach_trouble(error):
+                        raise
+                    await asyncio.sleep(0.5)
+                else:
+                    break
+            self._attached.add(network)
+
+    async def _start_once(self, container_id: str) -> None:
+        await self._line.ask(
+            "POST",
+            f"containers/{checked_id(container_id)}/start",
+            what=f"container {container_id[:12]}",
+            doing="starting it",
+        )
+
+    async def _network(self, container_id: str) -> str:
+        """Which private network a container has; asked for one that an earlier process made."""
+        if container_id not in self._network_of:
+            seen = await self._line.ask(
+                "GET", f"containers/{checked_id(container_id)}/json", doing="looking at a container"
+            )
+            self._network_of[container_id] = seen["HostConfig"]["NetworkMode"]
+        return self._network_of[container_id]
+
+    async def inspect(self, container_id: str) -> ContainerFacts | None:
+        """Look at one; None when it is gone."""
+        try:
+            seen = await self._line.ask(
+                "GET",
+                f"containers/{checked_id(container_id)}/json",
+                what=f"container {container_id[:12]}",
+                doing="looking at it",
+            )
+        except Unavailable as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        return facts(seen)
+
+    async def kill(self, container_id: str, signal: str) -> None:
+        """Signal its first process; ended or gone already is fine."""
+        try:
+            await self._line.ask(
+                "POST",
+                f"containers/{checked_id(container_id)}/kill",
+                what=f"container {container_id[:12]}",
+                doing="signalling it",
+                params={"signal": signal},
+            )
+        except Unavailable as error:
+            if error.status not in (_NOT_FOUND, _CONFLICT):
+                raise
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove it; gone already, or on its way, is fine once it is gone."""
+        deadline = asyncio.get_running_loop().time() + _ATTACH_WITHIN_S
+        while True:
+            try:
+                await self._line.ask(
+                    "DELETE",
+                    f"containers/{checked_id(container_id)}",
+                    what=f"container {container_id[:12]}",
+                    doing="removing it",
+                    params={"force": "1", "v": "1"},
+                )
+            except Unavailable as error:
+                if error.status == _NOT_FOUND:
+                    break
+                late = asyncio.get_running_loop().time() > deadline
+                if error.status != _CONFLICT or late:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                break
+        self._network_of.pop(container_id, None)
+
+
+def _is_attach_trouble(error: Unavailable) -> bool:
+    """Tell a failed attach, which passes, from a container that can't run."""
+    passing = ("attach", "network", "deadline exceeded", "already in use", "Invalid address")
+    return error.kind != "not_sent" and any(word in error.hint for word in passing)
+
+
+def _body(
+    cluster: str, recipe: ContainerRecipe, ulimits: Ulimits, *, both_endpoints: bool
+) -> dict[str, Any]:
+    endpoints: dict[str, Any] = {recipe.network_id: {"IPAMConfig": {"IPv4Address": recipe.address}}}
+    if recipe.egress and both_endpoints:
+        endpoints[EGRESS] = {}
+    return {
+        "Image": recipe.image,
+        "Hostname": recipe.host_name,
+        "Entrypoint": list(recipe.entrypoint),
+        "Cmd": list(recipe.command),
+        "Env": list(recipe.env),
+        "WorkingDir": recipe.workdir,
+        "User": recipe.user,
+        "Labels": {names.LABEL_CLUSTER: cluster, **recipe.labels},
+        "StopTimeout": recipe.stop_timeout_s,
+        "HostConfig": {
+            "NetworkMode": recipe.network_id,
+            "Mounts": [_mount(bind) for bind in recipe.binds],
+            "Init": False,
+            "NanoCpus": recipe.cpu_milli * 1_000_000,
+            "Memory": recipe.mem_bytes,
+            "MemorySwap": recipe.mem_bytes,
+            "ShmSize": recipe.shm_bytes,
+            "PidsLimit": recipe.pids,
+            "CapDrop": ["ALL"],
+            "CapAdd": list(CAPABILITIES),
+            "SecurityOpt": ["no-new-privileges"],
+            "Ulimits": _ulimits(ulimits),
+            "IpcMode": "private",
+            "LogConfig": {"Type": "json-file", "Config": LOG_OPTIONS},
+            "RestartPolicy": {"Name": "no"},
+            "AutoRemove": False,
+            # A name that nobody knows must not hold up a look-up for ten seconds.
+            "DnsOptions": ["timeout:1", "attempts:1"],
+            "DeviceRequests": _devices(recipe.gpus),
+        },
+        "NetworkingConfig": {"EndpointsConfig": endpoints},
+    }
+
+
+def _mount(bind: Bind) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": bind.source,
+        "Target": bind.target,
+        "ReadOnly": bind.read_only,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
+
+
+def _ulimits(ulimits: Ulimits) -> list[dict[str, Any]]:
+    wanted = {"nofile": ulimits.nofile, "memlock": ulimits.memlock}
+    return [{"Name": name, "Soft": limit, "Hard": limit} for name, limit in wanted.items() if limit]
+
+
+def _devices(gpus: tuple[str, ...]) -> list[dict[str, Any]]:
+    if not gpus:
+        return []
+    return [{"Driver": "nvidia", "DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}]
+
+
+def facts(seen: Mapping[str, Any]) -> ContainerFacts:
+    """Read an engine's description of a container of ours."""
+    state, labels = seen["State"], seen["Config"]["Labels"]
+    return ContainerFacts(
+        id=seen["Id"],
+        name=seen["Name"].removeprefix("/"),
+        kernel=KernelId(labels.get(names.LABEL_KERNEL, "")),
+        session=SessionId(labels.get(names.LABEL_SESSION, "")),
+        attempt=int(labels.get(names.LABEL_ATTEMPT, "0")),
+        spec_hash=labels.get(names.LABEL_SPEC_HASH, ""),
+        status=state["Status"],
+        exit_code=state["ExitCode"],
+        oom_killed=state["OOMKilled"],
+        error=state["Error"],
+        pid=state["Pid"],
+        started_at=unix_seconds(state["StartedAt"]),
+        finished_at=unix_seconds(state["FinishedAt"]),
+    )
+
+
+def unix_seconds(moment: str) -> float:
+    """Read an engine's time (RFC 3339, nanoseconds); 0 for its "never"."""
+    if not moment or moment == _NEVER:
+        return 0.0
+    whole, _, fraction = moment.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return seconds + float(f"0.{fraction or 0}")

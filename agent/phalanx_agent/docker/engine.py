@@ -1,0 +1,243 @@
+"""Docker behind the port: one class that hands each verb to the module that knows it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self
+
+import structlog
+
+from phalanx_agent.core.recipe import ContainerRecipe, Image
+from phalanx_agent.docker import execs, networks, output, swarm
+from phalanx_agent.docker.call import Line, checked_id, speaking
+from phalanx_agent.docker.containers import Containers, Ulimits, unix_seconds
+from phalanx_agent.docker.images import Images
+from phalanx_agent.docker.port import (
+    ContainerFacts,
+    EngineEvent,
+    EngineFacts,
+    ExecSession,
+    Inventory,
+    Reopened,
+    Unavailable,
+)
+from phalanx_wire import names
+from phalanx_wire.api import LogLine
+from phalanx_wire.control import Network, SwarmReport
+from phalanx_wire.ids import KernelId, SessionId
+
+_LOG = structlog.get_logger()
+_REOPEN_S: Final = (0.2, 5.0)
+_ACTIONS: Final = ("create", "start", "die", "oom", "destroy")
+
+
+class DockerEngine:
+    """See `port.Docker`. Made by `async with DockerEngine.open(...)`.
+
+    Attributes:
+        cluster: whose label is put on what is made; nothing else is seen. Known once the manager
+            has welcomed the agent.
+    """
+
+    def __init__(self, line: Line, cluster: str, ulimits: Ulimits) -> None:
+        self.cluster = cluster
+        self._line = line
+        self._images = Images(line)
+        self._containers = Containers(line, ulimits)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, socket: str, cluster: str = "", ulimits: Ulimits | None = None
+    ) -> AsyncIterator[Self]:
+        """Connect to the engine at a socket's path; it need not be there yet."""
+        line = Line(socket)
+        await line.open()
+        try:
+            yield cls(line, cluster, ulimits or Ulimits())
+        finally:
+            await line.close()
+
+    async def info(self) -> EngineFacts:
+        """Ask what it is, and agree on the version to speak."""
+        version = await self._line.agree()
+        said = await self._line.ask("GET", "info", doing="asking for its state")
+        return EngineFacts(
+            version=version["Version"],
+            api=version["ApiVersion"],
+            started_at=await self._started_at(),
+            cpu_count=said["NCPU"],
+            mem_bytes=said["MemTotal"],
+        )
+
+    async def _started_at(self) -> float:
+        """When the engine came up: it makes its default bridge anew at every start. 0 where it is
+        told to have none.
+        """
+        try:
+            seen = await self._line.ask("GET", "networks/bridge", doing="asking since when it runs")
+        except Unavailable as error:
+            if error.kind != "answered":
+                raise
+            return 0.0
+        return unix_seconds_of_zone(seen["Created"])
+
+    async def inventory(self) -> Inventory:
+        """List what is ours."""
+        containers, private = await asyncio.gather(
+            self._containers.listing(self.cluster), networks.listing(self._line, self.cluster)
+        )
+        for network in private:
+            if network.driver == "bridge":
+                self._containers.knows_network(network.id)
+        return Inventory(containers, private)
+
+    async def image(self, ref: str) -> Image | None:
+        """Look an image up on this host."""
+        return await self._images.find(ref)
+
+    async def pull(self, ref: str, progress: Callable[[str], None]) -> Image:
+        """Get an image from its registry."""
+        return await self._images.pull(ref, progress)
+
+    async def create_network(self, session: SessionId, attempt: int, network: Network) -> str:
+        """Make a private network, or find it made; its id."""
+        made = await networks.create(self._line, self.cluster, session, attempt, network)
+        if network.driver == "bridge":
+            self._containers.knows_network(made)
+        return made
+
+    async def remove_network(self, network_id: str) -> None:
+        """Remove a network; gone already is fine."""
+        await networks.remove(self._line, network_id)
+        self._containers.forgets_network(network_id)
+
+    async def ensure_egress(self, subnet: str) -> str:
+        """Make the host's way out of containers, or find it made; its id."""
+        return await networks.ensure_egress(self._line, self.cluster, subnet)
+
+    async def create_container(self, recipe: ContainerRecipe) -> str:
+        """Make a container, or find the same one made; its id."""
+        return await self._containers.create(self.cluster, recipe)
+
+    async def start(self, container_id: str) -> None:
+        """Start it; running already is fine."""
+        await self._containers.start(container_id)
+
+    async def inspect(self, container_id: str) -> ContainerFacts | None:
+        """Look at one; None when it is gone."""
+        return await self._containers.inspect(container_id)
+
+    async def kill(self, container_id: str, signal: str) -> None:
+        """Signal its first process; ended already is fine."""
+        await self._containers.kill(container_id, signal)
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove it; gone already is fine."""
+        await self._containers.remove(container_id)
+
+    async def events(self) -> AsyncIterator[EngineEvent | Reopened]:
+        """Follow what happens, for ever: the engine repeats nothing, so every (re)opening is told
+        and the caller lists then.
+        """
+        wait = _REOPEN_S[0]
+        while True:
+            try:
+                async with self._event_stream() as answer:
+                    wait = _REOPEN_S[0]
+                    yield Reopened()
+                    with speaking("engine", "following its events"):
+                        while line := await answer.content.readline():
+                            if (event := _event(json.loads(line))) is not None:
+                                yield event
+            except Unavailable as error:
+                _LOG.warning("engine.events-broke", why=str(error), again_in_s=wait)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _REOPEN_S[1])
+
+    def _event_stream(self) -> Any:
+        filters = {
+            "type": ["container"],
+            "event": list(_ACTIONS),
+            "label": [f"{names.LABEL_CLUSTER}={self.cluster}"],
+        }
+        return self._line.stream(
+            "events", doing="following its events", params={"filters": filters}
+        )
+
+    def logs(
+        self, container_id: str, *, since_ns: int = 0, tail: int = -1, follow: bool = False
+    ) -> AsyncIterator[LogLine]:
+        """Read its output."""
+        return output.lines(self._line, container_id, since_ns=since_ns, tail=tail, follow=follow)
+
+    async def exec(
+        self, container_id: str, command: tuple[str, ...], *, tty: bool, stdin: bool
+    ) -> ExecSession:
+        """Run a command in it."""
+        return await execs.run(self._line, container_id, command, tty=tty, stdin=stdin)
+
+    async def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
+        """Read a path of it as a tar archive."""
+        what = f"path {path} of container {container_id[:12]}"
+        async with self._line.stream(
+            f"containers/{checked_id(container_id)}/archive",
+            what=what,
+            doing="reading it",
+            params={"path": path},
+        ) as answer:
+            with speaking(what, "reading it"):
+                async for chunk in answer.content.iter_chunked(64 << 10):
+                    yield chunk
+
+    async def write_archive(
+        self, container_id: str, path: str, chunks: AsyncIterator[bytes]
+    ) -> None:
+        """Unpack a tar archive into an existing folder of it."""
+        what = f"path {path} of container {container_id[:12]}"
+        async with self._line.stream(
+            f"containers/{checked_id(container_id)}/archive",
+            method="PUT",
+            what=what,
+            doing="writing it",
+            params={"path": path, "noOverwriteDirNonDir": "1"},
+            data=chunks,
+        ) as answer:
+            await answer.read()
+
+    async def swarm(self) -> SwarmReport:
+        """Ask for its part in a swarm."""
+        return await swarm.report(self._line)
+
+    async def swarm_init(self, address: str) -> None:
+        """Begin a swarm."""
+        await swarm.init(self._line, address)
+
+    async def swarm_join(self, address: str, remotes: tuple[str, ...], token: str) -> None:
+        """Join a swarm."""
+        await swarm.join(self._line, address, remotes, token)
+
+    async def swarm_canary(self) -> None:
+        """Make and remove a network, which proves that the swarm can."""
+        await swarm.canary(self._line, self.cluster)
+
+
+def unix_seconds_of_zone(moment: str) -> float:
+    """Read an engine's time in its own zone, `2026-01-02T03:04:05.123456789+01:00` or with Z."""
+    if moment.endswith("Z"):
+        return unix_seconds(moment)
+    seconds, zone = moment[:-6], moment[-6:]
+    sign = -1 if zone[0] == "+" else 1
+    offset = sign * (int(zone[1:3]) * 3600 + int(zone[4:6]) * 60)
+    return unix_seconds(f"{seconds}Z") + offset
+
+
+def _event(message: dict[str, Any]) -> EngineEvent | None:
+    actor = message.get("Actor") or {}
+    kernel = (actor.get("Attributes") or {}).get(names.LABEL_KERNEL)
+    if kernel is None or message.get("Action") not in _ACTIONS:
+        return None
+    return EngineEvent(str(actor["ID"]), KernelId(kernel), str(message["Action"]))

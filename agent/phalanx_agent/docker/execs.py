@@ -1,0 +1,136 @@
+"""Commands beside the main one: run by the engine in a running container."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import defaultdict
+from typing import Any, Final
+
+from aiodocker.execs import Exec
+from aiodocker.stream import Stream
+
+from phalanx_agent.docker.call import CALL_S, Line, checked_id, speaking
+from phalanx_agent.docker.port import Unavailable
+
+_CODE_WITHIN_S: Final = 5.0
+
+
+class Execution:
+    """One command; see `port.ExecSession`."""
+
+    def __init__(self, line: Line, exec_id: str, what: str, *, tty: bool) -> None:
+        self._line = line
+        self._id = exec_id
+        self._what = what
+        self._exec = Exec(line.docker, exec_id, tty)
+        self._stream: Stream = self._exec.start()
+
+    async def begin(self) -> None:
+        """Start it."""
+        with speaking(self._what, "running a command"):
+            async with asyncio.timeout(CALL_S):
+                await self._stream._init()  # noqa: SLF001 - the library starts it at the first read
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """Give the next chunk as (channel, data); None at the end."""
+        with speaking(self._what, "running a command"):
+            message = await self._stream.read_out()
+        return None if message is None else (message.stream, message.data)
+
+    async def write(self, data: bytes) -> None:
+        """Send standard input; a command that has ended takes none."""
+        with contextlib.suppress(ConnectionError, RuntimeError, AssertionError):
+            await self._stream.write_in(data)
+
+    async def eof(self) -> None:
+        """End standard input; output goes on."""
+        answer = self._stream._resp  # noqa: SLF001 - the library can only close both ways
+        if answer is None or answer.connection is None:
+            return
+        transport = answer.connection.transport
+        if transport is not None and transport.can_write_eof():
+            transport.write_eof()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell the size of the terminal; too early or too late is no matter."""
+        with contextlib.suppress(Unavailable):
+            await self._line.ask(
+                "POST",
+                f"exec/{self._id}/resize",
+                what=self._what,
+                doing="resizing a terminal",
+                params={"h": rows, "w": columns},
+            )
+
+    async def exit_code(self) -> int:
+        """Give the code; the engine notes it a moment after the output has ended."""
+        deadline = asyncio.get_running_loop().time() + _CODE_WITHIN_S
+        wait = 0.002
+        while True:
+            seen = await self._look()
+            if not seen["Running"]:
+                return int(seen["ExitCode"])
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(
+                    self._what, "running a command", "It closed its output and runs on."
+                )
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 0.2)
+
+    async def kill(self) -> None:
+        """End the command with all that it has started, and close the connection."""
+        with contextlib.suppress(Unavailable):
+            seen = await self._look()
+            if seen["Running"] and seen["Pid"]:
+                for pid in _family(seen["Pid"]):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(AssertionError, OSError):
+            await self._stream.close()
+
+    async def _look(self) -> dict[str, Any]:
+        seen = await self._line.ask(
+            "GET", f"exec/{self._id}/json", what=self._what, doing="looking at a command"
+        )
+        return dict(seen)
+
+
+async def run(
+    line: Line, container_id: str, command: tuple[str, ...], *, tty: bool, stdin: bool
+) -> Execution:
+    """Start a command in a running container."""
+    what = f"container {container_id[:12]}"
+    made = await line.ask(
+        "POST",
+        f"containers/{checked_id(container_id)}/exec",
+        what=what,
+        doing="running a command",
+        body={
+            "AttachStdin": stdin,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "Tty": tty,
+            "Cmd": list(command),
+        },
+    )
+    execution = Execution(line, checked_id(made["Id"]), what, tty=tty)
+    await execution.begin()
+    return execution
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all its descendants, as this host numbers them."""
+    children = defaultdict(list)
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{entry.name}/stat", encoding="ascii", errors="replace") as stat:
+                    parent = int(stat.read().rpartition(")")[2].split()[1])
+                children[parent].append(int(entry.name))
+    family = [pid]
+    for member in family:
+        family.extend(children[member])
+    return family

@@ -1,0 +1,102 @@
+"""Images: what a recipe needs to know of one, and how one is got."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import quote
+
+from phalanx_agent.core.recipe import Image
+from phalanx_agent.docker.call import Line, speaking
+from phalanx_agent.docker.port import Unavailable
+from phalanx_wire.slots import spell_bytes
+
+_NOT_FOUND: Final = 404
+_QUIET_S: Final = 120.0
+"""A pull that says nothing for so long has stalled."""
+
+_REFERENCE: Final = re.compile(
+    r"[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,254}(@sha256:[a-f0-9]{64})?|sha256:[a-f0-9]{64}"
+)
+
+
+class Images:
+    """The images of one engine. An image's id stands for its content, so facts are kept."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def find(self, ref: str) -> Image | None:
+        """Look an image up by name, digest or id; None when the engine does not have it."""
+        try:
+            seen = await self._line.ask(
+                "GET",
+                f"images/{quote(_checked(ref), safe=':/@')}/json",
+                what=f"image {ref}",
+                doing="looking it up",
+            )
+        except Unavailable as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        return _image(seen)
+
+    async def pull(self, ref: str, progress: Callable[[str], None]) -> Image:
+        """Get an image from its registry, telling how far it is."""
+        what = f"image {ref}"
+        layers: dict[str, tuple[int, int]] = {}
+        params = {"fromImage": _checked(ref)}
+        if ":" not in ref.rpartition("/")[2] and "@" not in ref:
+            params["tag"] = "latest"
+        path = "images/create"
+        async with self._line.stream(
+            path, method="POST", what=what, doing="pulling it", params=params
+        ) as answer:
+            with speaking(what, "pulling it"):
+                while line := await asyncio.wait_for(answer.content.readline(), _QUIET_S):
+                    self._take(json.loads(line), ref, layers, progress)
+        found = await self.find(ref)
+        if found is None:
+            raise Unavailable(what, "pulling it", "The engine does not have it afterwards.")
+        return found
+
+    def _take(
+        self,
+        message: dict[str, Any],
+        ref: str,
+        layers: dict[str, tuple[int, int]],
+        progress: Callable[[str], None],
+    ) -> None:
+        if "error" in message:
+            hint = f"{str(message['error'])[:300]}."
+            raise Unavailable(f"image {ref}", "pulling it", hint, kind="answered", status=404)
+        amounts = message.get("progressDetail") or {}
+        if "total" not in amounts or message.get("status") != "Downloading":
+            return
+        layers[message.get("id", "")] = (amounts["current"], amounts["total"])
+        done = sum(current for current, _ in layers.values())
+        whole = sum(total for _, total in layers.values())
+        progress(f"pulling image {ref}, {spell_bytes(done)} of {spell_bytes(whole)}")
+
+
+def _checked(ref: str) -> str:
+    if _REFERENCE.fullmatch(ref) is None or ".." in ref:
+        raise Unavailable(
+            f"image {ref[:80]!r}", "naming it", "It is no image name.", kind="answered", status=400
+        )
+    return ref
+
+
+def _image(seen: dict[str, Any]) -> Image:
+    config = seen.get("Config") or {}
+    return Image(
+        id=seen["Id"],
+        env=tuple(config.get("Env") or ()),
+        entrypoint=tuple(config.get("Entrypoint") or ()),
+        command=tuple(config.get("Cmd") or ()),
+        workdir=config.get("WorkingDir") or "",
+        user=config.get("User") or "",
+    )
