@@ -1,0 +1,48 @@
+"""One lab of three hosts for all tests on real engines, and a leak check after each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from phalanx_lab.lab import Lab
+from tests.real.ground import ACROSS, Ground, assert_same_traces
+
+LAB = "tests"
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """Three hosts with the base image, and a swarm that has carried a session before."""
+    config = tmp_path_factory.mktemp("client") / "config.toml"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PHALANX_CONFIG", str(config))
+    try:
+        with Lab.up(LAB, 3) as lab:
+            ground = Ground(lab, config)
+            lab.load("base")
+            ground.run("-N", "3", *ACROSS, "--", "true", timeout=180).ok()
+            yield ground
+    finally:
+        patch.undo()
+
+
+@pytest.fixture
+def clean(ground: Ground) -> Iterator[Ground]:
+    """The ground; after the test nothing may be left of what it did."""
+    sessions, before = ground.sessions(), ground.traces()
+    yield ground
+    for session in ground.sessions() - sessions:
+        ground.phalanx("kill", session)
+        ground.phalanx("stop", session)
+    assert_same_traces(before, ground)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """An empty folder for a test's upload."""
+    folder = tmp_path / "upload"
+    folder.mkdir()
+    return folder

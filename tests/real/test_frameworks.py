@@ -1,0 +1,114 @@
+"""Real frameworks find each other with nothing but what a session gives them."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import pytest
+
+from phalanx_lab import recipes
+from tests.real.ground import ACROSS, PROGRAMS, Ground, documents
+
+pytestmark = pytest.mark.real
+
+ROOMY = ("-c", "1", "-m", "1G", "--upload", str(PROGRAMS))
+
+
+@pytest.fixture(scope="module")
+def torch(ground: Ground) -> str:
+    """The reference of an image with PyTorch, on all engines."""
+    return ground.lab.load("torch")
+
+
+@pytest.fixture(scope="module")
+def mpi(ground: Ground) -> str:
+    """The reference of an image with Open MPI, on all engines."""
+    return ground.lab.load("mpi")
+
+
+@pytest.fixture(scope="module")
+def site() -> str:
+    """A folder with TensorFlow for `PYTHONPATH`, in the cache that a lab lets sessions mount."""
+    return recipes.site_ml(print)
+
+
+def test_torch_adds_up_over_two_engines_with_nothing_but_our_environment(
+    clean: Ground, torch: str
+) -> None:
+    told = clean.run(
+        "-N", "3", "--mode", "multi-node", "-i", torch, *ROOMY, "--", "python3", "ddp.py"
+    ).ok()  # fmt: skip
+
+    found = documents(told)
+    assert [(0, 3, 6.0), (1, 3, 6.0), (2, 3, 6.0)] == [
+        (one["rank"], one["world"], one["sum"]) for one in found
+    ]
+    assert [True] * 3 == [one["equal"] for one in found]
+    assert all(one["joined_s"] < 5 for one in found)
+    assert_all_inside(found)
+
+
+def test_torchrun_needs_no_argument_under_its_profile(clean: Ground, torch: str) -> None:
+    told = clean.run(
+        "-N", "2", *ACROSS, "-i", torch, *ROOMY, "--env-profile", "torchrun",
+        "--", "python3", "-m", "torch.distributed.run", "ddp.py",
+    ).ok()  # fmt: skip
+
+    found = documents(told)
+    assert [(0, 2, 3.0), (1, 2, 3.0)] == sorted(
+        (one["rank"], one["world"], one["sum"]) for one in found
+    )
+    assert_all_inside(found)
+
+
+def test_tensorflow_workers_find_each_other_by_tf_config_alone(clean: Ground, site: str) -> None:
+    told = clean.run(
+        "-N", "2", *ACROSS, *ROOMY, "-v", f"{site}:/site:ro", "-e", "PYTHONPATH=/site",
+        "--", "python3", "tf_sum.py",
+    ).ok()  # fmt: skip
+
+    assert [
+        {"index": 0, "workers": 2, "sum": [2.0] * 4},
+        {"index": 1, "workers": 2, "sum": [2.0] * 4},
+    ] == documents(told)
+
+
+def test_mpirun_from_main_reaches_all_containers_without_a_flag(clean: Ground, mpi: str) -> None:
+    told = clean.run(
+        "-N", "3", *ACROSS, "-i", mpi, *ROOMY, "--run-on", "main",
+        "--", "mpirun", "python3", "mpi_sum.py",
+    ).ok()  # fmt: skip
+
+    assert [{"size": 3, "sum": 6, "hosts": ["main1", "sub1", "sub2"]}] == documents(told)
+
+
+def test_a_batch_of_32_megabytes_fits_between_a_data_loader_and_its_workers(
+    clean: Ground, torch: str, script: Path
+) -> None:
+    (script / "load.py").write_text(
+        "import torch\n"
+        "from torch.utils.data import DataLoader, Dataset\n"
+        "class Big(Dataset):\n"
+        "    def __len__(self): return 8\n"
+        "    def __getitem__(self, _): return torch.ones(4 << 20)\n"
+        "if __name__ == '__main__':\n"
+        "    print(sum(x.shape[0] for x in DataLoader(Big(), batch_size=2, num_workers=2)))\n"
+    )
+
+    told = clean.run(
+        "-i", torch, "-c", "1", "-m", "1G", "--upload", str(script), "--no-prefix",
+        "--", "python3", "load.py",
+    ).ok()  # fmt: skip
+
+    assert "8" == told.strip()
+
+
+def assert_all_inside(found: list[dict[str, object]]) -> None:
+    """Everybody these ranks were connected to is in the session's own network."""
+    for one in found:
+        subnet = ipaddress.ip_network(str(one["subnet"]))
+        peers = one["peers"]
+        assert isinstance(peers, list)
+        assert peers
+        assert [] == [peer for peer in peers if ipaddress.ip_address(peer) not in subnet]

@@ -1,0 +1,166 @@
+"""What a running session notices when one of our own, or an engine, is killed."""
+
+from __future__ import annotations
+
+import pytest
+
+from phalanx_lab.lab import Host
+from tests.real.ground import ACROSS, Ground, await_true, ranks
+
+pytestmark = pytest.mark.real
+
+# Counts until a file appears, then ends with its own code: nobody has to wait for a clock.
+COUNT = "i=0; until [ -e /tmp/enough ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7"
+
+
+def counts(ground: Ground, session: str) -> dict[int, list[int]]:
+    """How far each rank has counted, by the logs."""
+    told = ranks(ground.phalanx("logs", session).ok())
+    return {rank: [int(line) for line in said] for rank, said in told.items()}
+
+
+def counting(ground: Ground, *arguments: str) -> str:
+    """A running session of counters; its name."""
+    name = ground.detached("-N", "3", *ACROSS, *arguments, "--", "sh", "-c", COUNT)
+    await_true("all count", lambda: len(counts(ground, name)) == 3)
+    return name
+
+
+def await_progress(ground: Ground, session: str) -> None:
+    """Wait until every rank has counted on."""
+    before = {rank: said[-1] for rank, said in counts(ground, session).items()}
+
+    def further() -> bool:
+        now = counts(ground, session)
+        return len(now) == len(before) and all(now[rank][-1] > before[rank] for rank in before)
+
+    await_true("all count on", further)
+
+
+def finish(ground: Ground, session: str) -> None:
+    """Let the counters end, and see that each did it by itself and that no line is lost."""
+    ground.phalanx("exec", session, "--all", "--", "touch", "/tmp/enough").ok()
+
+    assert 7 == ground.phalanx("wait", session).code
+    assert [7, 7, 7] == [kernel["exit_code"] for kernel in ground.show(session)["kernels"]]
+    for said in counts(ground, session).values():
+        assert list(range(1, len(said) + 1)) == said
+
+
+def container_ids(ground: Ground) -> set[str]:
+    """Ids and start times of all containers of all engines."""
+    return {
+        line
+        for host in ground.lab.hosts
+        for line in ground.docker(
+            host, "ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.CreatedAt}}"
+        )
+        .ok()
+        .splitlines()
+    }
+
+
+def test_a_session_does_not_notice_that_the_manager_was_killed(clean: Ground) -> None:
+    name = counting(clean, "--on-failure", "continue")
+    before, first = container_ids(clean), clean.lab.pid("manager")
+
+    clean.lab.fault("kill", "manager")
+    await_true("there is a new one", lambda: clean.lab.pid("manager") not in (0, first))
+    await_progress(clean, name)
+    assert before == container_ids(clean)
+    finish(clean, name)
+
+
+def test_who_follows_a_session_is_still_there_after_the_manager_was_killed(clean: Ground) -> None:
+    with clean.start(
+        "run", "-c", "0.5", "-m", "64M", "-i", "phalanx/base", "-J", "followed", "--no-prefix",
+        "--", "sh", "-c", COUNT,
+    ) as following:  # fmt: skip
+        assert following.stdout is not None
+        assert "1\n" == following.stdout.readline()
+        first = clean.lab.pid("manager")
+        clean.lab.fault("kill", "manager")
+        await_true("there is a new one", lambda: clean.lab.pid("manager") not in (0, first))
+        await_true(
+            "it answers",
+            lambda: clean.phalanx("exec", "followed", "--", "touch", "/tmp/enough").code == 0,
+        )
+        out, err = following.communicate(timeout=60)
+
+    assert 7 == following.returncode, err
+    said = [int(line) for line in out.split()]
+    assert list(range(2, len(said) + 2)) == said
+
+
+def test_what_ends_while_the_manager_is_away_has_its_code_afterwards(clean: Ground) -> None:
+    name = clean.detached(
+        "-N", "3", *ACROSS, "--", "sh", "-c", "until [ -e /tmp/x ]; do sleep 0.1; done; exit 3"
+    )
+    clean.await_state(name, "running")
+    containers = containers_of(clean, name)
+    clean.lab.fault("stop", "manager")
+    try:
+        for host, container in containers:
+            clean.docker(host, "exec", container, "touch", "/tmp/x").ok()
+    finally:
+        clean.lab.fault("kill", "manager")
+
+    assert 3 == clean.phalanx("wait", name).code
+
+
+def containers_of(ground: Ground, session: str) -> list[tuple[Host, str]]:
+    """A session's containers as their engines know them."""
+    label = f"label=io.phalanx.session={ground.show(session)['id']}"
+    return [
+        (host, container)
+        for host in ground.lab.hosts
+        for container in ground.docker(host, "ps", "-q", "--filter", label).ok().split()
+    ]
+
+
+def test_a_session_does_not_notice_that_an_agent_was_killed(clean: Ground) -> None:
+    name = counting(clean, "--on-failure", "continue")
+    before, first = container_ids(clean), clean.lab.pid("agent-2")
+
+    clean.lab.fault("kill", "agent-2")
+    await_true("there is a new one", lambda: clean.lab.pid("agent-2") not in (0, first))
+    await_true("it has come back", lambda: ready(clean, "host2"))
+    await_progress(clean, name)
+    assert before == container_ids(clean)
+    finish(clean, name)
+
+
+def ready(ground: Ground, host: str) -> bool:
+    """Whether a node takes work, on the session network too."""
+    nodes = {node["name"]: node for node in ground.http("GET", "/v1/nodes").ok()["nodes"]}
+    return nodes[host]["state"] == "ready" and "active" in nodes[host]["swarm"]
+
+
+def test_a_killed_engine_fails_its_sessions_and_says_so(clean: Ground) -> None:
+    on_three = counting(clean)
+    first = clean.lab.pid("engine-3")
+
+    clean.lab.fault("kill", "engine-3")
+    view = clean.await_state(on_three, "failed", within=90)
+    await_true("there is a new one", lambda: clean.lab.pid("engine-3") not in (0, first))
+    await_true("it takes work", lambda: all(ready(clean, h.name) for h in clean.lab.hosts), 90)
+    again = clean.run("-N", "3", *ACROSS, "--", "echo", "here", timeout=120).ok()
+
+    assert "sub2" in view["reason"]
+    assert "host3" in view["reason"]
+    assert "engine" in view["reason"].lower()
+    assert {0: ["here"], 1: ["here"], 2: ["here"]} == ranks(again)
+
+
+def test_a_session_can_be_stopped_while_it_is_being_prepared(clean: Ground) -> None:
+    clean.lab.fault("stop", "agent-2")
+    try:
+        name = clean.detached("-N", "3", *ACROSS, "--", "echo", "ran")
+        clean.await_state(name, "preparing")
+        clean.phalanx("stop", name).ok()
+    finally:
+        clean.lab.fault("cont", "agent-2")
+    view = clean.await_state(name, "cancelled")
+
+    assert [None] * 3 == [kernel["exit_code"] for kernel in view["kernels"]]
+    assert "" == clean.phalanx("logs", name).out
