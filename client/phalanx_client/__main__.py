@@ -141,10 +141,19 @@ def perform(verb: Verb, options: argparse.Namespace) -> int:
     if verb.loop:
         import asyncio  # noqa: PLC0415
 
-        return asyncio.run(verb.run(Call(options)))
+        try:
+            return asyncio.run(verb.run(Call(options)))
+        except BaseExceptionGroup as group:
+            raise first(group) from group
     from phalanx_client.blocking import finish  # noqa: PLC0415
 
     return finish(verb.run(Call(options)))
+
+
+def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong first among tasks that ended together."""
+    inner = group.exceptions[0]
+    return first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 def become(module: str, argv: list[str]) -> int:

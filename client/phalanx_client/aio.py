@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Self
 
 import aiohttp
 
@@ -25,7 +26,7 @@ class AioReply:
         self.status = response.status
         self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes."""
         try:
             async for piece in self._response.content.iter_chunked(PIECE):
@@ -70,6 +71,12 @@ class AioTransport:
             raise self.trouble(error) from error
         async with response:
             yield AioReply(self.url, response)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def pause(self, seconds: float) -> None:
         """Sleep."""

@@ -48,6 +48,14 @@ def pack_copy(source: str, name: str) -> tuple[BinaryIO, int]:
     return _rewound(target)
 
 
+def count(packed: BinaryIO) -> int:
+    """The number of entries of an archive; leaves it at its beginning."""
+    with tarfile.open(fileobj=packed, mode="r:") as archive:
+        found = len(archive.getnames())
+    packed.seek(0)
+    return found
+
+
 def _rewound(target: BinaryIO) -> tuple[BinaryIO, int]:
     length = target.seek(0, os.SEEK_END)
     target.seek(0)

@@ -49,7 +49,8 @@ class Refused(Failure):
     """The manager said no; `problem` is its answer."""
 
     def __init__(self, problem: Problem) -> None:
-        where = f"{problem.field}: " if problem.field else ""
+        named = not problem.field or problem.field in problem.title
+        where = "" if named else f"{problem.field}: "
         hint = f"\n  {problem.hint}" if problem.hint else ""
         super().__init__(f"{where}{problem.title}{hint}", exit_code_of(problem.status))
         self.problem = problem

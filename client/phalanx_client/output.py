@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 import msgspec
 
@@ -33,6 +33,12 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def to(stream: TextIO, line: str) -> None:
+    """Print one line at once."""
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
 def names(found: Sequence[str]) -> None:
     """Print one name a line; nothing for none."""
     if found:
@@ -45,11 +51,9 @@ def note(text: str, *, quiet: bool = False) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def coloured(stream: object = None) -> bool:
-    """Whether colours are wanted on standard output, or on the stream given."""
-    chosen = sys.stdout if stream is None else stream
-    isatty = getattr(chosen, "isatty", None)
-    return bool(isatty and isatty()) and "NO_COLOR" not in os.environ
+def coloured(stream: TextIO) -> bool:
+    """Whether colours are wanted on a stream."""
+    return stream.isatty() and "NO_COLOR" not in os.environ
 
 
 def quiet_at_broken_pipe() -> None:

@@ -9,7 +9,7 @@ import http.client
 import socket
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from phalanx_client.config import Manager
@@ -19,7 +19,7 @@ from phalanx_client.transport import CONNECT_S, Request
 PIECE = 64 << 10
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
     def __init__(self, path: str) -> None:
@@ -42,7 +42,7 @@ class PlainReply:
         self.status = response.status
         self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.getheaders()}
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes."""
         try:
             while piece := self._response.read1(PIECE):
@@ -89,7 +89,7 @@ class PlainTransport:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._address.scheme == "unix":
-            return _UnixConnection(self._address.path)
+            return UnixConnection(self._address.path)
         host = self._address.hostname or ""
         if self._address.scheme == "https":
             return http.client.HTTPSConnection(host, self._address.port, timeout=CONNECT_S)

@@ -1,0 +1,119 @@
+"""A command in a container, over a WebSocket.
+
+Binary frames carry a channel's number in their first byte, then data; text frames are JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from phalanx_client.aio import AioTransport
+from phalanx_client.failure import Broken, Failure, Refused, exit_code_of
+from phalanx_wire.api import Problem
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+HEARTBEAT_S = 20.0
+CLOSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What shall run.
+
+    Attributes:
+        login: a login shell instead of `command`.
+        size: rows and columns of the terminal, None for none.
+    """
+
+    rank: int
+    command: Sequence[str] = ()
+    login: bool = False
+    stdin: bool = False
+    size: tuple[int, int] | None = None
+
+    def query(self) -> dict[str, str]:
+        """As the API takes it."""
+        found = {"rank": str(self.rank), "stdin": str(int(self.stdin))}
+        if self.size is not None:
+            found |= {"tty": "1", "rows": str(self.size[0]), "columns": str(self.size[1])}
+        if self.login:
+            return found | {"shell": "1"}
+        return found | {"command": json.dumps(list(self.command))}
+
+
+class Process:
+    """The running command."""
+
+    def __init__(self, url: str, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._url = url
+        self._socket = socket
+        self.exit_code: int | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Give it input; waits while it takes none."""
+        await self._socket.send_bytes(bytes([STDIN]) + data)
+
+    async def end_input(self) -> None:
+        """Say that there is no more input."""
+        await self._socket.send_str('{"eof": true}')
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell it the terminal's new size."""
+        await self._socket.send_str(json.dumps({"resize": [rows, columns]}))
+
+    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """(STDOUT or STDERR, data) until it ends; then `exit_code` is set.
+
+        Raises:
+            Refused: it could not be run, or was cut off.
+            Broken: the connection ended before it did.
+        """
+        async for message in self._socket:
+            if message.type is aiohttp.WSMsgType.BINARY and message.data:
+                yield message.data[0], message.data[1:]
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                self._final(msgspec.json.decode(message.data))
+                if self.exit_code is not None:
+                    return
+        raise Broken(
+            self._url,
+            "the connection ended before the command did",
+            "It may still run; look with: phalanx exec SESSION -- ps",
+        )
+
+    def _final(self, said: dict[str, Any]) -> None:
+        if "problem" in said:
+            raise Refused(msgspec.convert(said["problem"], Problem))
+        if "exit_code" in said:
+            self.exit_code = int(said["exit_code"])
+
+
+@asynccontextmanager
+async def execute(transport: AioTransport, ref: str, wish: Wish) -> AsyncIterator[Process]:
+    """Run a command; leaving the context ends it."""
+    url = f"{transport.root}/v1/sessions/{quote(ref, safe='')}/exec"
+    try:
+        socket = await transport.http.ws_connect(
+            url,
+            params=wish.query(),
+            heartbeat=HEARTBEAT_S,
+            max_msg_size=4 << 20,
+            timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
+        )
+    except aiohttp.WSServerHandshakeError as error:
+        raise Failure(
+            f"the manager does not run commands in session {ref} for you ({error.status})",
+            exit_code_of(error.status),
+        ) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise transport.trouble(error) from error
+    async with socket:
+        yield Process(transport.url, socket)
