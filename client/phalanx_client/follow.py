@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from types import FrameType
 
 from phalanx_client import ansi, output
+from phalanx_client.blocking import finish
 from phalanx_client.failure import INTERRUPTED, OK
 from phalanx_client.session import Client, reached
 from phalanx_wire.api import LogEvent, SessionView
@@ -57,29 +61,44 @@ class Follower:
         self._view = view
         self._quiet = quiet
         self._prefix = prefix
-        self._after = ""
-        self._stopping = False
         self._said = ""
 
     async def to_the_end(self) -> SessionView:
         """Print everything; the session as it ended.
 
         Raises:
-            KeyboardInterrupt: at the second one; the session goes on stopping without us.
+            KeyboardInterrupt: at the second Ctrl-C; the session goes on stopping without us.
         """
-        while True:
-            try:
-                await self.to_the_start()
-                await self._print_lines()
-                return await self._ended()
-            except KeyboardInterrupt:
-                if self._stopping:
-                    raise
-                await self._stop()
+        with self._stopped_by_interrupt():
+            await self.to_the_start()
+            await self._print_lines()
+            view = await self._client.wait(self._view.id, "ended")
+            assert view is not None  # noqa: S101 - it was waited for without a limit
+            return view
+
+    @contextmanager
+    def _stopped_by_interrupt(self) -> Iterator[None]:
+        """Make the first Ctrl-C a stop of the session.
+
+        The handler runs between two reads of the stream that is being followed, and sends its own
+        request meanwhile, so that no line is lost or told twice.
+        """
+        before = signal.signal(signal.SIGINT, self._interrupted)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        output.note(
+            f"\nstopping {self._view.name}; Ctrl-C again leaves at once and lets it stop by itself"
+        )
+        finish(self._client.stop(self._view.id))
 
     async def to_the_start(self) -> SessionView:
         """Wait until it runs or has ended, and say on the way what it waits for."""
-        while not reached(self._view, "running") and self._view.state != "stopping":
+        while not reached(self._view, "running"):
             self._say_state()
             self._view = await self._client.look(self._view.id, "running", STATE_S)
         return self._view
@@ -93,23 +112,10 @@ class Follower:
 
     async def _print_lines(self) -> None:
         printer = Printer(self._view, prefix=self._prefix)
-        lines = self._client.logs(self._view.id, follow=True, after=self._after)
+        lines = self._client.logs(self._view.id, follow=True)
         async with aclosing(lines):
-            async for point, event in lines:
+            async for _, event in lines:
                 printer.line(event)
-                self._after = point
-
-    async def _ended(self) -> SessionView:
-        view = await self._client.wait(self._view.id, "ended")
-        assert view is not None  # noqa: S101 - it was waited for without a limit
-        return view
-
-    async def _stop(self) -> None:
-        self._stopping = True
-        output.note(
-            f"\nstopping {self._view.name}; Ctrl-C again leaves at once and lets it stop by itself"
-        )
-        await self._client.stop(self._view.id)
 
 
 def exit_code(view: SessionView) -> int:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import BinaryIO, Literal, Self, TypeVar
@@ -43,6 +44,7 @@ from phalanx_wire.spec import SessionSpec
 T = TypeVar("T")
 JSON = (("Content-Type", "application/json"),)
 Until = Literal["running", "ended"]
+PAST_START = ("running", "stopping")
 POLL_S = 25.0
 """One long poll; shorter than what proxies cut."""
 SILENCE_S = 60.0
@@ -261,12 +263,19 @@ class Client:
     async def _stream(
         self, path: str, query: list[tuple[str, str]], after: str, *, follow: bool
     ) -> AsyncGenerator[ServerEvent, None]:
-        """Events until the one called `end`, over as many connections as it takes."""
+        """Events until the one called `end`, over as many connections as it takes.
+
+        A resumed stream goes on after the last event that had an id; events without one that came
+        after it come again, and are told once.
+        """
         absence = _Absence(self._patience)
+        told: Counter[str] = Counter()
+        again: Counter[str] = Counter()
         while True:
             headers = [("Accept", "text/event-stream")]
             headers += [("Last-Event-ID", after)] if after else []
             request = Request("GET", path, tuple(query), tuple(headers), idle_s=SILENCE_S)
+            again, told = again + told, Counter()
             try:
                 async with self._transport.open(request) as reply:
                     await self.accepted(reply)
@@ -276,8 +285,14 @@ class Client:
                             if event.name == "end":
                                 return
                             absence = _Absence(self._patience)
-                            after = event.id or after
-                            yield event
+                            told[event.data] += 1
+                            if event.id != after:
+                                after = event.id
+                                told.clear()
+                            if again[event.data] > 0:
+                                again[event.data] -= 1
+                            else:
+                                yield event
                 if not follow:
                     return
                 await absence.endure(Broken("the stream", "ended early", "Try again."))
@@ -321,8 +336,8 @@ class _Absence:
 
 
 def reached(view: SessionView, until: Until) -> bool:
-    """Whether a session is where one waited for it: one that has ended is past everything."""
-    return view.state in ENDED_STATES or view.state == until
+    """Whether a session is where one waited for it, or past that."""
+    return view.state in ENDED_STATES or (until == "running" and view.state in PAST_START)
 
 
 def _of(ref: str, rest: str = "") -> str:

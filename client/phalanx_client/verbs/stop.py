@@ -83,7 +83,7 @@ async def wait(call: Call) -> int:
             f"session {given.session} is not {given.until} after {given.timeout:g} s; wait again",
             TRY_AGAIN,
         )
-    if view.state == "running":
+    if view.ended_at is None:
         return OK
     explain_end(view, quiet=call.quiet)
     return exit_code(view)
