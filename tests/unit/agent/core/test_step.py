@@ -118,7 +118,11 @@ def test_an_agent_that_dies_after_any_operation_is_carried_on_from_what_it_left(
 
     ops, end = run(S.RUNNING, restarted(seen), UPLOAD)
 
-    again = {Op.GET_IMAGE, Op.FILL, Op.TRUST}  # done anew where the process that had done it is gone
+    again = {
+        Op.GET_IMAGE,
+        Op.FILL,
+        Op.TRUST,
+    }  # done anew where the process that had done it is gone
     assert [op for op in WAY_UP[dies_after:] if op not in again] == [
         op for op in ops if op not in again
     ]

@@ -1,0 +1,136 @@
+"""The agent's side of the truth, told to the manager as one whole at every change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from phalanx_wire.control import (
+    Engine,
+    Gpu,
+    KernelReport,
+    NetworkReport,
+    Observed,
+    Stray,
+    SwarmReport,
+)
+from phalanx_wire.ids import KernelId
+from phalanx_wire.slots import Slots
+
+
+class Board:
+    """Everything that goes into `Observed`. Changes of one turn of the event loop leave together,
+    at its end.
+    """
+
+    def __init__(self, boot_id: str, say: Callable[[Observed], bool]) -> None:
+        self._boot_id = boot_id
+        self._say = say
+        self._revision = -1
+        self._kernels: dict[KernelId, KernelReport] = {}
+        self._networks: dict[str, NetworkReport] = {}
+        self._capacity = Slots()
+        self._address = ""
+        self._gpus: tuple[Gpu, ...] = ()
+        self._subnets: tuple[str, ...] = ()
+        self._engine = Engine(problem="The container engine has not been asked yet.")
+        self._swarm = SwarmReport()
+        self._strays: tuple[Stray, ...] = ()
+        self._warnings: dict[str, tuple[str, ...]] = {}
+        self._leaving = False
+
+    def observed(self) -> Observed:
+        """Say all."""
+        warnings = [text for texts in self._warnings.values() for text in texts]
+        return Observed(
+            boot_id=self._boot_id,
+            revision=self._revision,
+            capacity=self._capacity,
+            address=self._address,
+            engine=self._engine,
+            gpus=self._gpus,
+            kernels=tuple(self._kernels.values()),
+            networks=tuple(self._networks.values()),
+            strays=self._strays,
+            swarm=self._swarm,
+            subnets=self._subnets,
+            warnings=tuple(dict.fromkeys(warnings)),
+        )
+
+    def leave_now(self) -> None:
+        """Tell the manager; if it is away it will be told when it is back."""
+        self._leaving = False
+        self._say(self.observed())
+
+    def changed(self) -> None:
+        """Tell the manager at the end of this turn."""
+        if not self._leaving:
+            self._leaving = True
+            asyncio.get_running_loop().call_soon(self.leave_now)
+
+    # ---------------------------------------------------------------- what is told
+
+    def answers(self, revision: int) -> None:
+        """From now on this is an answer to those goals."""
+        if revision != self._revision:
+            self._revision = revision
+            self.changed()
+
+    def kernel(self, report: KernelReport) -> None:
+        """One kernel has changed."""
+        self._kernels[report.kernel] = report
+        self.changed()
+
+    def forget_kernel(self, kernel: KernelId) -> None:
+        """The manager has heard its end."""
+        if self._kernels.pop(kernel, None) is not None:
+            self.changed()
+
+    def network(self, report: NetworkReport) -> None:
+        """One network has changed."""
+        if self._networks.get(report.name) != report:
+            self._networks[report.name] = report
+            self.changed()
+
+    def forget_network(self, name: str) -> None:
+        """The manager has heard its end."""
+        if self._networks.pop(name, None) is not None:
+            self.changed()
+
+    def engine(self, engine: Engine) -> None:
+        """The engine answers, or no longer."""
+        if engine != self._engine:
+            self._engine = engine
+            self.changed()
+
+    def swarm(self, swarm: SwarmReport) -> None:
+        """The engine's part in the swarm."""
+        if swarm != self._swarm:
+            self._swarm = swarm
+            self.changed()
+
+    def host(
+        self, capacity: Slots, address: str, gpus: tuple[Gpu, ...], subnets: tuple[str, ...]
+    ) -> None:
+        """What the host has."""
+        if (capacity, address, gpus, subnets) != (
+            self._capacity,
+            self._address,
+            self._gpus,
+            self._subnets,
+        ):
+            self._capacity, self._address = capacity, address
+            self._gpus, self._subnets = gpus, subnets
+            self.changed()
+
+    def strays(self, strays: tuple[Stray, ...]) -> None:
+        """What nobody claims."""
+        if strays != self._strays:
+            self._strays = strays
+            self.changed()
+
+    def warn(self, source: str, texts: tuple[str, ...]) -> None:
+        """What an operator should know, by who found it; replaces what that one said before."""
+        if texts != self._warnings.get(source, ()):
+            self._warnings[source] = texts
+            self.changed()

@@ -1,0 +1,250 @@
+"""What a keeper can do for its kernel: the operations of `core.step`, each safe to do twice."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Self, assert_never
+
+from phalanx_agent.core import recipe, ssh_files
+from phalanx_agent.core.recipe import Account, Image, Place
+from phalanx_agent.core.seen import Absent, Created
+from phalanx_agent.core.step import Op
+from phalanx_agent.docker.port import Conflict, Unavailable
+from phalanx_agent.loops.case import Case
+from phalanx_agent.loops.workshop import Refused, RunnerLine, Workshop
+from phalanx_runner import messages
+from phalanx_wire.lifecycle import KernelState
+
+RUNNER_GRACE_S: Final = 2.0
+"""The runner kills at the end of the grace; the agent does a little later, should it not."""
+
+FAILED_GRACE_S: Final = 2.0
+"""For a runner whose start has failed: nothing of the user's runs yet."""
+
+KILL_AGAIN_S: Final = 5.0
+
+
+class Deeds:
+    """The hands of one keeper, and its line to the runner."""
+
+    def __init__(
+        self, case: Case, workshop: Workshop, heard: Callable[[messages.Event], None]
+    ) -> None:
+        self._case = case
+        self._workshop = workshop
+        self._heard = heard
+        self._open = AsyncExitStack()
+        self._line: RunnerLine | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the runner is there."""
+        return self._line is not None and self._line.connected
+
+    def recheck(self) -> None:
+        """The container's pid may be known now: let the runner in that waits at the door."""
+        if self._line is not None:
+            self._line.recheck()
+
+    async def listen(self) -> None:
+        """Open the door for the runner; its material is there."""
+        if self._line is None:
+            folder = self._workshop.scratch.folder(self._case.kernel)
+            self._line = await self._open.enter_async_context(
+                self._workshop.listen(folder, lambda: self._case.pid, self._heard)
+            )
+
+    async def do(self, op: Op) -> None:
+        """Do it, and note in the case what came of it.
+
+        Raises:
+            Unavailable: the engine or the manager could not; try again.
+            Refused: it can never be done.
+            OSError: the host failed.
+        """
+        case = self._case
+        match op:
+            case Op.GET_IMAGE:
+                await self._know_image()
+            case Op.MAKE_MATERIAL:
+                await self._make_material()
+            case Op.CREATE:
+                await self._create()
+            case Op.FILL:
+                await self._fill()
+            case Op.TRUST:
+                await self._trust()
+            case Op.MARK:
+                self._workshop.scratch.mark(case.kernel)
+                case.seen = replace(case.seen, marked=True)
+            case Op.START:
+                await self._start()
+            case Op.MESH:
+                self._ask(mesh=self._send(messages.mesh()))
+            case Op.RELEASE:
+                self._ask(release=self._send(messages.start()))
+            case Op.DISMISS:
+                self._ask(dismiss=self._send(messages.exit()))
+            case Op.STOP:
+                await self._stop()
+            case Op.KILL:
+                await self._kill()
+            case Op.KEEP_LOGS:
+                await self._workshop.logs.keep(case.kernel, case.container_id)
+                case.seen = replace(case.seen, kept=True)
+            case Op.REMOVE_CONTAINER:
+                await self._workshop.docker.remove(case.container_id)
+                case.found(None)
+            case Op.CLEAR:
+                await self._clear()
+            case _:
+                assert_never(op)
+
+    # ---------------------------------------------------------------- making
+
+    async def _know_image(self) -> tuple[Image, Account]:
+        """Have the image on this host, and know who its user is."""
+        case, docker = self._case, self._workshop.docker
+        if case.image is not None and case.account is not None:
+            return case.image, case.account
+        ref = case.aim.assignment.image
+        async with self._workshop.once.alone(f"image {ref}"):
+            image = await docker.image(ref)
+            if image is None:
+                case.say(f"It pulls the image {ref}.")
+                image = await docker.pull(ref, case.say)
+        account = await self._workshop.account(
+            image, recipe.effective_user(case.aim.assignment, image)
+        )
+        case.image, case.account = image, account
+        return image, account
+
+    async def _make_material(self) -> None:
+        case = self._case
+        image, account = await self._know_image()
+        assignment, gang = case.aim.assignment, case.aim.gang
+        try:
+            conf = recipe.runner_conf(assignment, gang, image).render()
+            own = recipe.own_member(assignment, gang)
+        except ValueError as error:
+            raise Refused(f"{error}.") from error
+        login = recipe.login(account)
+        texts = {
+            "runner.conf": conf,
+            "hosts": ssh_files.hosts(gang.members, own.rank),
+            "hostfile": ssh_files.hostfile(gang.members),
+            "ssh/ssh_config": ssh_files.ssh_config(gang.members, login),
+            "ssh/dropin.conf": ssh_files.ssh_dropin(gang.members, login),
+            "ssh/known_hosts": "",
+            "ssh/.ssh/authorized_keys": "",
+        }
+        case.keys = self._workshop.scratch.make(case.kernel, texts, account)
+        case.seen = replace(case.seen, material=True)
+        await self.listen()
+
+    async def _create(self) -> None:
+        case, workshop = self._case, self._workshop
+        image, account = await self._know_image()
+        assignment, gang = case.aim.assignment, case.aim.gang
+        place = Place(
+            network_id=case.aim.network_id,
+            bundle=workshop.bundle,
+            material=str(workshop.scratch.folder(case.kernel)),
+            mounts=workshop.judge_mounts(assignment.mounts),
+        )
+        made = recipe.container(assignment, gang, image, account, place)
+        if gang.egress:
+            async with workshop.once.alone("egress"):
+                await workshop.docker.ensure_egress(workshop.egress_subnet())
+        try:
+            container_id = await workshop.docker.create_container(made)
+        except Conflict as error:
+            raise Refused(str(error)) from error
+        case.now(Created(container_id))
+
+    async def _fill(self) -> None:
+        case, workshop = self._case, self._workshop
+        digest = case.aim.assignment.upload
+        _, account = await self._know_image()
+        async with workshop.once.alone(f"upload {digest}"):
+            case.say("It fetches the uploaded files.")
+            await workshop.uploads.fetch(digest)
+        chunks = workshop.uploads.chunks(digest, account)
+        await workshop.docker.write_archive(case.container_id, "/", chunks)
+        case.seen = replace(case.seen, filled=True)
+
+    # ---------------------------------------------------------------- starting
+
+    async def _trust(self) -> None:
+        case = self._case
+        members = case.aim.gang.members
+        _, account = await self._know_image()
+        texts = {
+            "ssh/known_hosts": ssh_files.known_hosts(members),
+            "ssh/.ssh/authorized_keys": ssh_files.authorized_keys(members),
+        }
+        self._workshop.scratch.put(case.kernel, texts, account)
+        case.seen = replace(case.seen, trusted=True)
+
+    async def _start(self) -> None:
+        """Start it, and learn its pid, by which its runner is told from strangers."""
+        case, docker = self._case, self._workshop.docker
+        try:
+            await docker.start(case.container_id)
+        except Unavailable as error:
+            if error.kind != "answered":
+                raise
+            case.found(await docker.inspect(case.container_id))
+            if isinstance(case.seen.container, Created) and not case.seen.container.failure:
+                raise
+            return
+        case.found(await docker.inspect(case.container_id))
+        self.recheck()
+
+    def _send(self, command: bytes) -> bool:
+        return self._line is not None and self._line.send(command)
+
+    def _ask(self, **asked: bool) -> None:
+        self._case.seen = replace(self._case.seen, asked=replace(self._case.seen.asked, **asked))
+
+    # ---------------------------------------------------------------- ending
+
+    async def _stop(self) -> None:
+        case = self._case
+        cancelled = case.aim.goal >= KernelState.STOPPING
+        grace_s = case.aim.assignment.grace_s if cancelled else FAILED_GRACE_S
+        self._ask(stop=True, cancelled=cancelled)
+        case.overdue_at = self._workshop.clock() + grace_s
+        case.publish()
+        if self._send(messages.stop(signal.SIGTERM, int(grace_s * 1000))):
+            case.overdue_at += RUNNER_GRACE_S
+        else:
+            await self._workshop.docker.kill(case.container_id, "SIGTERM")
+
+    async def _kill(self) -> None:
+        case, docker = self._case, self._workshop.docker
+        case.overdue_at = self._workshop.clock() + KILL_AGAIN_S
+        await docker.kill(case.container_id, "SIGKILL")
+        case.found(await docker.inspect(case.container_id))
+
+    async def _clear(self) -> None:
+        case = self._case
+        self._line = None
+        await self._open.aclose()
+        self._workshop.scratch.clear(case.kernel)
+        case.seen = replace(case.seen, material=False, marked=False, container=Absent())

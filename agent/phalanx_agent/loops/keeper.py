@@ -1,0 +1,215 @@
+"""One kernel's keeper: compares what shall be with what is, does one thing, and looks again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from phalanx_agent.core.seen import Absent, Created, Running, Seen
+from phalanx_agent.core.step import Op, next_op
+from phalanx_agent.docker.port import ContainerFacts, Unavailable
+from phalanx_agent.loops.case import Aim, Case
+from phalanx_agent.loops.deeds import RUNNER_GRACE_S, Deeds
+from phalanx_agent.loops.found import container_of, is_final
+from phalanx_agent.loops.workshop import Refused, Workshop
+from phalanx_runner import messages
+from phalanx_wire.control import KernelReport
+from phalanx_wire.lifecycle import KernelState
+
+_LOG = structlog.get_logger()
+
+BACKOFF_S: Final = (0.2, 15.0)
+CANCELLABLE: Final = frozenset({Op.GET_IMAGE, Op.MAKE_MATERIAL, Op.FILL, Op.START})
+"""Operations that take long and may be broken off: what they leave is found and removed."""
+
+
+class Keeper:
+    """Keeps one kernel. `run` is its task; everything else is a quick call from outside."""
+
+    def __init__(
+        self,
+        aim: Aim,
+        workshop: Workshop,
+        tell: Callable[[KernelReport], None],
+        facts: ContainerFacts | None,
+    ) -> None:
+        """Args: facts: what the engine was seen to have of it."""
+        self.case = Case(aim, tell)
+        self._workshop = workshop
+        self._first_facts = facts
+        self._deeds = Deeds(self.case, workshop, self._heard)
+        self._bell = asyncio.Event()
+        self._loaded = False
+        self._stale = True
+        self._breakable: asyncio.Timeout | None = None
+        self._tries = 0
+        self._retry_at = 0.0
+
+    # ---------------------------------------------------------------- from outside
+
+    def aim_at(self, aim: Aim) -> None:
+        """Take a new order; the old one's long work is broken off when it is in vain."""
+        case = self.case
+        before, case.aim = case.aim, aim
+        if aim == before:
+            return
+        self._retry_at = 0.0
+        if aim.goal >= KernelState.STOPPING > before.goal and self._breakable is not None:
+            self._breakable.reschedule(asyncio.get_running_loop().time())
+        if case.overdue_at is not None:  # a shorter grace counts at once
+            latest = self._workshop.clock() + aim.assignment.grace_s + RUNNER_GRACE_S
+            case.overdue_at = min(case.overdue_at, latest)
+        self._bell.set()
+
+    def look_again(self) -> None:
+        """Something may have happened to the container."""
+        self._stale = True
+        self._bell.set()
+
+    def compare(self, facts: ContainerFacts | None) -> None:
+        """Look again if a listing of the engine differs from what is known."""
+        if container_of(facts) != self.case.seen.container:
+            self.look_again()
+
+    def _heard(self, event: messages.Event) -> None:
+        self.case.heard(event)
+        self.case.publish()
+        self._bell.set()
+
+    # ---------------------------------------------------------------- its task
+
+    async def run(self) -> None:
+        """Keep the kernel, until cancelled."""
+        self._loaded, self._stale = False, True
+        self._deeds = Deeds(self.case, self._workshop, self._heard)
+        async with self._deeds:
+            while True:
+                try:
+                    await self._turn()
+                except Unavailable as error:
+                    self._failed(error)
+                except Refused as error:
+                    self._refuse(str(error))
+                except OSError as error:
+                    self._failed(_of_the_host(error, self.case.kernel))
+                await self._wait()
+
+    async def _load(self) -> None:
+        """Find again what an earlier process has left."""
+        case, scratch = self.case, self._workshop.scratch
+        keys = scratch.public_keys(case.kernel)
+        known = case.seen.container
+        case.seen = Seen(
+            container=known,
+            marked=scratch.is_marked(case.kernel),
+            material=keys is not None,
+            kept=self._workshop.logs.has(case.kernel),
+        )
+        if isinstance(known, Absent):
+            case.found(self._first_facts)
+        if keys is not None:
+            case.keys = keys
+            await self._deeds.listen()
+        self._loaded = True
+
+    async def _turn(self) -> None:
+        """Do what is to be done, one thing after the other, until there is only waiting."""
+        if not self._loaded:
+            await self._load()
+        while True:
+            self._bell.clear()
+            if self._stale:
+                self._stale = False
+                await self._look()
+            self._refresh()
+            self.case.publish()
+            if self._workshop.clock() < self._retry_at:
+                return
+            op = next_op(self.case.aim.goal, self.case.seen, self.case.aim.needs)
+            if op is None:
+                return
+            await self._do(op)
+            self._tries = 0
+            self.case.detail = ""
+
+    async def _look(self) -> None:
+        if self.case.container_id:
+            try:
+                self.case.found(await self._workshop.docker.inspect(self.case.container_id))
+            except Unavailable:
+                self._stale = True
+                raise
+            self._deeds.recheck()
+
+    async def _do(self, op: Op) -> None:
+        _LOG.debug("kernel.op", kernel=self.case.kernel, op=op.value)
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._breakable = scope if op in CANCELLABLE else None
+                await self._deeds.do(op)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            self._stale = True
+        except Unavailable:
+            self._stale = True
+            raise
+        finally:
+            self._breakable = None
+
+    def _refresh(self) -> None:
+        """Note what is not told by anybody: who is connected, and how late it is."""
+        case = self.case
+        overdue = case.overdue_at is not None and self._workshop.clock() >= case.overdue_at
+        case.engine_started_at = self._workshop.engine_started_at
+        case.seen = replace(
+            case.seen,
+            connected=self._deeds.connected,
+            network=case.aim.network_id != "",
+            image=case.image is not None,
+            asked=replace(case.seen.asked, overdue=overdue),
+        )
+
+    async def _wait(self) -> None:
+        """Until the bell rings, or a try or a grace is due."""
+        now = self._workshop.clock()
+        due = (self._retry_at, self.case.overdue_at or 0.0)
+        later = [at - now for at in due if at > now]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(later) if later else None):
+                await self._bell.wait()
+
+    # ---------------------------------------------------------------- failures
+
+    def _failed(self, error: Unavailable) -> None:
+        """Try again later, or give up."""
+        self._tries += 1
+        shortest, longest = BACKOFF_S
+        wait_s = min(shortest * 2 ** min(self._tries - 1, 16), longest)
+        self._retry_at = self._workshop.clock() + wait_s
+        going_up = self.case.aim.goal < KernelState.STOPPING
+        final = going_up and is_final(error, self._tries)
+        _LOG.warning("kernel.unavailable", kernel=self.case.kernel, why=str(error), final=final)
+        container = self.case.seen.container
+        if not final or isinstance(container, Running):
+            self.case.say(f"{str(error).rstrip('.')}; it is tried again.")
+        elif isinstance(container, Created) and self.case.seen.marked:
+            self.case.now(replace(container, failure=error.hint))
+            self.case.publish()
+        else:
+            self._refuse(str(error))
+
+    def _refuse(self, why: str) -> None:
+        self.case.seen = replace(self.case.seen, refused=why)
+        self.case.publish()
+
+
+def _of_the_host(error: OSError, kernel: str) -> Unavailable:
+    hint = f"{error.strerror or error} ({error.filename})."
+    return Unavailable(f"kernel {kernel}", "using its host's files", hint, kind="not_sent")

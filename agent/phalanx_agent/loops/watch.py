@@ -1,0 +1,96 @@
+"""Keeps the fleet's picture of the engine true: events ring bells, listings are the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final, Never
+
+import structlog
+
+from phalanx_agent.docker.port import EngineEvent, Inventory, Reopened, Unavailable
+from phalanx_agent.loops.board import Board
+from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.workshop import Workshop
+from phalanx_wire.control import Engine, Stray
+
+_LOG = structlog.get_logger()
+LIST_EVERY_S: Final = 30.0
+RETRY_S: Final = (0.2, 5.0)
+
+
+class Watch:
+    """Two loops over one engine."""
+
+    def __init__(self, workshop: Workshop, fleet: Fleet, board: Board) -> None:
+        self._workshop = workshop
+        self._fleet = fleet
+        self._board = board
+        self._bell = asyncio.Event()
+        self._unclaimed: frozenset[Stray] = frozenset()
+
+    async def events(self) -> None:
+        """Follow the engine's events, for ever."""
+        async for event in self._workshop.docker.events():
+            match event:
+                case EngineEvent(kernel=kernel):
+                    self._fleet.happened(kernel)
+                case Reopened():
+                    self._bell.set()
+
+    async def listings(self) -> Never:
+        """List all that is ours at the start, whenever events may have been missed, and now and
+        then anyway.
+        """
+        shortest, longest = RETRY_S
+        retry_s = shortest
+        while True:
+            self._bell.clear()
+            wait_s = LIST_EVERY_S
+            try:
+                await self._list()
+                retry_s = shortest
+            except Unavailable as error:
+                _LOG.warning("engine.unavailable", why=str(error))
+                self._board.engine(Engine(problem=str(error)))
+                wait_s, retry_s = retry_s, min(retry_s * 2, longest)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._bell.wait()
+
+    async def _list(self) -> None:
+        facts = await self._workshop.docker.info()
+        self._workshop.engine_started_at = facts.started_at
+        inventory = await self._workshop.docker.inventory()
+        self._fleet.listed(inventory)
+        self._board.engine(Engine(facts.version, facts.api, facts.problem))
+        self._judge_strays(inventory)
+
+    def _judge_strays(self, inventory: Inventory) -> None:
+        """What two listings in a row show and no goal claims; one alone may be on its way out."""
+        goals = self._fleet.goals
+        if goals is None:
+            return
+        networks = {gang.network.name for gang in goals.gangs}
+        networks |= {goal.network.name for goal in goals.networks}
+        found = {
+            Stray("container", facts.name)
+            for facts in inventory.containers
+            if not self._fleet.claims(facts.kernel)
+        } | {
+            Stray("network", facts.name)
+            for facts in inventory.networks
+            if facts.driver == "bridge" and facts.name not in networks  # an overlay has an owner
+        }
+        told = frozenset(found) & self._unclaimed
+        self._unclaimed = frozenset(found)
+        self._board.strays(tuple(sorted(told, key=lambda stray: (stray.kind, stray.name))))
+        self._clear_files(inventory)
+
+    def _clear_files(self, inventory: Inventory) -> None:
+        """Material that nobody claims and no container uses is provably done with."""
+        used = {facts.kernel for facts in inventory.containers}
+        for kernel in self._workshop.scratch.kernels() - used:
+            if not self._fleet.claims(kernel):
+                _LOG.info("files.cleared", kernel=kernel)
+                self._workshop.scratch.clear(kernel)

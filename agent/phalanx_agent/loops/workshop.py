@@ -1,0 +1,152 @@
+"""What keepers share: the engine, the host's rooms, and what is fetched once for many kernels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from phalanx_agent.core.recipe import Account, Bind, Image
+from phalanx_agent.docker.port import Docker
+from phalanx_runner.messages import Event
+from phalanx_wire.ids import KernelId
+from phalanx_wire.spec import Mount
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not an accident
+    """A kernel can never run here; the text is the sentence for its user."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKeys:
+    """The public halves of a kernel's keys, OpenSSH one-line form."""
+
+    host: str
+    user: str
+
+
+class Scratch(Protocol):
+    """A kernel's files on its host: material in memory, the marker on disk.
+
+    All methods raise `OSError` where the host fails.
+    """
+
+    def folder(self, kernel: KernelId) -> Path:
+        """Say where the material is, or will be."""
+
+    def public_keys(self, kernel: KernelId) -> PublicKeys | None:
+        """Read the keys of whole material; None when there is none."""
+
+    def make(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> PublicKeys:
+        """Make keys, and write them with the texts by their relative names; whole or not at all."""
+
+    def put(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> None:
+        """Write texts into material that is there, each of them whole or not at all."""
+
+    def is_marked(self, kernel: KernelId) -> bool:
+        """Tell whether a start was once begun."""
+
+    def mark(self, kernel: KernelId) -> None:
+        """Note on the disk that a start begins; it is there when this returns."""
+
+    def clear(self, kernel: KernelId) -> None:
+        """Remove material and marker; gone already is fine."""
+
+    def kernels(self) -> frozenset[KernelId]:
+        """List whose material or marker is there."""
+
+
+class LogStore(Protocol):
+    """The output of containers that are gone."""
+
+    async def keep(self, kernel: KernelId, container_id: str) -> None:
+        """Copy a container's whole output; had already is fine. Raises `Unavailable`."""
+
+    def has(self, kernel: KernelId) -> bool:
+        """Tell whether a whole copy is there."""
+
+
+class Uploads(Protocol):
+    """Archives that users have sent, fetched once per host."""
+
+    async def fetch(self, digest: str) -> None:
+        """Have it on this host.
+
+        Raises:
+            Unavailable: not now.
+            Refused: the manager has no such archive.
+        """
+
+    def chunks(self, digest: str, account: Account) -> AsyncIterator[bytes]:
+        """Read it as a tar archive to unpack at `/`, owned by the account."""
+
+
+class RunnerLine(Protocol):
+    """The line to one runner, as `RunnerChannel` is."""
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether the runner is there."""
+
+    def send(self, command: bytes) -> bool:
+        """Tell it something; False when nobody is there."""
+
+    def recheck(self) -> None:
+        """Look again at who waits, now that the container's pid is known."""
+
+
+Listen = Callable[
+    [Path, Callable[[], int | None], Callable[[Event], None]],
+    AbstractAsyncContextManager[RunnerLine],
+]
+
+
+class Once:
+    """Lets one of many do a thing that serves all of them, such as pulling an image."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def alone(self, key: str) -> AsyncIterator[None]:
+        """Wait until nobody else is inside with this key."""
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)
+
+
+@dataclass(slots=True)
+class Workshop:
+    """Everything that a keeper works with.
+
+    Attributes:
+        bundle: the runner's folder on this host.
+        judge_mounts: says what of the user's mounts is bound. Raises `Refused`.
+        account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
+        clock: seconds, never set back.
+        engine_started_at: Unix seconds; renewed whenever the engine was away.
+    """
+
+    docker: Docker
+    scratch: Scratch
+    logs: LogStore
+    uploads: Uploads
+    listen: Listen
+    bundle: str
+    judge_mounts: Callable[[tuple[Mount, ...]], tuple[Bind, ...]]
+    account: Callable[[Image, str], Awaitable[Account]]
+    clock: Callable[[], float]
+    egress_subnet: Callable[[], str]
+    engine_started_at: float = 0.0
+    once: Once = field(default_factory=Once)

@@ -1,0 +1,220 @@
+"""What keepers work with beside the engine, in memory: files, logs, uploads and runners."""
+
+# ruff: noqa: ARG002 - a double takes what its port takes
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from phalanx_agent.core.recipe import Account, Bind, Image
+from phalanx_agent.docker.port import ContainerFacts
+from phalanx_agent.loops.workshop import PublicKeys, Refused, Workshop
+from phalanx_runner import messages
+from phalanx_runner.messages import Event, Stamp
+from phalanx_wire.ids import KernelId
+from phalanx_wire.spec import Mount
+from tests.support.fake_engine import FakeEngine
+
+
+class FakeScratch:
+    """Material and markers; both outlive an agent."""
+
+    def __init__(self) -> None:
+        self.texts: dict[KernelId, dict[str, str]] = {}
+        self.marked: set[KernelId] = set()
+        self.failing: list[OSError] = []
+
+    def folder(self, kernel: KernelId) -> Path:
+        return Path("/material") / kernel
+
+    def public_keys(self, kernel: KernelId) -> PublicKeys | None:
+        return PublicKeys(f"host {kernel}", f"user {kernel}") if kernel in self.texts else None
+
+    def make(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> PublicKeys:
+        if self.failing:
+            raise self.failing.pop()
+        self.texts[kernel] = dict(texts)
+        return PublicKeys(f"host {kernel}", f"user {kernel}")
+
+    def put(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> None:
+        self.texts[kernel].update(texts)
+
+    def is_marked(self, kernel: KernelId) -> bool:
+        return kernel in self.marked
+
+    def mark(self, kernel: KernelId) -> None:
+        self.marked.add(kernel)
+
+    def clear(self, kernel: KernelId) -> None:
+        self.texts.pop(kernel, None)
+        self.marked.discard(kernel)
+
+    def kernels(self) -> frozenset[KernelId]:
+        return frozenset(self.texts) | self.marked
+
+
+class FakeLogs:
+    """Kept output."""
+
+    def __init__(self) -> None:
+        self.kept: set[KernelId] = set()
+
+    async def keep(self, kernel: KernelId, container_id: str) -> None:
+        self.kept.add(kernel)
+
+    def has(self, kernel: KernelId) -> bool:
+        return kernel in self.kept
+
+
+class FakeUploads:
+    """One archive that the manager has."""
+
+    def __init__(self) -> None:
+        self.known = {"sha256:" + "1" * 64}
+        self.fetched: list[str] = []
+
+    async def fetch(self, digest: str) -> None:
+        if digest not in self.known:
+            raise Refused(f"The manager has no upload {digest}.")
+        self.fetched.append(digest)
+
+    async def chunks(self, digest: str, account: Account) -> AsyncIterator[bytes]:
+        yield digest.encode()
+
+
+class FakeRunner:
+    """A runner that does as it is told at once, unless it is `stubborn` or sent to `fail`."""
+
+    def __init__(self, engine: FakeEngine, kernel: KernelId) -> None:
+        self.connected = False
+        self.stubborn: set[str] = set()
+        self.mesh_fails = False
+        self.code = 0
+        self.commands: list[bytes] = []
+        self.ring: list[Callable[[Stamp], Event]] = []
+        self._engine = engine
+        self._kernel = kernel
+        self._hear: Callable[[Event], None] = lambda _event: None
+
+    def attach(self, hear: Callable[[Event], None]) -> None:
+        """An agent listens: everything is told (again)."""
+        self._hear = hear
+        if any(
+            facts.kernel == self._kernel and facts.status == "running"
+            for facts in self._engine.containers.values()
+        ):
+            self.connect()
+
+    def detach(self) -> None:
+        self.connected = False
+        self._hear = lambda _event: None
+
+    def connect(self) -> None:
+        self.connected = True
+        self._hear(messages.Hello(1, self._kernel, len(self.ring)))
+        for number, make in enumerate(self.ring, 1):
+            self._hear(make(Stamp(number, 0)))
+
+    def booted(self) -> None:
+        """The container runs."""
+        self.connect()
+        if "boot" not in self.stubborn:
+            self.tell(lambda at: messages.Ready(at, 2200))
+
+    def tell(self, make: Callable[[Stamp], Event]) -> None:
+        self.ring.append(make)
+        if self.connected:
+            self._hear(make(Stamp(len(self.ring), 0)))
+
+    def command_ends(self, code: int) -> None:
+        """The user's command ends; the container lingers."""
+        self.code = code
+        self.tell(lambda at: messages.Exited(at, code, 0))
+
+    def recheck(self) -> None:
+        return
+
+    def send(self, command: bytes) -> bool:
+        if not self.connected:
+            return False
+        self.commands.append(command)
+        op = command.split(b'"')[3].decode()
+        if op in self.stubborn:
+            return True
+        match op:
+            case "mesh" if self.mesh_fails:
+                self.tell(lambda at: messages.MeshFailed(at, ("sub1",), 0, 60_000))
+            case "mesh":
+                self.tell(lambda at: messages.MeshOk(at, 1))
+            case "start":
+                self.tell(lambda at: messages.Started(at, 7))
+            case "stop":
+                self.ended(143)
+            case "exit":
+                self.ended(self.code)
+            case _:
+                pass
+        return True
+
+    def ended(self, code: int) -> None:
+        self.connected = False
+        self._engine.end(self._engine.of(self._kernel).id, code)
+
+
+class FakeHost:
+    """A host whose engine, files and runners outlive its agents."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+        self.scratch = FakeScratch()
+        self.logs = FakeLogs()
+        self.uploads = FakeUploads()
+        self.runners: dict[KernelId, FakeRunner] = {}
+        self.skipped = 0.0
+        self.engine.started = self._started
+
+    def runner(self, kernel: KernelId) -> FakeRunner:
+        """The runner of a kernel; it can be prepared before its container exists."""
+        return self.runners.setdefault(kernel, FakeRunner(self.engine, kernel))
+
+    def _started(self, facts: ContainerFacts) -> None:
+        self.runner(facts.kernel).booted()
+
+    @asynccontextmanager
+    async def listen(
+        self, folder: Path, pid: Callable[[], int | None], hear: Callable[[Event], None]
+    ) -> AsyncIterator[FakeRunner]:
+        runner = self.runner(KernelId(folder.name))
+        runner.attach(hear)
+        try:
+            yield runner
+        finally:
+            runner.detach()
+
+    def judge(self, mounts: tuple[Mount, ...]) -> tuple[Bind, ...]:
+        for mount in mounts:
+            if not mount.source.startswith("/share"):
+                raise Refused(f"{mount.source} may not be mounted on this host.")
+        return tuple(Bind(mount.source, mount.target, mount.read_only) for mount in mounts)
+
+    async def account(self, image: Image, user: str) -> Account:
+        if user == "nobody-knows":
+            raise Refused(f"The image has no user {user}.")
+        return Account(int(user or 0), 0, "" if user else "root", "" if user else "/root")
+
+    def workshop(self) -> Workshop:
+        """What a new agent's keepers work with."""
+        return Workshop(
+            docker=self.engine,
+            scratch=self.scratch,
+            logs=self.logs,
+            uploads=self.uploads,
+            listen=self.listen,
+            bundle="/bundle",
+            judge_mounts=self.judge,
+            account=self.account,
+            clock=lambda: asyncio.get_running_loop().time() + self.skipped,
+            egress_subnet=lambda: "10.212.0.0/20",
+        )
