@@ -35,8 +35,7 @@ def clean(ground: Ground) -> Iterator[Ground]:
     sessions, before = ground.sessions(), ground.traces()
     yield ground
     for session in ground.sessions() - sessions:
-        ground.phalanx("kill", session)
-        ground.phalanx("stop", session)
+        ground.phalanx("stop", "--grace", "1s", session)
     assert_same_traces(before, ground)
 
 

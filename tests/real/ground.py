@@ -215,8 +215,8 @@ class Ground:
         for host in self.lab.hosts:
             place, ask = host.name, partial(engine.ask, host.engine_socket, "GET")
             made = ask("/containers/json?all=1")[1]
-            found[f"{place} containers"] = tuple(sorted(one["Names"][0] for one in listed(made)))
-            nets = listed(ask("/networks")[1])
+            found[f"{place} containers"] = tuple(sorted(one["Names"][0] for one in made))
+            nets = ask("/networks")[1]
             found[f"{place} networks"] = tuple(sorted(one["Name"] for one in nets))
             kept = ask("/volumes")[1]["Volumes"] or []
             found[f"{place} volumes"] = tuple(sorted(one["Name"] for one in kept))
@@ -250,7 +250,7 @@ def ranks(out: str) -> dict[int, list[str]]:
             and mark[1:].split()[:1]
             and mark[1:].split()[0].isdigit()
         ):
-            found.setdefault(int(mark[1:].split()[0]), []).append(text.removeprefix(" "))
+            found.setdefault(int(mark[1:].split()[0]), []).append(text.lstrip(" "))
     return found
 
 
@@ -277,11 +277,6 @@ def is_rule(line: str) -> bool:
 def interface_names(listing: str) -> list[str]:
     """Names of interfaces out of `ip -o link`."""
     return [line.split(": ")[1].split("@")[0] for line in listing.splitlines()]
-
-
-def listed(answer: Any) -> list[Any]:
-    """A list as the engine gave it: its client takes a list in a list apart."""
-    return answer if isinstance(answer, list) else [answer]
 
 
 def files_below(folder: str) -> tuple[str, ...]:

@@ -16,28 +16,23 @@ ROOMY = ("-c", "1", "-m", "1G", "--upload", str(PROGRAMS))
 
 
 @pytest.fixture(scope="module")
-def torch(ground: Ground) -> str:
-    """The reference of an image with PyTorch, on all engines."""
-    return ground.lab.load("torch")
-
-
-@pytest.fixture(scope="module")
 def mpi(ground: Ground) -> str:
     """The reference of an image with Open MPI, on all engines."""
     return ground.lab.load("mpi")
 
 
 @pytest.fixture(scope="module")
-def site() -> str:
-    """A folder with TensorFlow for `PYTHONPATH`, in the cache that a lab lets sessions mount."""
-    return recipes.site_ml(print)
+def packages() -> tuple[str, ...]:
+    """Options that give a session PyTorch and TensorFlow, out of a folder on every host."""
+    folder = recipes.site_ml(print)
+    return ("-v", f"{folder}:/site:ro", "-e", "PYTHONPATH=/site")
 
 
 def test_torch_adds_up_over_two_engines_with_nothing_but_our_environment(
-    clean: Ground, torch: str
+    clean: Ground, packages: tuple[str, ...]
 ) -> None:
     told = clean.run(
-        "-N", "3", "--mode", "multi-node", "-i", torch, *ROOMY, "--", "python3", "ddp.py"
+        "-N", "3", "--mode", "multi-node", *packages, *ROOMY, "--", "python3", "ddp.py"
     ).ok()  # fmt: skip
 
     found = documents(told)
@@ -49,9 +44,11 @@ def test_torch_adds_up_over_two_engines_with_nothing_but_our_environment(
     assert_all_inside(found)
 
 
-def test_torchrun_needs_no_argument_under_its_profile(clean: Ground, torch: str) -> None:
+def test_torchrun_needs_no_argument_under_its_profile(
+    clean: Ground, packages: tuple[str, ...]
+) -> None:
     told = clean.run(
-        "-N", "2", *ACROSS, "-i", torch, *ROOMY, "--env-profile", "torchrun",
+        "-N", "2", *ACROSS, *packages, *ROOMY, "--env-profile", "torchrun",
         "--", "python3", "-m", "torch.distributed.run", "ddp.py",
     ).ok()  # fmt: skip
 
@@ -62,9 +59,11 @@ def test_torchrun_needs_no_argument_under_its_profile(clean: Ground, torch: str)
     assert_all_inside(found)
 
 
-def test_tensorflow_workers_find_each_other_by_tf_config_alone(clean: Ground, site: str) -> None:
+def test_tensorflow_workers_find_each_other_by_tf_config_alone(
+    clean: Ground, packages: tuple[str, ...]
+) -> None:
     told = clean.run(
-        "-N", "2", *ACROSS, *ROOMY, "-v", f"{site}:/site:ro", "-e", "PYTHONPATH=/site",
+        "-N", "2", *ACROSS, *ROOMY, *packages,
         "--", "python3", "tf_sum.py",
     ).ok()  # fmt: skip
 
@@ -84,7 +83,7 @@ def test_mpirun_from_main_reaches_all_containers_without_a_flag(clean: Ground, m
 
 
 def test_a_batch_of_32_megabytes_fits_between_a_data_loader_and_its_workers(
-    clean: Ground, torch: str, script: Path
+    clean: Ground, packages: tuple[str, ...], script: Path
 ) -> None:
     (script / "load.py").write_text(
         "import torch\n"
@@ -97,7 +96,7 @@ def test_a_batch_of_32_megabytes_fits_between_a_data_loader_and_its_workers(
     )
 
     told = clean.run(
-        "-i", torch, "-c", "1", "-m", "1G", "--upload", str(script), "--no-prefix",
+        *packages, "-c", "1", "-m", "1G", "--upload", str(script), "--no-prefix",
         "--", "python3", "load.py",
     ).ok()  # fmt: skip
 

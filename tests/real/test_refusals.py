@@ -355,7 +355,7 @@ def test_what_is_hardly_http_is_answered_with_400_or_cut(ground: Ground, head: b
         (("run", "-N", "many", "-i", BASE, "--", "true"), 64),
         (("no-such-verb",), 64),
         (("run", "-i", BASE, "-N", "0", "--", "true"), 65),
-        (("run", "-i", BASE, "-e", "PHALANX_X=1", "--", "true"), 65),
+        (("run", "-i", BASE, "-e", "PHALANX_X=1", "--", "true"), 77),
         (("run", "-i", "a b", "--", "true"), 65),
         (("run", "-i", BASE, "-v", "relative:/x", "--", "true"), 65),
         (("run", "-f", "/nonexistent.yaml"), 66),

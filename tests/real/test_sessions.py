@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -405,7 +406,9 @@ def test_a_session_that_does_not_fit_waits_with_the_numbers_and_starts_in_turn(
     assert "pending" == waits["state"]
     assert "GiB" in waits["reason"]
     ended = {name: clean.show(name) for name in (second, third)}
-    assert ended[second]["ended_at"] <= ended[third]["started_at"]
+    moments = (ended[second]["ended_at"], ended[third]["started_at"])
+    one, other = (datetime.fromisoformat(moment) for moment in moments)
+    assert one <= other
 
 
 def test_what_no_set_of_hosts_could_ever_hold_is_refused_with_the_numbers(clean: Ground) -> None:
