@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from phalanx_manager.core.cluster_env import rank_env
@@ -25,24 +25,36 @@ _TOGETHER: Final = frozenset({"default"})
 """Profiles under which a container sees the devices of all the session's on its host."""
 
 
+Env = Callable[[SessionRow, Kernel], dict[str, str]]
+"""The environment of a kernel; it never changes once placed, so whoever calls may remember it."""
+
+
+def env(row: SessionRow, kernel: Kernel) -> dict[str, str]:
+    """Spell a kernel's environment."""
+    return {var.name: var.value for var in rank_env(row.session, row.kernels, kernel.rank)}
+
+
 def for_agent(
-    snapshot: Snapshot,
+    rows: Iterable[SessionRow],
     agent: AgentId,
     swarm: SwarmGoal | None,
     guarded: Collection[str],
+    spell_env: Env = env,
 ) -> Goals:
-    """Spell all that an agent shall have; the revision is left 0 for whoever sends it."""
+    """Spell all that an agent shall have, out of the sessions that concern it (others do no
+    harm); the revision is left 0 for whoever sends it.
+    """
     gangs: list[Gang] = []
     kernels: list[Assignment] = []
     networks: list[NetworkGoal] = []
-    for row in snapshot.sessions.values():
+    for row in rows:
         network = row.session.network
         if network is None:
             continue
         own = [kernel for kernel in row.kernels if kernel.agent == agent and kernel.holds]
         if own:
             gangs.append(_gang(row, network))
-            kernels.extend(assignment(row, kernel) for kernel in own)
+            kernels.extend(assignment(row, kernel, spell_env(row, kernel)) for kernel in own)
         if network.owner == agent and not network.released:
             networks.append(
                 NetworkGoal(
@@ -79,7 +91,7 @@ def goal(row: SessionRow, kernel: Kernel) -> KernelState:
     return next((barrier for barrier in BARRIERS if barrier > slowest), KernelState.RUNNING)
 
 
-def assignment(row: SessionRow, kernel: Kernel) -> Assignment:
+def assignment(row: SessionRow, kernel: Kernel, environment: dict[str, str]) -> Assignment:
     """Spell one kernel's order."""
     session = row.session
     spec = session.spec
@@ -93,7 +105,7 @@ def assignment(row: SessionRow, kernel: Kernel) -> Assignment:
         image=role.image or "",
         command=() if idle else role.command or (),
         idle=idle,
-        env={var.name: var.value for var in rank_env(session, row.kernels, kernel.rank)},
+        env=environment,
         workdir=role.workdir or "",
         user=role.user or "",
         mounts=role.mounts or (),
@@ -113,21 +125,30 @@ def visible_gpus(row: SessionRow, kernel: Kernel) -> tuple[str, ...]:
     return tuple(gpu for other in row.kernels if other.agent == kernel.agent for gpu in other.gpus)
 
 
-def agents_of(rows: Collection[SessionRow]) -> frozenset[AgentId]:
-    """Find whose goals depend on these sessions."""
-    owners = {row.session.network.owner for row in rows if row.session.network is not None}
-    seats = {kernel.agent for row in rows for kernel in row.kernels if kernel.agent is not None}
-    return frozenset(owners | seats)
+def by_agent(snapshot: Snapshot) -> Mapping[AgentId, Sequence[SessionRow]]:
+    """Sort the sessions by the agents that they concern: seats, and the owner of the network."""
+    sorted_rows: dict[AgentId, list[SessionRow]] = {}
+    for row in snapshot.sessions.values():
+        for agent in agents_of(row):
+            sorted_rows.setdefault(agent, []).append(row)
+    return sorted_rows
 
 
-def guarded(snapshot: Snapshot, own: Collection[str]) -> Mapping[AgentId, frozenset[str]]:
-    """Collect, for each cluster's agents, the addresses that containers must not reach."""
-    everybody = frozenset(own) | {
+def agents_of(row: SessionRow) -> frozenset[AgentId]:
+    """Find whose goals depend on a session."""
+    network = row.session.network
+    if network is None:
+        return frozenset()
+    return frozenset({network.owner, *(k.agent for k in row.kernels if k.agent is not None)})
+
+
+def guarded(snapshot: Snapshot, own: Collection[str]) -> frozenset[str]:
+    """Collect the addresses that containers must not reach: the manager's and all hosts'."""
+    return frozenset(own) | {
         record.observed.address
         for record in snapshot.agents.values()
         if record.observed is not None and record.observed.address
     }
-    return dict.fromkeys(snapshot.agents, everybody)
 
 
 def _keeps_devices(row: SessionRow, kernel: Kernel) -> bool:

@@ -44,10 +44,9 @@ def verdict(snapshot: Snapshot, cluster: ClusterName) -> Verdict:
         return Verdict(waits=clash)
     if not active:
         return Verdict(joining=frozenset(reports), waits=_nobody(reports))
-    joining = frozenset(
-        name for name, r in reports.items() if r.state in ("inactive", "pending") and not r.problem
-    )
     canary = _canary(active)
+    outside = [name for name, r in reports.items() if r.state in ("inactive", "pending")]
+    joining = frozenset(n for n in _joins(reports, active, outside) if not reports[n].problem)
     if canary is None:
         hosts = ", ".join(sorted(active))
         return Verdict(

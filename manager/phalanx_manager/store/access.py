@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from phalanx_manager.core.explain import SUSPECT_S
 from phalanx_manager.core.model import AgentRecord, Refusal
 from phalanx_manager.store import rows
 from phalanx_manager.store.database import Database
@@ -16,8 +18,9 @@ from phalanx_wire.ids import AgentId
 class Access:
     """The part of the store that knows agents and tokens; see `port.Store`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_agent_event: Callable[[], None]) -> None:
         self._database = database
+        self._on_agent_event = on_agent_event
         self._agents: dict[AgentId, AgentRecord] = {}
         for row in database.rows("agents", {}):
             record = rows.agent(row)
@@ -39,7 +42,8 @@ class Access:
         self._agents[agent] = replace(
             known, observed=observed, seen_at=at, connected=True, lost=False
         )
-        return fresh or not known.connected
+        silent = known.seen_at is None or at - known.seen_at > timedelta(seconds=SUSPECT_S)
+        return fresh or silent or not known.connected
 
     async def link(self, agent: AgentId, *, up: bool, at: datetime) -> None:
         """See `port.Store`."""
@@ -59,6 +63,7 @@ class Access:
             event = {"at": rows.micros(at), "kind": "agent.lost", "text": text}
             self._database.run("event_add", {**event, "session": None, "rank": None})
         self._agents[agent] = replace(known, lost=True)
+        self._on_agent_event()
 
     async def agents(self) -> tuple[AgentRecord, ...]:
         """See `port.Store`."""
@@ -133,6 +138,7 @@ class Access:
                 self._database.run("event_add", {**event, "session": None, "rank": None})
         if record is not None:
             self._agents[agent] = record
+            self._on_agent_event()
         return Joined(self._agents[agent])
 
     def _token_row(self, public_key: str) -> rows.Row | None:

@@ -11,7 +11,6 @@ from phalanx_manager.core.admit import Admitted
 from phalanx_manager.core.model import (
     AgentRecord,
     Caller,
-    NetworkRow,
     Refusal,
     Scope,
     SessionRow,
@@ -19,9 +18,10 @@ from phalanx_manager.core.model import (
     Stop,
 )
 from phalanx_manager.core.observe import KernelChange, NetworkChange
+from phalanx_manager.core.seat import Placement
 from phalanx_wire.api import EventView, SessionState
 from phalanx_wire.control import Observed
-from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
+from phalanx_wire.ids import AgentId, ClusterName, SessionId
 
 
 class Unavailable(Exception):  # noqa: N818 - it names the condition, as in every room
@@ -86,29 +86,6 @@ class SessionFilter:
     states: tuple[SessionState, ...] | None = None
     ended_too: bool = False
     limit: int = 100
-
-
-# ---------------------------------------------------------------- kernels
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Where one kernel of a gang shall be."""
-
-    kernel: KernelId
-    agent: AgentId
-    address: str
-    gpus: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a whole gang shall be: seats in rank order, one network."""
-
-    session: SessionId
-    attempt: int
-    seats: tuple[Seat, ...]
-    network: NetworkRow
 
 
 # ---------------------------------------------------------------- tokens, agents

@@ -22,6 +22,7 @@ from phalanx_manager.core.model import (
     Stop,
 )
 from phalanx_manager.core.observe import KernelChange, NetworkChange, moved
+from phalanx_manager.core.seat import Placement
 from phalanx_manager.store import rows
 from phalanx_manager.store.access import Access
 from phalanx_manager.store.database import Database
@@ -30,7 +31,6 @@ from phalanx_manager.store.port import (
     Created,
     NewEvent,
     NewSession,
-    Placement,
     SessionFilter,
 )
 from phalanx_manager.store.work import Work, is_done
@@ -43,7 +43,7 @@ KEEP_EVENTS: Final = timedelta(days=90)
 _REF: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
-class _Stale(Exception):
+class _Stale(Exception):  # noqa: N818 - an outcome inside this file, not a fault
     """A plan was made on an older view: nothing of it may be written."""
 
 
@@ -57,7 +57,7 @@ class SqliteStore(Access):
     def __init__(
         self, database: Database, cluster_id: str, on_change: Callable[[SessionId], None]
     ) -> None:
-        super().__init__(database)
+        super().__init__(database, lambda: on_change(SessionId("")))
         self._cluster_id = cluster_id
         self._on_change = on_change
         self._live: dict[SessionId, SessionRow] = {}
@@ -75,7 +75,8 @@ class SqliteStore(Access):
     ) -> SqliteStore:
         """Open the file, or `database.MEMORY`; a new one gets the given cluster id.
 
-        `on_change` hears of every session that a commit has changed.
+        `on_change` hears of every session that a commit has changed, and an empty id when
+        something happened to an agent.
 
         Raises:
             Unavailable: see `Database.open`.

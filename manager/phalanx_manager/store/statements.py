@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Final
 
-_NAMED: Final = re.compile(
-    r"^-- name: (?P<name>[a-z_]+)\n(?P<text>.*?);\s*$", re.MULTILINE | re.DOTALL
-)
+_NAMED: Final = re.compile(r"(?ms)^-- name: (?P<name>[a-z_]+)\n(?P<text>.*?);\s*$")
 _MIGRATION: Final = re.compile(r"(?P<number>[0-9]{4})_[a-z0-9_]+\.sql")
 
 

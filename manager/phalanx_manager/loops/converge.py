@@ -1,0 +1,221 @@
+"""Takes what agents report, and tells them what they shall have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from phalanx_manager.clock import Clock
+from phalanx_manager.core import goals, observe, swarm
+from phalanx_manager.core.model import Kernel, SessionRow, Snapshot
+from phalanx_manager.store.port import Store
+from phalanx_manager.wake import Bell
+from phalanx_wire.control import Goals, Observed, SwarmGoal
+from phalanx_wire.ids import AgentId, KernelId, SessionId
+
+SAFETY_NET_S: Final = 5.0
+_SEND_S: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Link(Protocol):
+    """The way down to the agents; `rpc.agents.Agents` is one."""
+
+    async def send(self, agent: AgentId, goals: Goals) -> bool:
+        """Send goals; False when the agent is not there."""
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """What came from one agent since the last turn; only the newest report counts."""
+
+    up: bool | None = None
+    report: Observed | None = None
+
+
+class Converge:
+    """The converging loop, and the `AgentHandler` of the link.
+
+    Attributes:
+        bell: rung by the methods below, by no one else.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        room_changed: Bell,
+        own_addresses: Collection[str] = (),
+        *,
+        eager_swarm: bool = False,
+    ) -> None:
+        self.bell = Bell()
+        self._store = store
+        self._clock = clock
+        self._room_changed = room_changed
+        self._own_addresses = frozenset(own_addresses)
+        self._eager_swarm = eager_swarm
+        self._link: Link | None = None
+        self._inbox: dict[AgentId, _Inbox] = {}
+        self._touched: set[SessionId] = set()
+        self._stale: set[AgentId] = set()
+        self._everybody = False
+        self._sent: dict[AgentId, Goals] = {}
+        self._removals: dict[str, int] = {}
+        self._envs: dict[KernelId, dict[str, str]] = {}
+        self._started_s = clock.monotonic_s()
+        self._heard_s: dict[AgentId, float] = {}
+        # Revisions grow over restarts of the manager, whatever an agent remembers.
+        self._revision = int(clock.now().timestamp() * 1_000)
+
+    def attach(self, link: Link) -> None:
+        """Take the way down; before that nothing is sent."""
+        self._link = link
+
+    # -- AgentHandler: these return at once
+
+    def connected(self, agent: AgentId) -> None:
+        """The agent has said hello: it needs all its goals."""
+        inbox = self._inbox.setdefault(agent, _Inbox())
+        inbox.up = True
+        self._heard_s[agent] = self._clock.monotonic_s()
+        self.bell.ring()
+
+    def disconnected(self, agent: AgentId) -> None:
+        """Its link broke; that alone means nothing, silence does."""
+        self._inbox.setdefault(agent, _Inbox()).up = False
+        self.bell.ring()
+
+    def observed(self, agent: AgentId, observed: Observed) -> None:
+        """It said what it has."""
+        self._inbox.setdefault(agent, _Inbox()).report = observed
+        self._heard_s[agent] = self._clock.monotonic_s()
+        self.bell.ring()
+
+    # -- from the store
+
+    def touch(self, session: SessionId) -> None:
+        """A commit has changed a session: some agents' goals may differ now."""
+        self._touched.add(session)
+        self.bell.ring()
+
+    def silence_s(self, agents: Collection[AgentId]) -> Mapping[AgentId, float]:
+        """Tell for how long each agent has said nothing; our own absence does not count."""
+        now = self._clock.monotonic_s()
+        return {agent: now - self._heard_s.get(agent, self._started_s) for agent in agents}
+
+    # -- the loop
+
+    async def turn(self) -> None:
+        """Wait for the bell, take all reports, send what has changed."""
+        await self.bell.wait(SAFETY_NET_S)
+        while self._inbox:
+            agent = next(iter(self._inbox))
+            await self._take(agent, self._inbox.pop(agent))
+        await self._send_all()
+
+    async def _take(self, agent: AgentId, inbox: _Inbox) -> None:
+        now = self._clock.now()
+        if inbox.up:
+            await self._store.link(agent, up=True, at=now)
+            self._sent.pop(agent, None)
+            self._stale.add(agent)
+        if inbox.report is not None:
+            await self._report(agent, inbox.report)
+        if inbox.up is False:
+            await self._store.link(agent, up=False, at=now)
+            self._everybody = True  # the swarm's plan counts on those who are there
+
+    async def _report(self, agent: AgentId, report: Observed) -> None:
+        now = self._clock.now()
+        snapshot = await self._store.load()
+        found = observe.changes(snapshot, agent, report, self._removals, now)
+        for sentence in found.illegal:
+            log.warning("report.illegal", agent=agent, why=sentence)
+        if found.kernels or found.networks:
+            self._stale.add(agent)
+            if not await self._store.record(found.kernels, found.networks, now):
+                self._inbox.setdefault(agent, _Inbox(report=report))
+                self.bell.ring()
+        if await self._store.saw(agent, report, now):
+            self._everybody = True
+            self._room_changed.ring()
+
+    async def _send_all(self) -> None:
+        """Send every agent whose goals differ from what it was told."""
+        snapshot = await self._store.load()
+        stale, self._stale = self._stale, set()
+        touched, self._touched = self._touched, set()
+        everybody, self._everybody = self._everybody, False
+        for session in touched:
+            row = snapshot.sessions.get(session)
+            if row is not None:
+                stale |= goals.agents_of(row)
+                everybody = everybody or bool(row.session.reason)  # it may wait for a swarm
+        here = {name for name, record in snapshot.agents.items() if record.connected}
+        if everybody:
+            stale = here
+        if not stale & here:
+            return
+        self._forget(snapshot)
+        rows = goals.by_agent(snapshot)
+        swarms = self._swarms(snapshot, stale)
+        guarded = goals.guarded(snapshot, self._own_addresses)
+        for agent in sorted(stale & here):
+            mine = rows.get(agent, ())
+            await self._send(
+                agent, goals.for_agent(mine, agent, swarms.get(agent), guarded, self._env)
+            )
+
+    async def _send(self, agent: AgentId, wanted: Goals) -> None:
+        """Send goals if they say something new; what fails is sent when the agent is back."""
+        if self._link is None or self._sent.get(agent) == wanted:
+            return
+        self._revision += 1
+        for goal in wanted.networks:
+            if not goal.present:
+                self._removals.setdefault(goal.network.name, self._revision)
+        message = msgspec.structs.replace(wanted, revision=self._revision)
+        try:
+            async with asyncio.timeout(_SEND_S):
+                sent = await self._link.send(agent, message)
+        except TimeoutError:
+            sent = False
+        if sent:
+            self._sent[agent] = wanted
+        else:
+            self._sent.pop(agent, None)
+            log.warning("goals.not_sent", agent=agent, revision=self._revision)
+
+    def _swarms(self, snapshot: Snapshot, agents: Collection[AgentId]) -> dict[AgentId, SwarmGoal]:
+        clusters = {snapshot.agents[agent].cluster for agent in agents if agent in snapshot.agents}
+        found: dict[AgentId, SwarmGoal] = {}
+        for cluster in clusters:
+            found.update(swarm.goals(snapshot, cluster, eager=self._eager_swarm))
+        return found
+
+    def _env(self, row: SessionRow, kernel: Kernel) -> dict[str, str]:
+        """Spell an environment once: for a large gang that is the dearest part of its goals."""
+        known = self._envs.get(kernel.id)
+        if known is None:
+            known = self._envs[kernel.id] = goals.env(row, kernel)
+        return known
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Drop what was remembered of sessions that are gone."""
+        live = {kernel.id for row in snapshot.sessions.values() for kernel in row.kernels}
+        for kernel in self._envs.keys() - live:
+            del self._envs[kernel]
+        networks = {
+            row.session.network.name
+            for row in snapshot.sessions.values()
+            if row.session.network is not None
+        }
+        for name in self._removals.keys() - networks:
+            del self._removals[name]
