@@ -1,4 +1,9 @@
-"""Containers: made from a recipe, found before made, started with care for the overlay."""
+"""Containers: made from a recipe, found before made, started with care for the overlay.
+
+The way out is attached to the running container, right after its start: engines number the
+interfaces of one start each in its own order, and the private network shall be the first. Until
+the gang is whole nothing of the user's runs, so nothing can miss it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ CAPABILITIES: Final = (
 """Docker's own default without NET_RAW (forged frames), MKNOD and SETFCAP."""
 
 LOG_OPTIONS: Final = {"max-size": "16m", "max-file": "4"}
-_BOTH_ENDPOINTS_API: Final = (1, 44)
+_LABEL_EGRESS: Final = f"{names.LABEL}egress"
 _ATTACH_TRIES: Final = 4
 _ATTACH_WITHIN_S: Final = 100.0
 _NOT_FOUND, _CONFLICT = 404, 409
@@ -37,6 +42,14 @@ class Ulimits:
     memlock: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class _Bond:
+    """What a container is attached to at its start."""
+
+    network: str
+    egress: bool
+
+
 class Containers:
     """The containers of one engine."""
 
@@ -44,7 +57,7 @@ class Containers:
         self._line = line
         self._ulimits = ulimits
         self._first_attach = asyncio.Lock()
-        self._network_of: dict[str, str] = {}  # container -> private network
+        self._bonds: dict[str, _Bond] = {}
         self._attached: set[str] = set()  # networks that this engine has attached once
 
     def knows_network(self, network_id: str) -> None:
@@ -67,29 +80,29 @@ class Containers:
             },
         )
         looked = await asyncio.gather(*(self.inspect(entry["Id"]) for entry in found))
+        for entry in found:
+            networks = entry["NetworkSettings"]["Networks"]
+            if entry["State"] == "running" and _wants_egress(entry) and EGRESS not in networks:
+                await self._connect_egress(entry["Id"])  # an earlier process got no further
         return tuple(facts for facts in looked if facts is not None)
 
     async def create(self, cluster: str, recipe: ContainerRecipe) -> str:
-        """Make a container with all its networks; it has not run then."""
-        both = self._line.api >= _BOTH_ENDPOINTS_API
-        what = f"container {recipe.name}"
+        """Make a container; it has not run then."""
         try:
             made = await self._line.ask(
                 "POST",
                 "containers/create",
-                what=what,
+                what=f"container {recipe.name}",
                 doing="making it",
                 params={"name": recipe.name},
-                body=_body(cluster, recipe, self._ulimits, both_endpoints=both),
+                body=_body(cluster, recipe, self._ulimits),
             )
             container_id = str(made["Id"])
         except Unavailable as error:
             if error.kind == "not_sent" or (error.kind == "answered" and error.status != _CONFLICT):
                 raise
             container_id = await self._adopt(recipe, error)
-        self._network_of[container_id] = recipe.network_id
-        if recipe.egress and not both:
-            await self._connect_egress(container_id, what)
+        self._bonds[container_id] = _Bond(recipe.network_id, egress=recipe.egress)
         return container_id
 
     async def _adopt(self, recipe: ContainerRecipe, error: Unavailable) -> str:
@@ -116,18 +129,23 @@ class Containers:
             raise
         return dict(seen)
 
-    async def _connect_egress(self, container_id: str, what: str) -> None:
+    async def _connect_egress(self, container_id: str) -> None:
         try:
             await self._line.ask(
                 "POST",
                 f"networks/{EGRESS}/connect",
-                what=what,
+                what=f"container {container_id[:12]}",
                 doing="connecting it to the way out",
                 body={"Container": container_id},
             )
         except Unavailable as error:
-            if "already exists in network" not in error.hint:
+            there = "already exists in network" in error.hint
+            if not there and (error.kind != "answered" or await self._runs(container_id)):
                 raise
+
+    async def _runs(self, container_id: str) -> bool:
+        seen = await self.inspect(container_id)
+        return seen is not None and seen.status == "running"
 
     async def start(self, container_id: str) -> None:
         """Start a container; running already is fine.
@@ -135,26 +153,28 @@ class Containers:
         The first attach of an overlay on a host breaks when several happen at once, so they go
         one by one, and are tried again: what fails there succeeds later with the same container.
         """
-        network = await self._network(container_id)
-        if network in self._attached:
-            await self._start_once(container_id)
-            return
-        async with self._first_attach:
-            if network in self._attached:
+        bond = await self._bond(container_id)
+        if bond.network not in self._attached:
+            async with self._first_attach:
+                if bond.network not in self._attached:
+                    await self._attach_first(container_id)
+                    self._attached.add(bond.network)
+        await self._start_once(container_id)
+        if bond.egress:
+            await self._connect_egress(container_id)
+
+    async def _attach_first(self, container_id: str) -> None:
+        deadline = asyncio.get_running_loop().time() + _ATTACH_WITHIN_S
+        for left in reversed(range(_ATTACH_TRIES)):
+            try:
                 await self._start_once(container_id)
+            except Unavailable as error:
+                late = asyncio.get_running_loop().time() > deadline
+                if left == 0 or late or not _is_attach_trouble(error):
+                    raise
+                await asyncio.sleep(0.5)
+            else:
                 return
-            deadline = asyncio.get_running_loop().time() + _ATTACH_WITHIN_S
-            for left in reversed(range(_ATTACH_TRIES)):
-                try:
-                    await self._start_once(container_id)
-                except Unavailable as error:
-                    late = asyncio.get_running_loop().time() > deadline
-                    if left == 0 or late or not _is_attach_trouble(error):
-                        raise
-                    await asyncio.sleep(0.5)
-                else:
-                    break
-            self._attached.add(network)
 
     async def _start_once(self, container_id: str) -> None:
         await self._line.ask(
@@ -164,14 +184,15 @@ class Containers:
             doing="starting it",
         )
 
-    async def _network(self, container_id: str) -> str:
-        """Which private network a container has; asked for one that an earlier process made."""
-        if container_id not in self._network_of:
+    async def _bond(self, container_id: str) -> _Bond:
+        """What a container is to be attached to; asked for one that an earlier process made."""
+        if container_id not in self._bonds:
             seen = await self._line.ask(
                 "GET", f"containers/{checked_id(container_id)}/json", doing="looking at a container"
             )
-            self._network_of[container_id] = seen["HostConfig"]["NetworkMode"]
-        return self._network_of[container_id]
+            network = seen["HostConfig"]["NetworkMode"]
+            self._bonds[container_id] = _Bond(network, egress=_wants_egress(seen["Config"]))
+        return self._bonds[container_id]
 
     async def inspect(self, container_id: str) -> ContainerFacts | None:
         """Look at one; None when it is gone."""
@@ -223,7 +244,7 @@ class Containers:
                 await asyncio.sleep(0.1)
             else:
                 break
-        self._network_of.pop(container_id, None)
+        self._bonds.pop(container_id, None)
 
 
 def _is_attach_trouble(error: Unavailable) -> bool:
@@ -232,12 +253,12 @@ def _is_attach_trouble(error: Unavailable) -> bool:
     return error.kind != "not_sent" and any(word in error.hint for word in passing)
 
 
-def _body(
-    cluster: str, recipe: ContainerRecipe, ulimits: Ulimits, *, both_endpoints: bool
-) -> dict[str, Any]:
-    endpoints: dict[str, Any] = {recipe.network_id: {"IPAMConfig": {"IPv4Address": recipe.address}}}
-    if recipe.egress and both_endpoints:
-        endpoints[EGRESS] = {}
+def _wants_egress(labelled: Mapping[str, Any]) -> bool:
+    return labelled["Labels"].get(_LABEL_EGRESS) == "1"
+
+
+def _body(cluster: str, recipe: ContainerRecipe, ulimits: Ulimits) -> dict[str, Any]:
+    own_labels = {names.LABEL_CLUSTER: cluster, _LABEL_EGRESS: "1" if recipe.egress else "0"}
     return {
         "Image": recipe.image,
         "Hostname": recipe.host_name,
@@ -246,7 +267,7 @@ def _body(
         "Env": list(recipe.env),
         "WorkingDir": recipe.workdir,
         "User": recipe.user,
-        "Labels": {names.LABEL_CLUSTER: cluster, **recipe.labels},
+        "Labels": {**recipe.labels, **own_labels},
         "StopTimeout": recipe.stop_timeout_s,
         "HostConfig": {
             "NetworkMode": recipe.network_id,
@@ -269,7 +290,9 @@ def _body(
             "DnsOptions": ["timeout:1", "attempts:1"],
             "DeviceRequests": _devices(recipe.gpus),
         },
-        "NetworkingConfig": {"EndpointsConfig": endpoints},
+        "NetworkingConfig": {
+            "EndpointsConfig": {recipe.network_id: {"IPAMConfig": {"IPv4Address": recipe.address}}}
+        },
     }
 
 
