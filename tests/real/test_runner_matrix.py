@@ -46,7 +46,7 @@ def engine() -> Iterator[str]:
         yield socket
 
 
-@pytest.mark.parametrize(("image", "user", "hardening"), CASES, ids="-".join)
+@pytest.mark.parametrize(("image", "user", "hardening"), CASES)
 async def test_containers_reach_each_other_by_ssh_whatever_their_image(
     engine: str, tmp_path: Path, image: str, user: str, hardening: str
 ) -> None:
@@ -93,9 +93,9 @@ async def files_arrive_whole(both: Pair) -> None:
 async def an_ssh_session_has_the_containers_environment(both: Pair) -> None:
     shown = await both.main_runs("ssh", "sub1", "env")
     assert (0, "") == (shown.returncode, shown.stderr)
-    assert "\nWORLD_SIZE=2\n" in shown.stdout
-    assert "\nBACKENDAI_CLUSTER_HOST=sub1\n" in shown.stdout
-    assert f"\nODD={ODD}\n" in shown.stdout
+    assert "WORLD_SIZE=2\n" in shown.stdout
+    assert "BACKENDAI_CLUSTER_HOST=sub1\n" in shown.stdout
+    assert f"ODD={ODD}\n" in shown.stdout
     assert f"PATH=/opt/phalanx/first:{IMAGE_PATH}:/opt/phalanx/last\n" in shown.stdout
     assert "PHALANX" not in shown.stdout
 
