@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from phalanx_lab import client_config, engine_root, fitness, lab, recipes, supervise
+from phalanx_lab import client_config, engine_root, fitness, lab, plan, recipes, supervise
 from phalanx_lab.lab import Lab
 from phalanx_lab.unavailable import Unavailable
 
@@ -133,7 +133,7 @@ def run_supervisor(args: argparse.Namespace) -> int:
     if os.fork() > 0:
         os._exit(0)
     os.setsid()
-    return supervise.supervise(Lab.attach(args.name).plan)
+    return supervise.supervise(plan.run_root(), plan.check_name(args.name))
 
 
 def parser() -> argparse.ArgumentParser:

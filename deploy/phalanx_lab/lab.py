@@ -36,6 +36,7 @@ Fault = Literal["kill", "stop", "cont", "cut", "heal"]
 Report = Callable[[str], None]
 SILENT_FOR = 2.0  # seconds that a step may take before it is worth a line
 UP_WITHIN = 180.0
+STARTED_WITHIN = 15.0
 PLUG_WITHIN = 15.0
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "cont": signal.SIGCONT}
 
@@ -90,7 +91,7 @@ class Lab:
                 return cls._adopt(wanted, report)
             if misses := fitness.misses(wanted):
                 raise Unavailable("this machine", "cannot run a lab", "\n  ".join(["", *misses]))
-            sweep(wanted.name, wanted.run)
+            _pull_the_plug(wanted.name, wanted.run)
             with _only_one(wanted.run_root, "subnets"):
                 plan = settle(wanted)
                 plans.save(plan)
@@ -298,8 +299,13 @@ def _pull_the_plug(name: str, run_folder: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(supervisor, signal.SIGKILL)
             processes.await_end(supervisor, within=PLUG_WITHIN)
-    Lock(plans.run_root(), name, "supervisor").holder()  # which removes the file of a free one
-    sweep(name, run_folder)
+    # Held while we sweep, so that a supervisor on its way in waits, and then finds no plan.
+    claim = Lock(plans.run_root(), name, "supervisor")
+    claim.take(wait=True)
+    try:
+        sweep(name, run_folder)
+    finally:
+        claim.drop(remove=True)
 
 
 def all_labs() -> list[Lab]:
@@ -355,8 +361,9 @@ def _await_up(plan: Plan, report: Report) -> None:
         if doing != reported and time.monotonic() - since > SILENT_FOR:
             report(f"{doing} ...")
             reported = doing
-        holder = Lock(plan.run_root, plan.name, "supervisor").holder()
-        if not holder and time.monotonic() - began > SILENT_FOR and not told:
+        if told and not processes.alive(told.supervisor):
+            break
+        if not told and time.monotonic() - began > STARTED_WITHIN:
             break
         time.sleep(0.05)
     raise Unavailable(f"lab {plan.name}", "did not come up", f"See {plan.log('supervisor')}.")

@@ -245,16 +245,20 @@ def agent_program(plan: Plan, host: int, inside: Room) -> Program:
     )
 
 
-def supervise(plan: Plan) -> int:
+def supervise(run_root: str, name: str) -> int:
     """Be a lab's supervisor until told to stop; the exit code.
 
     The HTTP socket is made here, in the machine's own namespace, and stays open while the
     manager restarts: clients queue instead of being refused.
     """
     os.open("/dev/null", os.O_RDONLY)  # takes the number that the listener will have
-    claim = status.Lock(plan.run_root, plan.name, "supervisor")
+    claim = status.Lock(run_root, name, "supervisor")
     if not take_patiently(claim):
-        raise Unavailable(f"lab {plan.name}", "has a supervisor already", "See phalanx lab ls.")
+        raise Unavailable(f"lab {name}", "has a supervisor already", "See phalanx lab ls.")
+    plan = plans.load(f"{run_root}/{name}/plan.json")
+    if plan is None:  # it was taken down before we got here
+        claim.drop(remove=True)
+        return 0
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise Unavailable("prctl", "does not let orphans come to us", "")
     with listen(plan.http_port) as listener:
