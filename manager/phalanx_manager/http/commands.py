@@ -1,0 +1,160 @@
+"""Commands in running containers, over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from aiohttp import WSMessage, WSMsgType, web
+
+from phalanx_manager.core.model import Kernel
+from phalanx_manager.http.ask import Ask
+from phalanx_manager.http.problems import of_stream, refused
+from phalanx_manager.rpc.failure import Unavailable
+from phalanx_wire.api import Problem
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.mux import Stream, StreamClosed
+from phalanx_wire.stream import STDIN, Call, Data, ExecCall
+
+MAX_FRAME_BYTES: Final = 1 << 20
+HEARTBEAT_S: Final = 20.0
+_OPEN_S: Final = 10.0
+_SEND_S: Final = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A text frame of the client: a new size, or the end of its input."""
+
+    resize: tuple[int, int] | None = None
+    eof: bool = False
+
+
+class _End(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last text frame: one of the two."""
+
+    exit_code: int | None = None
+    problem: Problem | None = None
+
+
+class _WrongFrameError(Exception):
+    """The client sent what makes no sense."""
+
+
+async def run(ask: Ask) -> web.StreamResponse:
+    """Run a command, or the login shell, and relay its streams."""
+    _check_origin(ask.request)
+    row = await ask.row()
+    kernel = ask.kernel(row)
+    values = ask.values
+    command, shell = values.get("command", ()), values.get("shell", False)
+    if bool(command) == shell:
+        title = "give either `command` or `shell=1`"
+        raise refused("invalid_parameter", 400, title, "command", '`command=["ls","-l"]`')
+    if kernel.state is not KernelState.RUNNING:
+        raise not_running(kernel)
+    if not web.WebSocketResponse().can_prepare(ask.request).ok:
+        raise refused("websocket_expected", 426, "exec is a WebSocket", hint="use `phalanx exec`")
+    call = ExecCall(
+        kernel.id,
+        command,
+        shell,
+        tty=values.get("tty", False),
+        stdin=values.get("stdin", False),
+        rows=values.get("rows", 24),
+        columns=values.get("columns", 80),
+    )
+    with ask.turnstile.stream(ask.caller):
+        stream = await open_stream(ask, kernel, call)
+        async with stream:
+            log.info("exec.begun", kernel=kernel.id, user=ask.caller.user)
+            return await _relay(ask.request, stream)
+
+
+async def open_stream(ask: Ask, kernel: Kernel, call: Call) -> Stream:
+    """Open a stream to a kernel's agent, or refuse."""
+    if kernel.agent is None:
+        raise not_running(kernel)
+    try:
+        async with asyncio.timeout(_OPEN_S):
+            return await ask.doors.link.open(kernel.agent, call)
+    except (Unavailable, TimeoutError) as error:
+        why = str(error) or f"agent {kernel.agent} takes nothing"
+        raise refused("unavailable", 503, why, hint="try again") from error
+
+
+def not_running(kernel: Kernel) -> Exception:
+    """Refuse what needs a running container."""
+    name = kernel.state.name.lower()
+    return refused("not_running", 409, f"rank {kernel.rank} ({kernel.host_name}) is {name}")
+
+
+def _check_origin(request: web.Request) -> None:
+    """Refuse pages of other sites: a browser sends its cookies and proxies' tokens along."""
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        raise refused("foreign_origin", 403, "a page of another site may not open this")
+
+
+async def _relay(request: web.Request, stream: Stream) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse(
+        heartbeat=HEARTBEAT_S, max_msg_size=MAX_FRAME_BYTES, compress=False, timeout=5.0
+    )
+    await socket.prepare(request)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            upward = tasks.create_task(_from_client(socket, stream))
+            await _to_client(socket, stream)
+            upward.cancel()
+    except* (ConnectionError, TimeoutError):
+        log.debug("exec.client_gone", stream=stream.number)
+    if not socket.closed:
+        closed = stream.closed
+        problem = of_stream(closed) if closed is not None and closed.code else None
+        end = _End(closed.exit_code if closed is not None and problem is None else None, problem)
+        await socket.send_str(msgspec.json.encode(end).decode())
+        await socket.close()
+    return socket
+
+
+async def _to_client(socket: web.WebSocketResponse, stream: Stream) -> None:
+    async for item in stream:
+        if isinstance(item, Data):
+            async with asyncio.timeout(_SEND_S):
+                await socket.send_bytes(bytes([item.channel & 0xFF]) + item.data)
+
+
+async def _from_client(socket: web.WebSocketResponse, stream: Stream) -> None:
+    """Relay input until the client is gone, which ends the command."""
+    try:
+        async for message in socket:
+            await _take(message, stream)
+    except StreamClosed:
+        return
+    except (_WrongFrameError, msgspec.MsgspecError) as error:
+        await stream.close(code="bad_frame", why=str(error))
+        return
+    await stream.close(code="cancelled", why="the client has gone")
+
+
+async def _take(message: WSMessage, stream: Stream) -> None:
+    if message.type is WSMsgType.BINARY:
+        data: bytes = message.data
+        if data[:1] != bytes([STDIN]):
+            raise _WrongFrameError("a binary frame begins with the byte 0")
+        await stream.write(STDIN, data[1:])
+        return
+    if message.type is not WSMsgType.TEXT:
+        raise _WrongFrameError("frames are binary or text")
+    control = msgspec.json.decode(message.data, type=_Control)
+    if control.resize is not None:
+        rows, columns = control.resize
+        if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
+            raise _WrongFrameError("a terminal has 1 to 65535 rows and columns")
+        await stream.resize(rows, columns)
+    if control.eof:
+        await stream.eof()

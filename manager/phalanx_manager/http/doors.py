@@ -1,0 +1,77 @@
+"""What the API needs from the rest of the manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from phalanx_manager.clock import Clock
+from phalanx_manager.core.model import Limits
+from phalanx_manager.http.uploads import Uploads
+from phalanx_manager.store.port import Store
+from phalanx_manager.wake import Chimes
+from phalanx_wire.ids import AgentId, SessionId
+from phalanx_wire.mux import Stream
+from phalanx_wire.stream import Call
+
+
+class Link(Protocol):
+    """The way to the agents; `rpc.agents.Agents` is one."""
+
+    def connected(self) -> frozenset[AgentId]:
+        """Tell who is there now."""
+        ...
+
+    async def open(self, agent: AgentId, call: Call, window: int = ...) -> Stream:
+        """Open a stream, or raise the link's `Unavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How much one caller may ask.
+
+    Attributes:
+        per_s, burst: requests, as a bucket that fills.
+        streams: open at once: logs, events, execs, waits.
+    """
+
+    per_s: float = 500.0
+    burst: int = 1_000
+    streams: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """What a join token tells an agent, see `wire.join`."""
+
+    addresses: tuple[str, ...]
+    server_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """All that the handlers work with.
+
+    Attributes:
+        chimes: rung with a session's id after every commit that touches it or adds an event of
+            it; with an empty topic for events of no session.
+        changed: called with a session after it was submitted or told to stop.
+        entropy: fresh randomness, so many bytes.
+        turns: how often each loop has turned, for the metrics.
+        ready: why the manager cannot work now, a sentence; empty when it can.
+    """
+
+    store: Store
+    link: Link
+    clock: Clock
+    chimes: Chimes
+    changed: Callable[[SessionId], None]
+    entropy: Callable[[int], bytes]
+    uploads: Uploads
+    joining: Joining
+    limits: Limits
+    rates: Rates = field(default_factory=Rates)
+    turns: Callable[[], Mapping[str, int]] = dict
+    ready: Callable[[], str] = str

@@ -1,0 +1,123 @@
+"""Output of all ranks as one stream: merged by time, or followed as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from phalanx_manager.http import cursor, sse
+from phalanx_manager.http.ask import Ask
+from phalanx_manager.http.logs_follow import Follower
+from phalanx_manager.http.logs_read import Batch, Merger, Missing, Put, Wanted
+from phalanx_manager.http.problems import refused
+from phalanx_wire.api import LogEvent
+
+_WAITING_BATCHES: Final = 64
+_BATCH_LINES: Final = 256
+_FEW: Final = 16
+_CURSOR_EVERY_S: Final = 0.5
+
+Producer = Callable[[Put, Missing], Awaitable[None]]
+
+
+class LogEnd(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last event of a log stream (`event: end`).
+
+    Attributes:
+        missing: what could not be told, sentences.
+    """
+
+    missing: tuple[str, ...] = ()
+
+
+async def stream(ask: Ask) -> web.StreamResponse:
+    """Send the output of a session's ranks as server-sent events."""
+    row = await ask.row()
+    kernels = ask.kernels(row)
+    wanted = _wanted(ask)
+    few = len(kernels) <= _FEW
+    if ask.values.get("follow", False):
+        return await _send(ask, Follower(ask, row, kernels, wanted).run, wanted, few=few)
+    producer: Producer = Merger(ask.doors.link, kernels, wanted).run
+    if wanted.tail >= 0:
+        producer = _last(producer, wanted.tail)
+    return await _send(ask, producer, wanted, few=few)
+
+
+def _wanted(ask: Ask) -> Wanted:
+    since = ask.values.get("since")
+    if isinstance(since, timedelta):
+        since = ask.doors.clock.now() - since
+    since_ns = 0 if since is None else max(0, int(since.timestamp() * 1e6) * 1000)
+    try:
+        positions = cursor.parse(ask.request.headers.get("Last-Event-ID", ""))
+    except ValueError as error:
+        raise refused("bad_resume_point", 400, f"Last-Event-ID: {error}") from error
+    return Wanted(since_ns, int(ask.values.get("tail", -1)), positions)
+
+
+def _last(producer: Producer, count: int) -> Producer:
+    """Keep the last lines of all ranks together."""
+
+    async def run(put: Put, missing: Missing) -> None:
+        lines: Batch = []
+
+        async def keep(batch: Batch) -> None:
+            lines.extend(batch)
+            if len(lines) > 2 * count + _BATCH_LINES:
+                del lines[: len(lines) - count]
+
+        await producer(keep, missing)
+        last = lines[len(lines) - count :] if count < len(lines) else lines
+        for start in range(0, len(last), _BATCH_LINES):
+            await put(last[start : start + _BATCH_LINES])
+
+    return run
+
+
+async def _send(ask: Ask, producer: Producer, wanted: Wanted, *, few: bool) -> web.StreamResponse:
+    clock = ask.doors.clock
+    speller = _Speller(wanted)
+    missing = Missing()
+    queue: asyncio.Queue[Batch | None] = asyncio.Queue(_WAITING_BATCHES)
+    told_s = 0.0
+
+    async def produce() -> None:
+        await producer(queue.put, missing)
+        await queue.put(None)
+
+    with ask.turnstile.stream(ask.caller):
+        async with sse.stream(ask.request) as events:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(produce())
+                while (batch := await queue.get()) is not None:
+                    now_s = clock.monotonic_s()
+                    resumable = few or now_s - told_s > _CURSOR_EVERY_S
+                    told_s = now_s if resumable else told_s
+                    await events.send(speller.spell(batch, resumable=resumable))
+            end = msgspec.json.encode(LogEnd(missing.sentences()))
+            await events.send(sse.spell(end, "end"))
+    return events.response
+
+
+class _Speller:
+    """Spells lines; the last of a batch carries the point from which a new stream goes on."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._positions = dict(wanted.positions)
+
+    def spell(self, batch: Batch, *, resumable: bool) -> bytes:
+        out: list[bytes] = []
+        for at, (kernel, line) in enumerate(batch):
+            before_ns, count = self._positions.get(kernel.rank, (-1, 0))
+            self._positions[kernel.rank] = (line.at_ns, count + 1 if line.at_ns == before_ns else 1)
+            event = LogEvent(kernel.rank, kernel.host_name, line.at_ns, line.stderr, line.text)
+            here = resumable and at == len(batch) - 1
+            event_id = cursor.spell(self._positions) if here else ""
+            out.append(sse.spell(msgspec.json.encode(event), "log", event_id))
+        return b"".join(out)

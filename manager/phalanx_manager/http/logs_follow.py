@@ -1,0 +1,91 @@
+"""Output of ranks as it comes, from before they are started until they have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from phalanx_manager.core.model import Kernel, SessionRow
+from phalanx_manager.http.ask import Ask
+from phalanx_manager.http.logs_read import Missing, Put, Source, Wanted, may_have_output, window
+from phalanx_manager.wake import Bell
+from phalanx_wire.lifecycle import KernelState
+
+_AWAY_S: Final = 2.0
+"""After a lost link: the agent's return rings no session's bell, so look again by time."""
+
+
+class Follower:
+    """Follows the ranks of one session; `run` ends when all is told."""
+
+    def __init__(
+        self, ask: Ask, row: SessionRow, kernels: Sequence[Kernel], wanted: Wanted
+    ) -> None:
+        self._ask = ask
+        self._row = row
+        self._ranks = [kernel.rank for kernel in kernels]
+        self._wanted = wanted
+        self._news = asyncio.Event()
+
+    async def run(self, put: Put, missing: Missing) -> None:
+        """Hand over lines as they come."""
+        with self._ask.doors.chimes.watch(self._row.session.id) as bell:
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._watch(bell))
+                try:
+                    async with asyncio.TaskGroup() as readers:
+                        for rank in self._ranks:
+                            readers.create_task(self._follow(rank, put, missing))
+                finally:
+                    watching.cancel()
+
+    async def _watch(self, bell: Bell) -> None:
+        """Read the session once per ring, for all readers."""
+        while not self._ended():
+            self._row = await self._ask.again(self._row)
+            news, self._news = self._news, asyncio.Event()
+            news.set()
+            await bell.wait()
+
+    def _ended(self) -> bool:
+        return self._row.session.ended_at is not None
+
+    async def _until(self, rank: int, good: Callable[[Kernel], bool]) -> Kernel:
+        while True:
+            kernel, news = self._row.kernels[rank], self._news
+            if good(kernel) or kernel.ended or self._ended():
+                return kernel
+            await news.wait()
+
+    async def _follow(self, rank: int, put: Put, missing: Missing) -> None:
+        kernel = await self._until(rank, lambda kernel: kernel.state >= KernelState.STARTING)
+        if not may_have_output(kernel):
+            return
+        room = window(len(self._ranks))
+        source = Source(kernel, self._wanted, room, self._wanted.positions.get(rank))
+        while True:
+            last_try = self._ended()
+            await self._read(source, put)
+            closed = source.closed
+            if closed is None or not closed.code:
+                return
+            if last_try or closed.code not in {"link_lost", "unavailable"}:
+                missing.note(source.kernel, closed.why or closed.code)
+                return
+            await self._news_or(_AWAY_S)
+
+    async def _read(self, source: Source, put: Put) -> None:
+        stream = await source.open(self._ask.doors.link, follow=True)
+        if stream is None:
+            return
+        async with stream:
+            async for lines in source.read(stream, None):
+                await put([(source.kernel, line) for line in lines])
+
+    async def _news_or(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return

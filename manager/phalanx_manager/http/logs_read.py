@@ -1,0 +1,199 @@
+"""One kernel's output out of its agent, and that of several merged by time."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from phalanx_manager.core.model import Kernel
+from phalanx_manager.http.cursor import Position
+from phalanx_manager.http.doors import Link
+from phalanx_manager.rpc.failure import Unavailable
+from phalanx_wire import loglines
+from phalanx_wire.api import LogLine
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.mux import MIN_WINDOW_BYTES, Stream
+from phalanx_wire.stream import WINDOW_BYTES, Closed, Data, LogsCall
+
+Batch = list[tuple[Kernel, LogLine]]
+Put = Callable[[Batch], Awaitable[None]]
+
+_ALL_WINDOWS_BYTES: Final = 64 << 20
+_CHUNK_S: Final = 60.0
+_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines are wanted.
+
+    Attributes:
+        since_ns: Unix nanoseconds; only later lines.
+        tail: at most that many of the last lines, -1 is all.
+        positions: by rank, what a stream before this one has sent.
+    """
+
+    since_ns: int
+    tail: int
+    positions: dict[int, Position]
+
+
+class Missing:
+    """What could not be told, for the last event of the stream."""
+
+    def __init__(self) -> None:
+        self._why: dict[str, list[str]] = {}
+
+    def note(self, kernel: Kernel, why: str) -> None:
+        """Note that a kernel's output is not (all) there."""
+        self._why.setdefault(why, []).append(kernel.host_name)
+
+    def sentences(self) -> tuple[str, ...]:
+        """Say it, one sentence per reason."""
+        return tuple(
+            f"the output of {', '.join(hosts[:8])}"
+            + (f" and {len(hosts) - 8} more" if len(hosts) > 8 else "")
+            + f" is not complete: {why}"
+            for why, hosts in self._why.items()
+        )
+
+
+def may_have_output(kernel: Kernel) -> bool:
+    """Tell whether an agent can be asked."""
+    started = KernelState.STARTING <= kernel.state < KernelState.EXITED
+    return kernel.agent is not None and (started or kernel.container_id != "")
+
+
+def window(streams: int) -> int:
+    """Share memory among streams that are open at once."""
+    return min(max(_ALL_WINDOWS_BYTES // max(streams, 1), MIN_WINDOW_BYTES), WINDOW_BYTES)
+
+
+@dataclass(slots=True)
+class Source:
+    """One kernel's output, from a position on.
+
+    Attributes:
+        position: of the last line that was read, None before any.
+        closed: how the last stream ended; None while it is open.
+    """
+
+    kernel: Kernel
+    wanted: Wanted
+    window: int
+    position: Position | None = None
+    closed: Closed | None = field(default=None, init=False)
+
+    async def open(self, link: Link, *, follow: bool) -> Stream | None:
+        """Ask the agent; None when it is away (`closed` says so)."""
+        kernel = self.kernel
+        assert kernel.agent is not None  # noqa: S101 - `may_have_output` has said so
+        self.closed = None
+        at = self.position
+        call = LogsCall(
+            kernel.id,
+            follow,
+            since_ns=self.wanted.since_ns if at is None else at[0] - 1,
+            tail=self.wanted.tail if at is None else -1,
+        )
+        try:
+            return await link.open(kernel.agent, call, self.window)
+        except Unavailable as error:
+            self.closed = Closed(0, code="unavailable", why=str(error))
+            return None
+
+    async def read(self, stream: Stream, timeout_s: float | None) -> AsyncIterator[list[LogLine]]:
+        """Read lines in chunks until the stream ends; then `closed` says how."""
+        skip = self.position
+        seen = 0
+        while True:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    item = await anext(stream, None)
+            except TimeoutError:
+                self.closed = Closed(0, code="unavailable", why=f"silent for {timeout_s:g} s")
+                return
+            if item is None:
+                self.closed = stream.closed
+                return
+            if not isinstance(item, Data):
+                continue
+            try:
+                lines = loglines.unpack(item.data)
+            except msgspec.MsgspecError as error:
+                self.closed = Closed(0, code="protocol_error", why=f"broken log lines: {error}")
+                return
+            fresh: list[LogLine] = []
+            for line in lines:
+                if skip is not None and line.at_ns == skip[0] and seen < skip[1]:
+                    seen += 1
+                    continue
+                fresh.append(line)
+                same = self.position is not None and self.position[0] == line.at_ns
+                count = self.position[1] + 1 if self.position is not None and same else 1
+                self.position = (line.at_ns, count)
+            if fresh:
+                yield fresh
+
+
+class Merger:
+    """Output of several kernels that is there now, in the order of time."""
+
+    def __init__(self, link: Link, kernels: Sequence[Kernel], wanted: Wanted) -> None:
+        self._link = link
+        room = window(len(kernels))
+        self._sources = [
+            Source(kernel, wanted, room, wanted.positions.get(kernel.rank))
+            for kernel in kernels
+            if may_have_output(kernel)
+        ]
+
+    async def run(self, put: Put, missing: Missing) -> None:
+        """Hand over all lines in batches."""
+        async with AsyncExitStack() as stack:
+            lines: list[AsyncIterator[list[LogLine]]] = []
+            sources: list[Source] = []
+            for source in self._sources:
+                stream = await source.open(self._link, follow=False)
+                if stream is not None:
+                    await stack.enter_async_context(stream)
+                    sources.append(source)
+                    lines.append(source.read(stream, _CHUNK_S))
+            await self._merge(sources, lines, put)
+        for source in self._sources:
+            if source.closed is not None and source.closed.code:
+                missing.note(source.kernel, source.closed.why or source.closed.code)
+
+    async def _merge(
+        self, sources: list[Source], chunks: list[AsyncIterator[list[LogLine]]], put: Put
+    ) -> None:
+        heads: list[tuple[int, int, int, list[LogLine]]] = []
+        for at, chunk in enumerate(chunks):
+            await _push(heads, at, chunk)
+        batch: Batch = []
+        while heads:
+            _at_ns, at, offset, lines = heapq.heappop(heads)
+            batch.append((sources[at].kernel, lines[offset]))
+            if len(batch) >= _BATCH:
+                await put(batch)
+                batch = []
+            if offset + 1 < len(lines):
+                heapq.heappush(heads, (lines[offset + 1].at_ns, at, offset + 1, lines))
+            else:
+                await _push(heads, at, chunks[at])
+        if batch:
+            await put(batch)
+
+
+async def _push(
+    heads: list[tuple[int, int, int, list[LogLine]]], at: int, chunks: AsyncIterator[list[LogLine]]
+) -> None:
+    lines = await anext(chunks, None)
+    if lines:
+        heapq.heappush(heads, (lines[0].at_ns, at, 0, lines))

@@ -1,0 +1,242 @@
+"""The table: every path of the API, who may ask, with what, and what comes back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from phalanx_manager.http import access, archives, commands, events, health, logs, sessions
+from phalanx_manager.http.ask import Route
+from phalanx_manager.http.params import choice, flag, moment, path, ranks, seconds, whole, words
+from phalanx_wire.api import (
+    ENDED_STATES,
+    CreateAgentToken,
+    CreateToken,
+    EnvView,
+    NodeList,
+    SessionList,
+    SessionView,
+    SignalRequest,
+    StopRequest,
+    TokenCreated,
+    TokenList,
+    UploadCreated,
+)
+from phalanx_wire.spec import SessionSpec
+
+STATES: Final = (
+    "pending",
+    "scheduled",
+    "preparing",
+    "starting",
+    "running",
+    "stopping",
+    *ENDED_STATES,
+)
+_MAX_RANK: Final = 999_999
+_IDEMPOTENT: Final = {"Idempotency-Key": "the same key and body give the same session"}
+_RESUME: Final = {"Last-Event-ID": "the id of the last event that was received"}
+_SESSION: Final = "/v1/sessions/{ref}"
+_RANK: Final = whole("rank", "which container; 0 when left out", 0, _MAX_RANK)
+_RANKS: Final = ranks("rank", "which containers, e.g. `0,2-3`; all when left out")
+
+_SESSIONS: Final = (
+    Route(
+        "POST",
+        "/v1/sessions",
+        sessions.submit,
+        "Ask for a session. 200 with the session when the same request came before.",
+        SessionView,
+        scope="user",
+        params=(flag("dry_run", "only say where it would go now (a DryRun)"),),
+        body=SessionSpec,
+        status=201,
+        headers=_IDEMPOTENT,
+    ),
+    Route(
+        "GET",
+        "/v1/sessions",
+        sessions.listing,
+        "List sessions, newest first: those that have not ended.",
+        SessionList,
+        params=(
+            choice("state", "only these states", STATES, many=True),
+            flag("all", "also those that have ended"),
+            whole("limit", "at most so many; 100 when left out", 1, 10_000),
+        ),
+    ),
+    Route("GET", _SESSION, sessions.show, "Show a session by id, name or prefix.", SessionView),
+    Route(
+        "POST",
+        f"{_SESSION}/stop",
+        sessions.stop,
+        "Stop a session; a second time changes nothing.",
+        SessionView,
+        scope="user",
+        body=StopRequest,
+        optional_body=True,
+    ),
+    Route(
+        "POST",
+        f"{_SESSION}/signal",
+        sessions.send_signal,
+        "Send a signal to the commands that run.",
+        None,
+        scope="user",
+        body=SignalRequest,
+        status=204,
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/env",
+        sessions.env,
+        "Show the environment of every rank, with who reads each variable.",
+        EnvView,
+        params=(_RANKS,),
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/wait",
+        sessions.wait,
+        "Answer when the session runs or has ended, or when the time is over.",
+        SessionView,
+        params=(
+            choice("until", "what to wait for; ended when left out", ("running", "ended")),
+            seconds("timeout_s", "how long; 30 when left out", sessions.MAX_WAIT_S),
+        ),
+    ),
+)
+
+_STREAMS: Final = (
+    Route(
+        "GET",
+        f"{_SESSION}/events",
+        events.of_session,
+        "Tell a session's timeline; as a list of events, or as a stream on request.",
+        "event-stream",
+        params=(
+            flag("follow", "with a stream: go on until the session has ended; 1 when left out"),
+            whole("after", "only later events than this id", 0, 999_999_999),
+            whole("limit", "of a list: at most so many", 1, 10_000),
+        ),
+        headers=_RESUME,
+    ),
+    Route(
+        "GET",
+        "/v1/events",
+        events.of_all,
+        "Tell what happens to all sessions of the caller.",
+        "event-stream",
+        params=(
+            flag("follow", "with a stream: go on for ever; 1 when left out"),
+            whole("after", "only later events than this id", 0, 999_999_999),
+            whole("limit", "of a list: at most so many", 1, 10_000),
+        ),
+        headers=_RESUME,
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/logs",
+        logs.stream,
+        "Send output: merged by time, or with `follow` as it comes. Ends with `event: end`, "
+        "which says what is missing. The id of an event is where a new stream goes on.",
+        "log-stream",
+        params=(
+            flag("follow", "go on until the session has ended; 0 when left out"),
+            _RANKS,
+            moment("since", "only later lines: RFC 3339, or how long ago, e.g. `10m`"),
+            whole(
+                "tail", "of the last lines at most so many; followed: of each rank", 0, 1_000_000
+            ),
+        ),
+        headers=_RESUME,
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/exec",
+        commands.run,
+        "Run a command in a container, over a WebSocket. Binary frames begin with the channel "
+        '(0 in, 1 out, 2 err); text frames are `{"resize": [rows, columns]}`, `{"eof": true}`, '
+        'and last `{"exit_code": n}` or `{"problem": {...}}`.',
+        "socket",
+        scope="user",
+        params=(
+            _RANK,
+            words("command", "argument list, a JSON list of texts"),
+            flag("shell", "the login shell instead of a command"),
+            flag("tty", "on a terminal: one merged stream"),
+            flag("stdin", "input will come"),
+            whole("rows", "of the terminal", 1, 65_535),
+            whole("columns", "of the terminal", 1, 65_535),
+        ),
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/archive",
+        archives.read,
+        "Read a file or folder of a container.",
+        "tar",
+        scope="user",
+        params=(_RANK, path("path", "absolute, in the container")),
+    ),
+    Route(
+        "PUT",
+        f"{_SESSION}/archive",
+        archives.write,
+        "Unpack an archive into an existing folder of a container.",
+        None,
+        scope="user",
+        params=(_RANK, path("path", "absolute, in the container")),
+        body="tar",
+        status=204,
+    ),
+    Route(
+        "PUT",
+        "/v1/uploads",
+        archives.upload,
+        "Keep an archive that `SessionSpec.upload` may name.",
+        UploadCreated,
+        scope="user",
+        body="tar",
+        status=201,
+    ),
+)
+
+_HOUSE: Final = (
+    Route("GET", "/v1/nodes", access.nodes, "List agents and their hosts.", NodeList),
+    Route(
+        "POST",
+        "/v1/tokens",
+        access.create,
+        "Make a bearer token.",
+        TokenCreated,
+        scope="admin",
+        body=CreateToken,
+        status=201,
+    ),
+    Route("GET", "/v1/tokens", access.listing, "List tokens.", TokenList, scope="admin"),
+    Route(
+        "DELETE",
+        "/v1/tokens/{token}",
+        access.revoke,
+        "Make a token worthless.",
+        None,
+        scope="admin",
+        status=204,
+    ),
+    Route(
+        "POST",
+        "/v1/agent-tokens",
+        access.create_for_agent,
+        "Make a token that lets one agent join.",
+        TokenCreated,
+        scope="admin",
+        body=CreateAgentToken,
+        status=201,
+    ),
+    Route("GET", "/v1/openapi.json", health.document, "This document.", "any", scope=None),
+    Route("GET", "/healthz", health.alive, "The process turns.", "text", scope=None),
+    Route("GET", "/readyz", health.ready, "The manager can work.", "text", scope=None),
+    Route("GET", "/metrics", health.metrics, "Numbers for Prometheus.", "text", scope=None),
+)
+
+ROUTES: Final = (*_SESSIONS, *_STREAMS, *_HOUSE)

@@ -1,0 +1,245 @@
+"""Sessions: submit, list, show, stop, signal, wait."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from phalanx_manager.core import place, swarm
+from phalanx_manager.core.admit import Admitted, admit
+from phalanx_manager.core.cluster_env import rank_env
+from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
+from phalanx_manager.core.naming import readable_name
+from phalanx_manager.http import bodies, views
+from phalanx_manager.http.ask import Ask, answer
+from phalanx_manager.http.problems import not_found, of_stream, refusal, refused, shown
+from phalanx_manager.rpc.failure import Unavailable
+from phalanx_manager.store.port import AlreadyThere, Created, NewSession, SessionFilter
+from phalanx_wire.api import (
+    DryRun,
+    EnvView,
+    Problem,
+    RankEnv,
+    SessionList,
+    SignalRequest,
+    StopRequest,
+)
+from phalanx_wire.ids import session_id
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.spec import SessionSpec
+from phalanx_wire.stream import Closed, SignalCall
+
+MAX_WAIT_S: Final = 300.0
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_SIGNAL_S: Final = 20.0
+_SIGNALS_AT_ONCE: Final = 64
+
+log = structlog.get_logger(__name__)
+
+
+async def submit(ask: Ask) -> web.Response:
+    """Admit a session and write it down, or say where it would go."""
+    raw = await bodies.read_json(ask.request)
+    spec = bodies.parse(raw, SessionSpec)
+    key = ask.request.headers.get("Idempotency-Key")
+    if key is not None and _KEY.fullmatch(key) is None:
+        raise refused(
+            "bad_idempotency_key", 400, "an Idempotency-Key is 1 to 255 printable characters"
+        )
+    doors = ask.doors
+    agents = {record.name: record for record in await doors.store.agents()}
+    admitted = admit(spec, doors.limits, agents, readable_name(doors.entropy(4)))
+    if isinstance(admitted, Refusal):
+        raise refusal(admitted)
+    if spec.upload is not None and not doors.uploads.has(spec.upload):
+        title = f"there is no archive {shown(spec.upload)}"
+        raise refused("upload_unknown", 422, title, "upload", "send it with PUT /v1/uploads first")
+    if ask.values.get("dry_run"):
+        return answer(await _preview(ask, admitted))
+    outcome = await doors.store.submit(
+        NewSession(
+            id=session_id(doors.entropy(12)),
+            caller=ask.caller,
+            admitted=admitted,
+            at=doors.clock.now(),
+            idempotency_key=key,
+            body_digest=hashlib.sha256(raw).hexdigest(),
+        )
+    )
+    if isinstance(outcome, Refusal):
+        raise refusal(outcome)
+    if isinstance(outcome, Created):
+        doors.changed(outcome.session)
+    return await _submitted(ask, outcome)
+
+
+async def _submitted(ask: Ask, outcome: Created | AlreadyThere) -> web.Response:
+    row = await ask.doors.store.session(outcome.session, ask.caller)
+    if not isinstance(row, SessionRow):
+        raise not_found("session", outcome.session)
+    if isinstance(outcome, AlreadyThere):
+        return answer(views.session(row))
+    log.info("session.submitted", session=outcome.session, user=ask.caller.user)
+    return answer(views.session(row), 201, Location=f"/v1/sessions/{outcome.session}")
+
+
+async def _preview(ask: Ask, admitted: Admitted) -> DryRun:
+    """Say where a request would go if it were alone in the queue."""
+    spec = admitted.spec
+    cluster = views.cluster_of(spec)
+    snapshot = await ask.doors.store.load()
+    verdict = swarm.verdict(snapshot, cluster)
+    rooms = place.rooms(snapshot, cluster, verdict.members, ask.doors.clock.now())
+    fit = place.gang(place.Request.of(spec, admitted.kernels), rooms, verdict.waits)
+    if isinstance(fit, place.Fit):
+        return DryRun(spec, fit.agents, None)
+    return DryRun(spec, None, fit.reason)
+
+
+async def listing(ask: Ask) -> web.Response:
+    """List sessions, newest first."""
+    rows = await ask.doors.store.sessions(
+        SessionFilter(
+            user=None if ask.caller.scope == "admin" else ask.caller.user,
+            states=ask.values.get("state"),
+            ended_too=ask.values.get("all", False),
+            limit=ask.values.get("limit", 100),
+        )
+    )
+    return answer(SessionList(tuple(views.session(row) for row in rows)))
+
+
+async def show(ask: Ask) -> web.Response:
+    """Show one session."""
+    return answer(views.session(await ask.row()))
+
+
+async def stop(ask: Ask) -> web.Response:
+    """Stop a session; again, or when it has ended, nothing changes."""
+    raw = await bodies.read_json(ask.request) if ask.request.can_read_body else b"{}"
+    wish = bodies.parse(raw, StopRequest)
+    longest = ask.doors.limits.max_grace_s
+    if wish.grace_s is not None and not 0 <= wish.grace_s <= longest:
+        title = f"grace_s is {wish.grace_s:g}; it is a number of seconds from 0 to {longest:g}"
+        raise refused("invalid_field", 400, title, "grace_s")
+    row = await ask.row()
+    order = Stop(
+        cause=StopCause.USER,
+        text=f"stopped by {ask.caller.user}",
+        at=ask.doors.clock.now(),
+        grace_s=wish.grace_s,
+    )
+    if await ask.doors.store.stop(row.session.id, order):
+        log.info("session.stop", session=row.session.id, user=ask.caller.user)
+        ask.doors.changed(row.session.id)
+    return answer(views.session(await ask.again(row)))
+
+
+async def env(ask: Ask) -> web.Response:
+    """Show the environment of every rank."""
+    row = await ask.row()
+    ranks = tuple(
+        RankEnv(one.rank, one.host_name, rank_env(row.session, row.kernels, one.rank))
+        for one in ask.kernels(row)
+    )
+    return answer(EnvView(row.session.spec.env_profile or "default", ranks))
+
+
+async def wait(ask: Ask) -> web.Response:
+    """Answer when the session runs or has ended, or when the time is over."""
+    row = await ask.row()
+    until = ask.values.get("until", "ended")
+    clock = ask.doors.clock
+    end = clock.monotonic_s() + ask.values.get("timeout_s", 30.0)
+    with ask.turnstile.stream(ask.caller), ask.doors.chimes.watch(row.session.id) as bell:
+        row = await ask.again(row)
+        while not _reached(row, until):
+            left = end - clock.monotonic_s()
+            if left <= 0 or not await bell.wait(left):
+                break
+            row = await ask.again(row)
+    return answer(views.session(await ask.again(row)))
+
+
+def _reached(row: SessionRow, until: str) -> bool:
+    if row.session.ended_at is not None:
+        return True
+    return until == "running" and row.session.state in {"running", "stopping"}
+
+
+# ---------------------------------------------------------------- signals
+
+
+async def send_signal(ask: Ask) -> web.Response:
+    """Send a signal to the command of all ranks that run, or of the ranks named."""
+    wish = await ask.body(SignalRequest)
+    number = _signal_number(wish.signal)
+    row = await ask.row()
+    named = wish.ranks
+    if named is not None and (not named or len(named) > len(row.kernels)):
+        title = "it names ranks from 1 to as many as there are, each once"
+        raise refused("invalid_field", 400, f"ranks: {title}", "ranks")
+    wanted = [one for one in row.kernels if named is None or one.rank in named]
+    if named is not None and len(wanted) != len(set(named)):
+        raise refused("no_such_rank", 404, f"it has ranks 0 to {len(row.kernels) - 1}", "ranks")
+    running = [one for one in wanted if one.state is KernelState.RUNNING]
+    if not running or (named is not None and len(running) != len(wanted)):
+        title = f"session {row.session.name} is {row.session.state}: no command takes signals there"
+        raise refused("not_running", 409, title)
+    problems = await _signal_all(ask, running, number)
+    if problems:
+        raise refused(problems[0].code, problems[0].status, problems[0].title)
+    return web.Response(status=204)
+
+
+def _signal_number(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 2:
+        number = int(text)
+    else:
+        name = text[:20].upper()
+        member = signal.Signals.__members__.get(name if name[:3] == "SIG" else f"SIG{name}")
+        number = int(member) if member is not None else 0
+    if not 0 < number < signal.NSIG:
+        hint = "a name like TERM or SIGUSR1, or a number from 1 to 64"
+        raise refused("invalid_field", 400, f"{shown(text)} is no signal", "signal", hint)
+    return number
+
+
+async def _signal_all(ask: Ask, kernels: Sequence[Kernel], number: int) -> list[Problem]:
+    gate = asyncio.Semaphore(_SIGNALS_AT_ONCE)
+    problems: list[Problem] = []
+
+    async def one(kernel: Kernel) -> None:
+        async with gate:
+            closed = await _signal_one(ask, kernel, number)
+            if closed.code:
+                problems.append(of_stream(closed))
+
+    async with asyncio.TaskGroup() as tasks:
+        for kernel in kernels:
+            tasks.create_task(one(kernel))
+    return problems
+
+
+async def _signal_one(ask: Ask, kernel: Kernel, number: int) -> Closed:
+    if kernel.agent is None:
+        return Closed(0, code="not_running", why=f"{kernel.host_name} has no agent")
+    try:
+        async with asyncio.timeout(_SIGNAL_S):
+            stream = await ask.doors.link.open(kernel.agent, SignalCall(kernel.id, number))
+            async with stream:
+                async for _item in stream:
+                    pass
+                return stream.closed or Closed(0)
+    except TimeoutError:
+        why = f"agent {kernel.agent} did not answer within {_SIGNAL_S:g} s"
+        return Closed(0, code="unavailable", why=why)
+    except Unavailable as error:
+        return Closed(0, code="unavailable", why=str(error))
