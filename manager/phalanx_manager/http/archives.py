@@ -34,7 +34,7 @@ async def read(ask: Ask) -> web.StreamResponse:
                 _raise_end(stream)
             response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
             await response.prepare(ask.request)
-            piece = first
+            piece: bytes | None = first
             while piece is not None:
                 async with asyncio.timeout(_PIECE_S):
                     await response.write(piece)
