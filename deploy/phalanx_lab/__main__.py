@@ -12,6 +12,7 @@ from collections.abc import Callable
 from phalanx_lab import client_config, engine_root, fitness, lab, plan, recipes, supervise
 from phalanx_lab.lab import Lab
 from phalanx_lab.unavailable import Unavailable
+from phalanx_lab.wish import Options, wish
 
 USAGE, NOT_FOUND, UNFIT = 64, 66, 69
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -30,13 +31,14 @@ def size(text: str) -> int:
     return value
 
 
-def options(args: argparse.Namespace) -> lab.Options:
+def options(args: argparse.Namespace) -> Options:
     """What the command line asks of a lab."""
     return {
         "cpu": args.cpus,
         "mem": args.mem,
         "engines_only": args.engines_only,
         "engine_root": args.engine_root,
+        "mounts": tuple(args.mount),
     }
 
 
@@ -123,7 +125,7 @@ def logs(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Say whether this machine can carry a lab."""
-    misses = fitness.misses(lab.wish(args.name, args.nodes, **options(args)))
+    misses = fitness.misses(wish(args.name, args.nodes, **options(args)))
     print("\n".join(misses) or "this machine can carry a lab")
     return UNFIT if misses else 0
 
@@ -157,6 +159,8 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--engine-root", default="", metavar="DIR", help="a Debian to take engines from"
         )
+        made.add_argument("--mount", action="append", default=[], metavar="DIR[:rw]",
+                          help="a folder that sessions may mount")  # fmt: skip
     verb("down", down)
     verb("ls", ls)
     verb("supervise", run_supervisor).add_argument("name")

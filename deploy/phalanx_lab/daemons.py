@@ -28,6 +28,9 @@ def manager_config(plan: Plan) -> str:
             "http": f"fd://{LISTENER}",
             "rpc": f"tcp://{plan.manager_address}:{RPC_PORT}",
             "admin_token_file": admin_token_file(plan),
+            # The first session over several hosts shall not be the one to wait for the swarm.
+            "swarm": "eager" if plan.nodes > 1 else "on-demand",
+            **plan.manager,
         },
     )
 
@@ -66,14 +69,19 @@ def agent_config(plan: Plan, host: int, join: str) -> str:
         top["join"] = join
     tables = {
         "capacity": {"cpu": plan.cpu, "mem": plan.mem, "pids": PIDS_PER_AGENT},
-        "mounts": {
-            "allow": [
-                {"path": f"{plan.state}/share", "write": True},  # one folder for all hosts
-                {"path": f"{recipes.cache()}/images"},
-            ]
-        },
+        "mounts": {"allow": [_allowed(mount) for mount in _mounts(plan)]},
     }
     return _write_toml(f"{plan.host_state(host)}/agent.toml", top, tables)
+
+
+def _mounts(plan: Plan) -> list[str]:
+    """What was asked for, one folder that all hosts share, and the cache's `site-ml`."""
+    return [f"{plan.state}/share:rw", f"{recipes.cache()}/images", *plan.mounts]
+
+
+def _allowed(mount: str) -> dict[str, Any]:
+    path = mount.removesuffix(":rw")
+    return {"path": path, "write": path != mount}
 
 
 def agent_command(plan: Plan, host: int) -> list[str]:

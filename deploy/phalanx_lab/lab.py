@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self, TypedDict, Unpack
+from typing import Literal, Self, Unpack
 
 from phalanx_lab import (
     client_config,
@@ -26,11 +26,11 @@ from phalanx_lab import (
     switch,
 )
 from phalanx_lab import plan as plans
-from phalanx_lab.machine import cores, memory_bytes
 from phalanx_lab.plan import MANAGER, Plan
 from phalanx_lab.status import Lock, Status
 from phalanx_lab.sweep import sweep
 from phalanx_lab.unavailable import Unavailable
+from phalanx_lab.wish import Options, wish
 
 Fault = Literal["kill", "stop", "cont", "cut", "heal"]
 Report = Callable[[str], None]
@@ -39,15 +39,6 @@ UP_WITHIN = 180.0
 STARTED_WITHIN = 15.0
 PLUG_WITHIN = 15.0
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "cont": signal.SIGCONT}
-
-
-class Options(TypedDict, total=False):
-    """What may be asked of a lab beside its size."""
-
-    cpu: int  # cores that each agent advertises; without it 16, or more on a larger machine
-    mem: int  # bytes that each agent advertises; without it the machine's memory
-    engines_only: bool  # no manager, no agents
-    engine_root: str  # another Debian to take the engines from
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,30 +240,6 @@ class Lab:
         trace: TracebackType | None,
     ) -> None:
         self.down()
-
-
-def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:
-    """A lab as it is wanted; `ValueError` when there cannot be such a one.
-
-    Agents may advertise more cores than there are: tests place many small containers.
-    """
-    cpu, mem = options.get("cpu", 0), options.get("mem", 0)
-    if cpu < 0 or mem < 0:
-        raise ValueError("cpus and memory are positive")
-    root = options.get("engine_root", "")
-    uplink = bool(shutil.which("slirp4netns")) and switch.machine_has_default_route()
-    return Plan(
-        name=plans.check_name(name),
-        nodes=plans.check_nodes(nodes),
-        cpu=cpu or max(16, cores()),
-        mem=mem or memory_bytes(),
-        subnet=0,
-        state_root=plans.state_root(),
-        run_root=plans.run_root(),
-        engines_only=options.get("engines_only", False),
-        engine_root=os.path.abspath(root) if root else "",
-        way_out=uplink,
-    )
 
 
 def down(name: str, state_root: str = "") -> None:

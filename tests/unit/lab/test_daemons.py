@@ -3,8 +3,13 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import msgspec
+
+from phalanx_agent.config import AllowedMount
+from phalanx_agent.config import parse as parse_agent
 from phalanx_lab import daemons
 from phalanx_lab.plan import Plan
+from phalanx_manager.config import parse as parse_manager
 
 
 def plan(folder: Path) -> Plan:
@@ -29,7 +34,19 @@ def test_the_agents_file_says_where_its_engine_is_and_how_others_reach_it(tmp_pa
     assert told["advertise"] == "10.99.7.2"
     assert told["join"] == "secret"
     assert (told["capacity"]["cpu"], told["capacity"]["mem"]) == (16, 2**32)
-    assert told["mounts"]["allow"][0] == {"path": f"{tmp_path}/state/t/share", "write": True}
+    assert parse_agent(told).mounts[0] == AllowedMount(f"{tmp_path}/state/t/share", write=True)
+
+
+def test_a_folder_is_for_reading_unless_it_was_allowed_for_writing(tmp_path: Path) -> None:
+    (tmp_path / "state/t/h1").mkdir(parents=True)
+    wanted = msgspec.structs.replace(plan(tmp_path), mounts=("/data", "/scratch:rw"))
+
+    told = tomllib.loads(Path(daemons.agent_config(wanted, 1, "")).read_text())
+
+    assert parse_agent(told).mounts[-2:] == (
+        AllowedMount("/data"),
+        AllowedMount("/scratch", write=True),
+    )
 
 
 def test_an_enrolled_agent_gets_no_second_token(tmp_path: Path) -> None:
@@ -59,6 +76,15 @@ def test_the_managers_file_names_its_inherited_socket_and_its_address_on_the_swi
 
     assert told["http"] == "fd://3"
     assert told["rpc"] == "tcp://10.99.7.254:7911"
+    parse_manager(told)
+
+
+def test_a_test_may_turn_the_managers_settings(tmp_path: Path) -> None:
+    turned = msgspec.structs.replace(plan(tmp_path), manager={"lost_after_s": 40})
+
+    told = tomllib.loads(Path(daemons.manager_config(turned)).read_text())
+
+    assert parse_manager(told).lost_after_s == 40
 
 
 def test_a_manager_that_has_not_started_has_no_token(tmp_path: Path) -> None:
