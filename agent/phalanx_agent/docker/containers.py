@@ -254,7 +254,7 @@ def _is_attach_trouble(error: Unavailable) -> bool:
 
 
 def _wants_egress(labelled: Mapping[str, Any]) -> bool:
-    return labelled["Labels"].get(_LABEL_EGRESS) == "1"
+    return str(labelled["Labels"].get(_LABEL_EGRESS)) == "1"
 
 
 def _body(cluster: str, recipe: ContainerRecipe, ulimits: Ulimits) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""A kernel's files on its host: material in memory, the marker of a begun start on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from phalanx_agent.core.recipe import Account
+from phalanx_agent.host import keys
+from phalanx_wire.ids import KernelId, split_kernel_id
+
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+_PUBLIC: Final = "public.json"
+_PRIVATE_MODE: Final = 0o400
+_TEXT_MODE: Final = 0o444
+_FOLDER_MODE: Final = 0o755
+
+
+class NotInMemory(Exception):  # noqa: N818 - a state of the machine
+    """The folder for keys is on a disk; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKeys:
+    """The public halves of a kernel's keys, OpenSSH one-line form."""
+
+    host: str
+    user: str
+
+
+class Scratch:
+    """All kernels' files. Material is made beside its place and moved there when it is whole."""
+
+    def __init__(self, runtime_dir: Path, state_dir: Path) -> None:
+        """Make the folders.
+
+        Args:
+            runtime_dir: must be in the host's memory.
+            state_dir: on disk.
+
+        Raises:
+            NotInMemory: `runtime_dir` is on a disk.
+            OSError: a folder cannot be made.
+        """
+        runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kind = file_system(runtime_dir)
+        if kind not in _IN_MEMORY:
+            raise NotInMemory(
+                f"runtime_dir {runtime_dir} is on {kind}, but private keys may lie in memory only; "
+                f"mount one there: mount -t tmpfs -o mode=0700 tmpfs {runtime_dir}"
+            )
+        runtime_dir.chmod(0o700)
+        self._material = runtime_dir / "k"
+        self._material.mkdir(mode=0o700, exist_ok=True)
+        self._marks = state_dir / "started"
+        self._marks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for half_made in self._material.glob(".*"):
+            shutil.rmtree(half_made)
+
+    def folder(self, kernel: KernelId) -> Path:
+        """Say where the material is, or will be."""
+        split_kernel_id(kernel)
+        return self._material / kernel
+
+    def public_keys(self, kernel: KernelId) -> PublicKeys | None:
+        """Read the keys of whole material; None when there is none."""
+        try:
+            known = json.loads((self._material / f"{kernel}.{_PUBLIC}").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return PublicKeys(known["host"], known["user"]) if self.folder(kernel).is_dir() else None
+
+    def make(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> PublicKeys:
+        """Make keys, and write them with the texts by their relative names; whole or not at all.
+
+        Private files belong to the container's user, because OpenSSH refuses a key of its own
+        user that others may read, and cannot read one of somebody else's that they may not.
+        """
+        folder = self.folder(kernel)
+        fresh = folder.with_name(f".{kernel}")
+        shutil.rmtree(fresh, ignore_errors=True)
+        host, user = keys.fresh(), keys.fresh()
+        for part in (fresh, fresh / "ssh", fresh / "ssh/.ssh"):
+            part.mkdir()
+            part.chmod(_FOLDER_MODE)
+        for name, text in texts.items():
+            _write(fresh / name, text.encode(), _TEXT_MODE)
+        _write(fresh / "ssh/host_key", host.dropbear(), _PRIVATE_MODE, account)
+        _write(fresh / "ssh/id_ed25519", user.openssh(), _PRIVATE_MODE, account)
+        public = PublicKeys(host.public, user.public)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+        _write(
+            self._material / f"{kernel}.{_PUBLIC}",
+            json.dumps({"host": public.host, "user": public.user}).encode(),
+            _PRIVATE_MODE,
+        )
+        return public
+
+    def put(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> None:
+        """Write texts into material that is there, each of them whole or not at all.
+
+        The ssh server wants `authorized_keys` to be root's or its user's, and so they are root's.
+        """
+        del account
+        folder = self.folder(kernel)
+        for name, text in texts.items():
+            path = folder / name
+            fresh = path.with_name(f".{path.name}.new")
+            _write(fresh, text.encode(), _TEXT_MODE)
+            fresh.rename(path)
+
+    def is_marked(self, kernel: KernelId) -> bool:
+        """Tell whether a start was once begun."""
+        return (self._marks / kernel).exists()
+
+    def mark(self, kernel: KernelId) -> None:
+        """Note on the disk that a start begins; it is there when this returns."""
+        split_kernel_id(kernel)
+        os.close(os.open(self._marks / kernel, os.O_WRONLY | os.O_CREAT, 0o600))
+        folder = os.open(self._marks, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def clear(self, kernel: KernelId) -> None:
+        """Remove material and marker; gone already is fine."""
+        (self._material / f"{kernel}.{_PUBLIC}").unlink(missing_ok=True)
+        if self.folder(kernel).exists():
+            shutil.rmtree(self.folder(kernel))
+        (self._marks / kernel).unlink(missing_ok=True)
+
+    def kernels(self) -> frozenset[KernelId]:
+        """List whose material or marker is there."""
+        material = {entry.name for entry in self._material.iterdir() if entry.is_dir()}
+        marks = {entry.name for entry in self._marks.iterdir()}
+        return frozenset(KernelId(name) for name in material | marks if not name.startswith("."))
+
+
+def _write(path: Path, content: bytes, mode: int, account: Account | None = None) -> None:
+    """Write a new file that never had other rights than the wanted ones, or fewer."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, content)
+        if account is not None:
+            os.fchown(descriptor, account.uid, account.gid)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def file_system(path: Path) -> str:
+    """Name the file system that a path lies on, by the mount table."""
+    best, kind = "", "?"
+    real = os.path.realpath(path)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            left, _, right = line.partition(" - ")
+            place = left.split()[4].encode().decode("unicode_escape")
+            inside = real == place or real.startswith(place.rstrip("/") + "/")
+            if inside and len(place) >= len(best):
+                best, kind = place, right.split()[0]
+    return kind

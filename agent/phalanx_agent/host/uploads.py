@@ -1,0 +1,107 @@
+"""Archives that users have sent: fetched once per host, given to containers as their own files."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tarfile
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing
+from pathlib import Path
+from typing import IO, Final
+
+from phalanx_agent.core.recipe import Account
+from phalanx_agent.core.refused import Refused
+from phalanx_wire import names
+
+_PREFIX: Final = "sha256:"
+_CHUNK_BYTES: Final = 256 << 10
+
+Fetch = Callable[[str], AsyncIterator[bytes]]
+
+
+class Uploads:
+    """The archives of this host, by their digests."""
+
+    def __init__(self, folder: Path, fetch: Fetch) -> None:
+        """Args: fetch: gives the bytes of the manager's archive with a digest."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for half_made in folder.glob("*.new"):
+            half_made.unlink()
+        self._folder = folder
+        self._fetch = fetch
+
+    async def fetch(self, digest: str) -> None:
+        """Have an archive on this host.
+
+        Raises:
+            Refused: what came is not what was promised.
+        """
+        path = self._path(digest)
+        if path.exists():
+            return
+        fresh = path.with_suffix(".new")
+        summed = hashlib.sha256()
+        try:
+            with fresh.open("wb") as file:
+                async with aclosing(self._fetch(digest)) as chunks:  # type: ignore[type-var]
+                    async for chunk in chunks:
+                        file.write(chunk)
+                        summed.update(chunk)
+            if f"{_PREFIX}{summed.hexdigest()}" != digest:
+                raise Refused(f"The upload {digest[:19]} arrived with another content.")
+            fresh.rename(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    async def chunks(self, digest: str, account: Account) -> AsyncIterator[bytes]:
+        """Read an archive as a tar to unpack at `/`: below the upload's folder, and owned by the
+        container's user.
+        """
+        reader, writer = os.pipe()
+        loop = asyncio.get_running_loop()
+        with os.fdopen(reader, "rb", buffering=0) as out:
+            into = os.fdopen(writer, "wb")
+            work = loop.run_in_executor(None, _rewrite, self._path(digest), account, into)
+            while chunk := await loop.run_in_executor(None, out.read, _CHUNK_BYTES):
+                yield chunk
+            await work
+
+    def forget_all_but(self, digests: Iterable[str]) -> None:
+        """Remove the archives that no kernel of this host needs any more."""
+        wanted = {self._path(digest) for digest in digests}
+        for path in self._folder.glob("*.tar"):
+            if path not in wanted:
+                path.unlink(missing_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        name = digest.removeprefix(_PREFIX)
+        if len(name) != hashlib.sha256().digest_size * 2 or not name.isalnum():
+            raise Refused(f"{digest[:80]!r} is no upload.")
+        return self._folder / f"{name}.tar"
+
+
+def _rewrite(path: Path, account: Account, into: IO[bytes]) -> None:
+    """Copy an archive with other names and owners. A consumer that went away ends it."""
+    root = names.UPLOAD_MOUNT.removeprefix("/")
+    try:
+        with into, tarfile.open(path) as source, tarfile.open(fileobj=into, mode="w|") as sink:
+            top = tarfile.TarInfo(root)
+            top.type, top.mode = tarfile.DIRTYPE, 0o755
+            sink.addfile(_owned(top, account))
+            for member in source:
+                inside = tarfile.data_filter(member, f"/{root}")
+                content = source.extractfile(member) if member.isreg() else None
+                changed = inside.replace(name=f"{root}/{inside.name}", deep=False)
+                if changed.islnk():
+                    changed = changed.replace(linkname=f"{root}/{changed.linkname}", deep=False)
+                sink.addfile(_owned(changed, account), content)
+    except BrokenPipeError:
+        return
+
+
+def _owned(member: tarfile.TarInfo, account: Account) -> tarfile.TarInfo:
+    member.uid, member.gid = account.uid, account.gid
+    member.uname = member.gname = ""
+    return member
