@@ -105,16 +105,17 @@ async def _run(*command: str, stdin: str | None = None) -> None:
 
 async def _call(command: tuple[str, ...], stdin: str | None) -> tuple[int, str]:
     try:
-        async with asyncio.timeout(_CALL_S):
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            _, said = await process.communicate(None if stdin is None else stdin.encode())
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
     except FileNotFoundError:
         return 127, f"{command[0]} is not installed"
+    try:
+        async with asyncio.timeout(_CALL_S):
+            _, said = await process.communicate(None if stdin is None else stdin.encode())
     except TimeoutError:
         process.kill()
         await process.wait()
