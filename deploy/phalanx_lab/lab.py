@@ -321,7 +321,7 @@ def _await_up(plan: Plan, report: Report) -> None:
         if told and told.phase == "up":
             return
         if told and told.phase == "failed":
-            raise Unavailable(f"lab {plan.name}", f"did not come up: {told.error}", "")
+            raise Unavailable(f"lab {plan.name}", "did not come up", told.error)
         doing = told.doing if told else "starting the supervisor"
         if doing != last:
             last, since = doing, time.monotonic()

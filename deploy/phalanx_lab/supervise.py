@@ -8,12 +8,13 @@ import ctypes
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 
 import structlog
 
-from phalanx_lab import daemons, engine, keeper, processes, rooms, status, switch
+from phalanx_lab import daemons, engine, keeper, listen_pid, processes, rooms, status, switch
 from phalanx_lab import plan as plans
 from phalanx_lab.keeper import Keeper, Program
 from phalanx_lab.plan import MANAGER, SWITCH, Plan
@@ -222,11 +223,16 @@ def manager_program(plan: Plan) -> Program:
     netns = switch.path(plan.netns(MANAGER))
     return Program(
         "manager",
-        lambda: ["nsenter", f"--net={netns}", *daemons.manager_command(plan)],
+        lambda: ["nsenter", f"--net={netns}", *activated(daemons.manager_command(plan))],
         plan.log("manager"),
         env={"LISTEN_FDS": "1"},
         pass_fds=(daemons.LISTENER,),
     )
+
+
+def activated(argv: list[str]) -> list[str]:
+    """The same program, told that the sockets it inherits are for it."""
+    return [sys.executable, "-I", "-S", listen_pid.__file__, *argv]
 
 
 def prepare_agent(plan: Plan, host: int, port: int) -> None:
