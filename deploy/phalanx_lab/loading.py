@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from urllib.parse import quote
 
 from phalanx_lab import archive, engine, recipes
@@ -14,6 +15,7 @@ from phalanx_lab.unavailable import Unavailable
 
 MACHINE_SOCKET = "/var/run/docker.sock"
 LOAD_WITHIN = 900.0
+REPORT_EVERY = 4.0
 Report = Callable[[str], None]
 
 
@@ -38,8 +40,7 @@ def load(sockets: Sequence[str], what: str, report: Report) -> str:
             report(f"{image.ref} is on all {len(sockets)} engines already")
             return image.ref
         report(f"loading {image.ref} ({image.size / 1e6:.0f} MB) into {len(lacking)} engines")
-        with ThreadPoolExecutor(len(lacking)) as pool:
-            list(pool.map(lambda socket: _load_one(socket, image), lacking))
+        _load_into(lacking, image, report)
     return image.ref
 
 
@@ -58,6 +59,21 @@ def image_id(socket: str, ref: str) -> str:
     """The id of an image on an engine; empty when it has none of that name."""
     status, told = engine.ask(socket, "GET", f"/images/{quote(ref, safe='')}/json")
     return str(told["Id"]) if status == 200 else ""
+
+
+def _load_into(sockets: Sequence[str], image: Image | Saved, report: Report) -> None:
+    """All at once, with a sign of life now and then."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(len(sockets)) as pool:
+        waiting = {pool.submit(_load_one, socket, image) for socket in sockets}
+        while waiting:
+            done, waiting = wait(waiting, timeout=REPORT_EVERY, return_when=FIRST_COMPLETED)
+            for one in done:
+                one.result()
+            ready = len(sockets) - len(waiting)
+            took = time.monotonic() - began
+            if took > REPORT_EVERY or not waiting:
+                report(f"  {ready} of {len(sockets)} engines have it after {took:.0f} s")
 
 
 def _load_one(socket: str, image: Image | Saved) -> None:
