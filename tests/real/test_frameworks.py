@@ -73,6 +73,23 @@ def test_tensorflow_workers_find_each_other_by_tf_config_alone(
     ] == documents(told)
 
 
+def test_lightning_takes_its_place_from_our_environment(
+    clean: Ground, packages: tuple[str, ...]
+) -> None:
+    two_fit = f"{clean.lab.plan.mem * 4 // 10}"
+
+    told = clean.run(
+        "-N", "4", "--mode", "multi-node", "--spread", "pack", *packages, *ROOMY, "-m", two_fit,
+        "--", "python3", "lit.py", "2", "2",
+    ).ok()  # fmt: skip
+
+    found = documents(told)
+    assert [(0, 0, 0, 4), (1, 1, 0, 4), (2, 0, 1, 4), (3, 1, 1, 4)] == [
+        (one["rank"], one["local"], one["node"], one["world"]) for one in found
+    ]
+    assert all(found[0]["weight"] == one["weight"] for one in found)
+
+
 def test_mpirun_from_main_reaches_all_containers_without_a_flag(clean: Ground, mpi: str) -> None:
     told = clean.run(
         "-N", "3", *ACROSS, "-i", mpi, *ROOMY, "--run-on", "main",

@@ -7,8 +7,7 @@ import json
 import socket
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,10 +29,10 @@ class Bad:
     body: Any
     status: int
     code: str
-    field: str | None = None
+    where: str | None = None
     method: str = "POST"
     path: str = SESSIONS
-    headers: Mapping[str, str] = MappingProxyType({})
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def spec(**changes: Any) -> dict[str, Any]:
@@ -90,7 +89,7 @@ SIZES = [
     bad("ten thousand and one", 400, "size", "size", size=10_001),
     bad("ten thousand, which nobody can hold", 422, "never_satisfiable", size=10_000),
     bad("less than none", 400, "size", "size", size=-1),
-    bad("beyond all numbers", 400, "invalid_field", "size", size=2**63),
+    bad("beyond all numbers", 400, "size", "size", size=2**63),
     bad("another size than the roles", 400, "size", "size", size=3, roles=roles("main", "sub")),
     bad("a role twice", 400, "role_duplicate", "roles[2].name", roles=roles("main", "a", "a")),
     bad("no main", 400, "role_main", roles=roles("worker")),
@@ -148,11 +147,11 @@ VALUES = [
     bad("a priority above all", 400, "priority", priority=10**6),
     bad("the host's network", 422, "host_network_unsupported", "network", network="host"),
     bad("an upload by path", 400, "upload", "upload", upload="../../etc/passwd"),
-    bad("an upload that never came", 404, "upload_unknown", "upload", upload=f"sha256:{'0' * 64}"),
+    bad("an upload that never came", 422, "upload_unknown", "upload", upload=f"sha256:{'0' * 64}"),
     bad("a command to idle", 400, "interactive_command", kind="interactive"),
 ]
 PLACES = [
-    Bad("an unknown path", None, 404, "not_found", method="GET", path="/v1/nothing"),
+    Bad("an unknown path", None, 404, "no_such_path", method="GET", path="/v1/nothing"),
     Bad("a wrong method", {}, 405, "method_not_allowed", method="DELETE", path="/v1/nodes"),
     Bad("an unknown session", None, 404, "not_found", method="GET", path=f"{SESSIONS}/nobody"),
     Bad("a path for a session", None, 404, "not_found", method="GET",
@@ -162,12 +161,13 @@ PLACES = [
     Bad("a list of none", None, 400, "invalid_parameter", method="GET", path=f"{SESSIONS}?limit=0"),
     Bad("a state with SQL", None, 400, "invalid_parameter", method="GET",
         path=f"{SESSIONS}?state=running%27%3B%20drop%20table"),
-    Bad("an empty key", GOOD, 400, "idempotency_key", headers={"Idempotency-Key": ""}),
-    Bad("a key of 300", GOOD, 400, "idempotency_key", headers={"Idempotency-Key": "k" * 300}),
+    Bad("an empty key", GOOD, 400, "bad_idempotency_key", headers={"Idempotency-Key": ""}),
+    Bad("a key of 300", GOOD, 400, "bad_idempotency_key", headers={"Idempotency-Key": "k" * 300}),
     Bad("an unknown scope", {"name": "x", "scope": "root"}, 400, "invalid_field",
         path="/v1/tokens"),
-    Bad("a token for the past", {"name": "x", "ttl_s": -1}, 400, "ttl", path="/v1/tokens"),
-    Bad("an agent with a path for a name", {"name": "../x"}, 400, "name",
+    Bad("a token for the past", {"name": "x", "ttl_s": -1}, 400, "invalid_field",
+        path="/v1/tokens"),
+    Bad("an agent with a path for a name", {"name": "../x"}, 400, "invalid_field",
         path="/v1/agent-tokens"),
 ]  # fmt: skip
 
@@ -194,8 +194,8 @@ def test_a_wrong_request_is_refused_with_its_code(ground: Ground, request_: Bad)
     assert request_.status == problem["status"]
     assert 0 < len(problem["title"]) < 600
     assert problem["title"].isprintable()
-    if request_.field is not None:
-        assert request_.field == problem.get("field")
+    if request_.where is not None:
+        assert request_.where == problem.get("field")
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "phx_" + "A" * 43, "phxjoin1.AAAA", "\xe4"])
