@@ -59,7 +59,8 @@ class Follower:
             await news.wait()
 
     async def _follow(self, rank: int, put: Put, missing: Missing) -> None:
-        kernel = await self._until(rank, lambda kernel: kernel.state >= KernelState.STARTING)
+        # From here on the agent waits for the first line, so that it is here at once.
+        kernel = await self._until(rank, lambda kernel: kernel.state >= KernelState.CREATED)
         if not may_have_output(kernel):
             return
         room = window(len(self._ranks))

@@ -66,8 +66,8 @@ class Missing:
 
 def may_have_output(kernel: Kernel) -> bool:
     """Tell whether an agent can be asked."""
-    started = KernelState.STARTING <= kernel.state < KernelState.EXITED
-    return kernel.agent is not None and (started or kernel.container_id != "")
+    made = KernelState.CREATED <= kernel.state < KernelState.EXITED
+    return kernel.agent is not None and (made or kernel.container_id != "")
 
 
 def window(streams: int) -> int:
