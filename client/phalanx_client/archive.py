@@ -6,7 +6,8 @@ import os
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import BinaryIO
 
 from phalanx_client import ignore
@@ -27,25 +28,28 @@ def pack_upload(folder: str) -> tuple[BinaryIO, int]:
     """
     if not os.path.isdir(folder):
         raise Failure(f"{folder} is no folder; --upload takes the folder to send", NOT_FOUND)
-    target = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for path, name in _walk(folder, "", _rules(folder)):
+    rules = _rules(folder)
+
+    def fill(archive: tarfile.TarFile) -> None:
+        for path, name in _walk(folder, "", rules):
             _add(archive, path, name, plain=True, top=folder)
-    return _rewound(target)
+
+    return _packed(fill)
 
 
 def pack_copy(source: str, name: str) -> tuple[BinaryIO, int]:
     """A file or folder, called `name` in the archive, with its times and modes."""
     if not os.path.lexists(source):
         raise Failure(f"{source} does not exist", NOT_FOUND)
-    target = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+
+    def fill(archive: tarfile.TarFile) -> None:
         real = os.path.realpath(source) if os.path.isfile(source) else source
         _add(archive, real, name, plain=False, top="")
         if os.path.isdir(source):
             for path, inside in _walk(source, "", ()):
                 _add(archive, path, f"{name}/{inside}", plain=False, top="")
-    return _rewound(target)
+
+    return _packed(fill)
 
 
 def count(packed: BinaryIO) -> int:
@@ -56,7 +60,16 @@ def count(packed: BinaryIO) -> int:
     return found
 
 
-def _rewound(target: BinaryIO) -> tuple[BinaryIO, int]:
+def _packed(fill: Callable[[tarfile.TarFile], None]) -> tuple[BinaryIO, int]:
+    """A filled archive in an unnamed file; a file that can't be read is named."""
+    with ExitStack() as undo:
+        target = undo.enter_context(tempfile.TemporaryFile())
+        try:
+            with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                fill(archive)
+        except OSError as error:
+            raise Failure(f"{error.filename or 'the archive'}: {error.strerror}") from error
+        undo.pop_all()
     length = target.seek(0, os.SEEK_END)
     target.seek(0)
     return target, length

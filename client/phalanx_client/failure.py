@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from phalanx_wire.api import Problem
+if TYPE_CHECKING:
+    from phalanx_wire.api import Problem
 
 OK: Final = 0
 USAGE: Final = 64

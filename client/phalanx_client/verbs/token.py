@@ -18,9 +18,15 @@ def declare(parser: Parser) -> None:
         "name",
         nargs="?",
         metavar="NAME|ID",
-        help="create: whom it is for (--agent: its name, if it must have one); revoke: its id",
+        help="create: whom it is for; revoke: the token's id",
     )
-    parser.add_argument("--agent", action="store_true", help="create: lets one agent join, once")
+    parser.add_argument(
+        "--agent",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="create: lets one agent join, once; with a name only the one called so",
+    )
     parser.add_argument("--cluster", default="default", help="create --agent: the pool it joins")
     parser.add_argument("--scope", choices=("admin", "user", "read-only"), default="user")
     parser.add_argument(
@@ -34,7 +40,7 @@ def declare(parser: Parser) -> None:
 async def run(call: Call) -> int:
     """Do what the second word says."""
     match call.options.action:
-        case "create" if call.options.agent:
+        case "create" if call.options.agent is not None:
             return await _create_for_agent(call)
         case "create":
             return await _create(call)
@@ -50,12 +56,12 @@ async def run(call: Call) -> int:
 async def _create_for_agent(call: Call) -> int:
     given = call.options
     ttl = AGENT_TTL_S if given.ttl is None else given.ttl
-    made = await call.client().create_agent_token(CreateAgentToken(given.name, given.cluster, ttl))
+    name = given.agent or given.name
+    made = await call.client().create_agent_token(CreateAgentToken(name, given.cluster, ttl))
     _print(call, made)
-    name = given.name or "NAME"
     output.note(
         f"\nOn the new host, within {render.span(ttl)}, write into /etc/phalanx/agent.toml\n"
-        f'  name = "{name}"\n  join = "THE TOKEN ABOVE"\n'
+        f'  name = "{name or "NAME"}"\n  join = "THE TOKEN ABOVE"\n'
         "and start the agent: systemctl enable --now phalanx-agent",
         quiet=call.quiet or call.form != "table",
     )
