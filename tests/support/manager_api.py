@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -40,6 +41,7 @@ START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 POOL = IPv4Network("10.213.0.0/16")
 SERVER_KEY = "0123456789abcdefghijABCDEFGHIJ.-:+=^!/*?"
 PATIENCE_S = 10.0
+_HEADER_BYTES = 64 << 10
 SPEC = {"name": "demo", "image": "alpine:3.20", "command": ["sleep", "1"], "size": 2}
 SMALL = {"cpu": 0.1, "mem": "64M", "shm": "16M", "pids": 64}
 
@@ -153,7 +155,7 @@ class Scene:
     async def post(
         self, url: str, body: object, user: str = "ada", **headers: str
     ) -> ClientResponse:
-        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        data = io.BytesIO(body if isinstance(body, bytes) else msgspec.json.encode(body))
         sent = self.as_(user) | {"Content-Type": "application/json"} | headers
         return await self.client.post(url, data=data, headers=sent)
 
@@ -256,6 +258,7 @@ async def scene(
             rates or Rates(),
         )
         server = TestServer(build(doors))
+        await server.start_server(max_field_size=_HEADER_BYTES)
         async with TestClient(server) as client:
             yield Scene(client, store, clock, link, chimes, tokens, changed, doors)
             link.lose()
