@@ -14,7 +14,7 @@ from phalanx_lab.lab import Lab
 from phalanx_lab.unavailable import Unavailable
 from phalanx_lab.wish import Options, wish
 
-USAGE, NOT_FOUND, UNFIT = 64, 66, 69
+USAGE, UNFIT, FORBIDDEN = 64, 69, 77
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -190,6 +190,9 @@ def main() -> int:
     except Unavailable as trouble:
         print(f"phalanx lab: {trouble}", file=sys.stderr)
         return UNFIT
+    except PermissionError as refused:
+        print(f"phalanx lab: {refused.filename}: {fitness.NEEDS_ROOT}", file=sys.stderr)
+        return FORBIDDEN
     except BrokenPipeError:
         return 141
     except KeyboardInterrupt:

@@ -24,13 +24,14 @@ TOOLS = {  # program: Debian package
     "hostname": "hostname",
 }
 ENGINE_TOOLS = {"dockerd", "containerd", "runc"}  # which another Debian may bring along
+NEEDS_ROOT = "root is needed for network namespaces and engines: run it with sudo"
 NEEDED_DISK = 2 * 2**30
 
 
 def misses(plan: Plan) -> list[str]:
     """One sentence for each thing that is missing; empty on a machine that is fit."""
     if os.geteuid() != 0:
-        return ["root is needed for network namespaces and engines: run it with sudo"]
+        return [NEEDS_ROOT]
     found = _missing_tools(engines=not plan.engine_root)
     if plan.engine_root and not engine_root.dockerd(plan.engine_root):
         found.append(
