@@ -61,11 +61,10 @@ class MeshOk:
 
 @dataclass(frozen=True)
 class MeshFailed:
-    """peers: the names that were not reached, as many as fit; more: how many others."""
+    """peers: the names that were not reached, as many as fit in a message."""
 
     stamp: Stamp
     peers: tuple[str, ...]
-    more: int
     ms: int
 
 
@@ -97,7 +96,7 @@ class RunnerError:
 
 @dataclass(frozen=True)
 class Warned:
-    """what: master-port (with port), command, command-size or fork."""
+    """what: master-port (with port), command (one that is none) or fork."""
 
     stamp: Stamp
     what: str
@@ -205,9 +204,7 @@ _READERS: Mapping[str, Callable[[_Fields], Event]] = {
     "boot": lambda f: Boot(f.stamp(), f.number("pid"), f.number("uid"), f.number("gid")),
     "ready": lambda f: Ready(f.stamp(), f.number("port")),
     "mesh-ok": lambda f: MeshOk(f.stamp(), f.number("ms")),
-    "mesh-failed": lambda f: MeshFailed(
-        f.stamp(), f.texts("peers"), f.number("more"), f.number("ms")
-    ),
+    "mesh-failed": lambda f: MeshFailed(f.stamp(), f.texts("peers"), f.number("ms")),
     "started": lambda f: Started(f.stamp(), f.number("pid")),
     "exited": lambda f: Exited(f.stamp(), f.number("code"), f.number("signal")),
     "error": lambda f: RunnerError(f.stamp(), f.text("what"), f.detail()),

@@ -53,6 +53,7 @@ OPENSSH_OPTIONS = [
     "--disable-wtmpx",
     "--disable-libutil",
 ]
+CORE_OF_SSH = ["shell.c", "wrapper.c"]  # of src/ssh; the others are linked to the ssh programs
 OPENSSH_PROGRAMS = ["ssh", "scp", "sftp", "sftp-server", "ssh-keygen"]
 
 
@@ -104,8 +105,9 @@ class Workshop:
 def build_core(shop: Workshop) -> Path:
     """The runner's own program."""
     to = shop.scratch / "phalanx-runner"
-    files = [str(path.relative_to(shop.src)) for path in sorted(shop.src.glob("*.c"))]
-    flags = [*STRICT, *shop.flags(shop.src).split(), "-static", "-s"]
+    paths = [*sorted(shop.src.glob("*.c")), *(shop.src / "ssh" / name for name in CORE_OF_SSH)]
+    files = [str(path.relative_to(shop.src)) for path in paths]
+    flags = [*STRICT, *shop.flags(shop.src).split(), "-I.", "-static", "-s"]
     shop.run("phalanx-runner: compile", [CC, *flags, "-o", str(to), *files], shop.src)
     return to
 

@@ -1,136 +1,84 @@
 /* The agent's commands: a flat JSON object on one line. Everything is bounded and nothing is
- * copied; a value that we do not know is skipped, one that we do not understand refuses the line. */
+ * copied; a member that we do not know is skipped, a value that we do not understand refuses the
+ * line. */
 #include "phalanx.h"
 
-#include <string.h>
-
-struct reader {
-    const char *at, *end;
-};
-
-struct text {
+/* kind: the mark itself for one of {}:, else T (text), N (number), W (true, false, null), 0. */
+struct token {
+    char kind;
     const char *from;
     size_t size;
+    long number;
 };
 
-static bool equal(struct text text, const char *to) {
-    return text.size == strlen(to) && !memcmp(text.from, to, text.size);
-}
-
-static void skip_space(struct reader *in) {
-    while (in->at < in->end && (*in->at == ' ' || *in->at == '\t' || *in->at == '\r'))
-        in->at++;
-}
-
-static bool take(struct reader *in, char wanted) {
-    skip_space(in);
-    if (in->at == in->end || *in->at != wanted)
-        return false;
-    in->at++;
-    return true;
-}
-
 /* The text between the quotes, escapes left as they are: no name of ours has one. */
-static bool take_text(struct reader *in, struct text *text) {
-    if (!take(in, '"'))
-        return false;
-    text->from = in->at;
-    for (; in->at < in->end; in->at++) {
-        if (*in->at == '"') {
-            text->size = (size_t)(in->at - text->from);
-            in->at++;
-            return true;
-        }
-        if ((unsigned char)*in->at < ' ')
-            return false;
-        if (*in->at == '\\' && ++in->at == in->end)
-            return false;
+static const char *text_end(const char *at, const char *end) {
+    for (; at < end && (unsigned char)*at >= ' '; at++) {
+        if (*at == '"') return at;
+        if (*at == '\\' && ++at == end) break;
     }
-    return false;
+    return NULL;
 }
 
-static bool take_number(struct reader *in, long *number) {
-    skip_space(in);
-    bool negative = in->at < in->end && *in->at == '-';
-    in->at += negative;
-    int digits = 0;
-    for (*number = 0; in->at < in->end && *in->at >= '0' && *in->at <= '9'; in->at++) {
-        if (++digits > 9)
-            return false;
-        *number = *number * 10 + (*in->at - '0');
+static struct token next(const char **at, const char *end) {
+    while (*at < end && strchr(" \t\r", **at) && **at) ++*at;
+    struct token token = {0, *at, 0, 0};
+    if (*at == end || !**at) return token;
+    if (strchr("{}:,", **at)) {
+        token.kind = *(*at)++;
+    } else if (**at == '"') {
+        const char *close = text_end(++token.from, end);
+        if (!close) return token;
+        token.kind = 'T';
+        token.size = (size_t)(close - token.from);
+        *at = close + 1;
+    } else if (**at >= 'a' && **at <= 'z') {
+        while (*at < end && **at >= 'a' && **at <= 'z') ++*at;
+        token.kind = 'W';
+    } else {
+        bool negative = **at == '-';
+        *at += negative;
+        const char *digits = *at;
+        while (*at < end && **at >= '0' && **at <= '9' && *at - digits < 10)
+            token.number = token.number * 10 + *(*at)++ - '0';
+        token.kind = *at > digits ? 'N' : 0;
+        if (negative) token.number = -token.number;
     }
-    if (negative)
-        *number = -*number;
-    return digits > 0;
+    return token;
 }
 
-static bool take_word(struct reader *in, const char *word) {
-    size_t size = strlen(word);
-    if ((size_t)(in->end - in->at) < size || memcmp(in->at, word, size))
-        return false;
-    in->at += size;
-    return true;
+static bool equal(const struct token *token, const char *to) {
+    return token->size == strlen(to) && !memcmp(token->from, to, token->size);
 }
 
-static bool skip_value(struct reader *in) {
-    struct text text;
-    long number;
-    skip_space(in);
-    if (in->at < in->end && *in->at == '"')
-        return take_text(in, &text);
-    return take_word(in, "true") || take_word(in, "false") || take_word(in, "null") ||
-           take_number(in, &number);
-}
-
-static bool take_operation(struct reader *in, enum operation *op) {
-    static const char *const names[] = {[OP_MESH] = "mesh",     [OP_START] = "start",
-                                        [OP_STOP] = "stop",     [OP_SIGNAL] = "signal",
-                                        [OP_EXIT] = "exit",     [OP_PING] = "ping"};
-    struct text text;
-    if (!take_text(in, &text))
-        return false;
-    for (enum operation i = OP_MESH; i <= OP_PING; i++)
-        if (equal(text, names[i])) {
-            *op = i;
-            return true;
-        }
-    return false;
-}
-
-static bool take_member(struct reader *in, struct command *command) {
-    struct text key;
-    long number;
-    if (!take_text(in, &key) || !take(in, ':'))
-        return false;
-    if (equal(key, "op"))
-        return take_operation(in, &command->op);
+static bool take(struct command *command, const struct token *key, const struct token *value) {
+    static const char *const names[] = {"", "mesh", "start", "stop", "signal", "exit", "ping"};
+    bool number = value->kind == 'N';
+    if (equal(key, "op")) {
+        for (int i = OP_MESH; value->kind == 'T' && i <= OP_PING; i++)
+            if (equal(value, names[i])) command->op = (enum operation)i;
+        return command->op != OP_NONE;
+    }
     if (equal(key, "signal")) {
-        if (!take_number(in, &number) || number < 1 || number > 64)
-            return false;
-        command->signal = (int)number;
-        return true;
+        command->signal = (int)value->number;
+        return number && value->number >= 1 && value->number <= 64;
     }
     if (equal(key, "grace_ms")) {
-        if (!take_number(in, &number) || number < 0 || number > 86400000)
-            return false;
-        command->grace_ms = (int)number;
-        return true;
+        command->grace_ms = (int)value->number;
+        return number && value->number >= 0 && value->number <= 86400000;
     }
-    return skip_value(in);
+    return number || value->kind == 'T' || value->kind == 'W';
 }
 
 bool command_parse(const char *line, size_t size, struct command *command) {
-    struct reader in = {line, line + size};
+    const char *end = line + size;
+    struct token after = next(&line, end);
     *command = (struct command){OP_NONE, 0, -1};
-    if (!take(&in, '{'))
-        return false;
-    do {
-        if (!take_member(&in, command))
-            return false;
-    } while (take(&in, ','));
-    if (!take(&in, '}'))
-        return false;
-    skip_space(&in);
-    return in.at == in.end && command->op != OP_NONE &&
+    for (bool first = true; first ? after.kind == '{' : after.kind == ','; first = false) {
+        struct token key = next(&line, end), colon = next(&line, end), value = next(&line, end);
+        if (key.kind != 'T' || colon.kind != ':' || !take(command, &key, &value)) return false;
+        after = next(&line, end);
+    }
+    return after.kind == '}' && !next(&line, end).kind && line == end && command->op != OP_NONE &&
            (command->op != OP_SIGNAL || command->signal);
 }

@@ -2,57 +2,34 @@
  * runners; a wrong value of a known one stops us, because it would be wrong silently later. */
 #include "phalanx.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+/* Ids, host names and addresses go into events and command lines as they are. */
+#define PLAIN "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:@%/"
 
-static bool parse_number(const char *text, int low, int high, int *to) {
-    if (*text < '0' || *text > '9')
-        return false;
+static bool parse_plain(const char *text, size_t low, size_t high, const char **to) {
+    size_t size = strspn(text, PLAIN);
+    *to = text;
+    return !text[size] && size >= low && size <= high;
+}
+
+static bool parse_number(const char *text, long low, long high, int *to) {
     char *end;
     errno = 0;
     long value = strtol(text, &end, 10);
-    if (*end || errno || value < low || value > high)
-        return false;
     *to = (int)value;
-    return true;
-}
-
-/* Ids, host names and addresses go into events and command lines as they are. */
-static bool is_plain(const char *text) {
-    for (; *text; text++)
-        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:@%/", *text))
-            return false;
-    return true;
-}
-
-static bool parse_plain(const char *text, size_t limit, const char **to) {
-    if (strlen(text) > limit || !is_plain(text))
-        return false;
-    *to = text;
-    return true;
+    return *text >= '0' && *text <= '9' && !*end && !errno && value >= low && value <= high;
 }
 
 /* NAME or NAME:PORT, separated by commas. */
 static bool parse_peers(struct conf *conf, char *list) {
-    conf->peer_count = 0;
-    for (char *name = list; name && *name;) {
-        char *comma = strchr(name, ',');
-        if (comma)
-            *comma++ = 0;
+    conf->peer_count = 0; /* the last line of its kind counts */
+    for (char *name; (name = strsep(&list, ",")); conf->peer_count++) {
+        if (conf->peer_count == PEER_LIMIT) return false;
         struct peer *peer = &conf->peers[conf->peer_count];
+        char *port = strchr(name, ':');
+        if (port) *port++ = 0;
         peer->port = 0;
-        char *colon = strchr(name, ':');
-        if (colon) {
-            *colon++ = 0;
-            if (!parse_number(colon, 1, 65535, &peer->port))
-                return false;
-        }
-        if (!*name || !parse_plain(name, 253, &peer->name) || ++conf->peer_count == PEER_LIMIT)
-            return false;
-        name = comma;
+        if (!parse_plain(name, 1, 253, &peer->name)) return false;
+        if (port && !parse_number(port, 1, 65535, &peer->port)) return false;
     }
     return true;
 }
@@ -60,60 +37,53 @@ static bool parse_peers(struct conf *conf, char *list) {
 static bool parse_setting(struct conf *conf, const char *key, char *value) {
     const struct {
         const char *key;
-        int low, high, *to;
-    } numbers[] = {
-        {"ssh_port", 1, 65535, &conf->ssh_port},
-        {"master_port", 0, 65535, &conf->master_port},
-        {"mesh_timeout_s", 1, 86400, &conf->mesh_timeout_s},
-        {"linger_s", 0, 86400, &conf->linger_s},
-        {"grace_s", 0, 86400, &conf->grace_s},
+        long low, high; /* of a number, or of a text's length */
+        int *number;
+        const char **text;
+    } settings[] = {
+        {"kernel", 1, 128, NULL, &conf->kernel},
+        {"address", 0, 64, NULL, &conf->address},
+        {"interface", 0, 64, NULL, &conf->interface},
+        {"ssh_port", 1, 65535, &conf->ssh_port, NULL},
+        {"master_port", 0, 65535, &conf->master_port, NULL},
+        {"mesh_timeout_s", 1, 86400, &conf->mesh_timeout_s, NULL},
+        {"linger_s", 0, 86400, &conf->linger_s, NULL},
+        {"grace_s", 0, 86400, &conf->grace_s, NULL},
     };
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (!strcmp(key, numbers[i].key))
-            return parse_number(value, numbers[i].low, numbers[i].high, numbers[i].to);
-    if (!strcmp(key, "kernel"))
-        return *value && parse_plain(value, 128, &conf->kernel);
-    if (!strcmp(key, "address"))
-        return parse_plain(value, 64, &conf->address);
-    if (!strcmp(key, "interface"))
-        return parse_plain(value, 64, &conf->interface);
-    if (!strcmp(key, "peers"))
-        return parse_peers(conf, value);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        long low = settings[i].low, high = settings[i].high;
+        if (strcmp(key, settings[i].key)) continue;
+        if (settings[i].number) return parse_number(value, low, high, settings[i].number);
+        return parse_plain(value, (size_t)low, (size_t)high, settings[i].text);
+    }
+    if (!strcmp(key, "peers")) return !*value || parse_peers(conf, value);
     if (!strcmp(key, "workdir")) {
         conf->workdir = value;
         return !*value || *value == '/';
     }
-    if (!strcmp(key, "command")) {
-        conf->run = !strcmp(value, "run");
-        return conf->run || !strcmp(value, "idle");
-    }
-    return true;
+    conf->run = strcmp(key, "command") ? conf->run : !strcmp(value, "run");
+    return strcmp(key, "command") || conf->run || !strcmp(value, "idle");
 }
 
 const char *conf_parse(struct conf *conf, char *text, size_t size) {
-    conf->kernel = conf->address = conf->interface = conf->workdir = "";
-    conf->ssh_port = 2200;
-    conf->master_port = conf->peer_count = 0;
-    conf->mesh_timeout_s = 60;
-    conf->linger_s = 30;
-    conf->grace_s = 10;
-    conf->run = false;
-    if (memchr(text, 0, size))
-        return "line";
+    static struct peer peers[PEER_LIMIT];
+    *conf = (struct conf){.kernel = "",
+                          .address = "",
+                          .interface = "",
+                          .workdir = "",
+                          .ssh_port = 2200,
+                          .mesh_timeout_s = 60,
+                          .linger_s = 30,
+                          .grace_s = 10,
+                          .peers = peers};
+    if (memchr(text, 0, size)) return "line";
     text[size] = 0;
-    for (char *line = text; line && *line;) {
-        char *next = strchr(line, '\n');
-        if (next)
-            *next++ = 0;
-        char *equals = strchr(line, '=');
-        if (*line && !equals)
-            return "line";
-        if (equals) {
-            *equals = 0;
-            if (!parse_setting(conf, line, equals + 1))
-                return line;
-        }
-        line = next;
+    for (char *line; (line = strsep(&text, "\n"));) {
+        char *value = strchr(line, '=');
+        if (!*line) continue;
+        if (!value) return "line";
+        *value++ = 0;
+        if (!parse_setting(conf, line, value)) return line;
     }
     return *conf->kernel ? NULL : "kernel";
 }
@@ -121,12 +91,8 @@ const char *conf_parse(struct conf *conf, char *text, size_t size) {
 const char *conf_load(struct conf *conf) {
     static char text[128 * 1024]; /* a thousand peers; untouched pages cost nothing */
     int fd = open(MATERIAL "/runner.conf", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return "missing";
-    size_t size = 0;
-    ssize_t got;
-    while ((got = read(fd, text + size, sizeof text - 1 - size)) > 0)
-        size += (size_t)got;
+    if (fd < 0) return "missing";
+    ssize_t size = read(fd, text, sizeof text - 1); /* a file on tmpfs is read in one piece */
     close(fd);
-    return got < 0 || size == sizeof text - 1 ? "size" : conf_parse(conf, text, size);
+    return conf_parse(conf, text, size > 0 ? (size_t)size : 0);
 }

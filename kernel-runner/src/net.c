@@ -1,78 +1,66 @@
+/* The ssh port and its door. A peer of the mesh check says "PHXPING\n" and is answered here, so
+ * that a check costs no ssh server; everybody else gets one of their own. Clients that wait for the
+ * server's banner say nothing, and are let in after a moment. */
 #include "phalanx.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <ifaddrs.h>
-#include <netinet/in.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+
+#define SILENCE_MS 200
+
+struct guest guests[DOOR_LIMIT];
+int guest_count;
 
 bool address_on_interface(const char *address, const char *interface) {
-    struct ifaddrs *all, *one;
-    if (getifaddrs(&all))
-        return false;
-    for (one = all; one; one = one->ifa_next) {
-        char text[INET6_ADDRSTRLEN] = "";
-        const struct sockaddr *at = one->ifa_addr;
-        if (!at || strcmp(one->ifa_name, interface))
-            continue;
-        if (at->sa_family == AF_INET)
-            inet_ntop(AF_INET, &((const struct sockaddr_in *)at)->sin_addr, text, sizeof text);
-        if (at->sa_family == AF_INET6)
-            inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)at)->sin6_addr, text, sizeof text);
-        if (!strcmp(text, address))
-            break;
-    }
-    freeifaddrs(all);
-    return one != NULL;
+    struct ifreq request = {.ifr_addr.sa_family = AF_INET};
+    struct sockaddr_in *has = (struct sockaddr_in *)&request.ifr_addr;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface);
+    bool known = !ioctl(fd, SIOCGIFADDR, &request);
+    close(fd);
+    return known && has->sin_addr.s_addr == inet_addr(address);
 }
 
-/* All addresses, of both families where the kernel has IPv6. */
-static int bind_everywhere(int port) {
-    int one = 1, zero = 0;
-    uint16_t number = htons((uint16_t)port);
-    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = number};
-    struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = number};
-    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd >= 0) {
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
-        if (!bind(fd, (struct sockaddr *)&six, sizeof six))
-            return fd;
-        int why = errno;
-        close(fd);
-        errno = why;
-        if (why == EADDRINUSE || why == EACCES)
-            return -1;
-    }
-    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -1;
+int listen_everywhere(int port) {
+    struct sockaddr_in all = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (!bind(fd, (struct sockaddr *)&four, sizeof four))
-        return fd;
+    if (!bind(fd, (struct sockaddr *)&all, sizeof all) && !listen(fd, 1024)) return fd;
     int why = errno;
     close(fd);
     errno = why;
     return -1;
 }
 
-int ssh_listen(int port) {
-    int fd = bind_everywhere(port);
-    if (fd < 0 || !listen(fd, 1024))
-        return fd;
-    int why = errno;
-    close(fd);
-    errno = why;
-    return -1;
+void door_accept(int listener) {
+    while (guest_count < DOOR_LIMIT) {
+        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0) return;
+        guests[guest_count++] = (struct guest){fd, clock_ms()};
+    }
 }
 
-/* Only listening makes the kernel compare with other listeners that also set SO_REUSEADDR. */
-bool port_is_free(int port) {
-    int fd = ssh_listen(port);
-    if (fd < 0)
-        return false;
+int64_t door_deadline(void) {
+    int64_t first = -1;
+    for (int i = 0; i < guest_count; i++)
+        if (first < 0 || guests[i].since + SILENCE_MS < first) first = guests[i].since + SILENCE_MS;
+    return first;
+}
+
+void door_look(int guest, int64_t now, bool readable) {
+    int fd = guests[guest].fd;
+    bool patience = now - guests[guest].since < SILENCE_MS;
+    if (!readable && patience) return;
+    char word[8];
+    ssize_t got = recv(fd, word, sizeof word, MSG_PEEK | MSG_DONTWAIT);
+    bool ping = got > 0 && !memcmp(word, "PHXPING\n", (size_t)got);
+    if (ping && got < (ssize_t)sizeof word && patience) return;
+    if (ping && got == sizeof word) {
+        recv(fd, word, sizeof word, MSG_DONTWAIT);
+        send(fd, "PHXPONG\n", sizeof word, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } else if (got > 0 || (got < 0 && errno == EAGAIN)) {
+        spawn_ssh_server(fd);
+    }
     close(fd);
-    return true;
+    guests[guest] = guests[--guest_count];
 }

@@ -33,9 +33,9 @@ def test_a_member_that_is_not_known_is_left_to_newer_agents() -> None:
 
 
 def test_unreached_peers_are_a_tuple_of_names() -> None:
-    line = b'{"ev":"mesh-failed","seq":1,"t":1,"peers":["sub1","sub2"],"more":0,"ms":60000}'
+    line = b'{"ev":"mesh-failed","seq":1,"t":1,"peers":["sub1","sub2"],"ms":60000}'
 
-    assert MeshFailed(Stamp(1, 1), ("sub1", "sub2"), 0, 60000) == parse(line)
+    assert MeshFailed(Stamp(1, 1), ("sub1", "sub2"), 60000) == parse(line)
 
 
 def test_an_errors_details_are_texts_and_numbers() -> None:
@@ -63,7 +63,7 @@ def test_an_errors_details_are_texts_and_numbers() -> None:
         b'{"ev":"exited","seq":99999999999999999999999,"t":1,"code":0,"signal":0}',
         b'{"ev":"sshlog","seq":1,"t":1,"msg":"a\\u001b[31mred"}',
         b'{"ev":"sshlog","seq":1,"t":1,"msg":"' + b"x" * 2000 + b'"}',
-        b'{"ev":"mesh-failed","seq":1,"t":1,"peers":"sub1","more":0,"ms":1}',
+        b'{"ev":"mesh-failed","seq":1,"t":1,"peers":"sub1","ms":1}',
         b'{"ev":"error","seq":1,"t":1,"what":"exec","detail":{"a":1}}',
         b"[" * 4000,
         b" " * (LINE_LIMIT + 1),
