@@ -51,7 +51,7 @@ class ManagerConfig:
         swarm: whether engines form a swarm when a session needs it, or at once.
     """
 
-    data_dir: Path = Path("/var/lib/phalanx-manager")
+    data_dir: Path = Path("/var/lib/phalanx")
     http: str = "127.0.0.1:7910"
     rpc: str = "tcp://0.0.0.0:7911"
     advertise: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ CLIMB: Final[Mapping[KernelState, SessionState]] = {
 }
 
 STEPS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
-    "pending": frozenset({"scheduled", "stopping", "cancelled", "failed"}),
+    "pending": frozenset({"scheduled", "cancelled"}),
     "scheduled": frozenset({"preparing", "stopping", "failed"}),
     "preparing": frozenset({"starting", "stopping", "failed"}),
     "starting": frozenset({"running", "stopping", "failed", "succeeded"}),
