@@ -32,7 +32,7 @@ def misses(plan: Plan) -> list[str]:
     """One sentence for each thing that is missing; empty on a machine that is fit."""
     if os.geteuid() != 0:
         return [NEEDS_ROOT]
-    found = _missing_tools(engines=not plan.engine_root)
+    found = missing_tools(engines=not plan.engine_root)
     if plan.engine_root and not engine_root.dockerd(plan.engine_root):
         found.append(
             f"{plan.engine_root} has no dockerd: phalanx lab engine-root builds such a one"
@@ -48,7 +48,8 @@ def misses(plan: Plan) -> list[str]:
     return found
 
 
-def _missing_tools(*, engines: bool) -> list[str]:
+def missing_tools(*, engines: bool) -> list[str]:
+    """One sentence on all programs that are missing; `engines`: Docker's own too."""
     wanted = {tool for tool in TOOLS if engines or tool not in ENGINE_TOOLS}
     missing = sorted(tool for tool in wanted if not shutil.which(tool))
     if not missing:

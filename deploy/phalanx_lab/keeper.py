@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -97,15 +98,21 @@ class Keeper:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGCONT)  # a frozen one would not hear the first
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # a frozen one would not hear the first
         try:
             async with asyncio.timeout(self.program.grace):
                 await process.wait()
         except TimeoutError:
             log.warning("lab.component.killed", component=self.program.name)
-            process.kill()
+            self._signal(signal.SIGKILL)
             await process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Past asyncio's own way, which may reap the process and lose its exit code."""
+        if self.state.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.state.pid, number)
 
 
 def rotate(path: str, limit: int = LOG_LIMIT) -> bool:
