@@ -96,6 +96,7 @@ class FakeEngine:
         self.survives_term = True
         self.booted_at = 1.0
         self.swarm_report = SwarmReport()
+        self.passwd = ""
         self.egress = ""
         self._clock = 100.0
         self._events: asyncio.Queue[EngineEvent | Reopened] = asyncio.Queue()
@@ -164,6 +165,10 @@ class FakeEngine:
         self.images[ref] = self.registry[ref]
         return self.images[ref]
 
+    async def user_files(self, image_id: str) -> tuple[str, str]:
+        await self._call("user_files")
+        return self.passwd, ""
+
     async def create_network(self, session: SessionId, attempt: int, network: Network) -> str:
         await self._call("create_network")
         for facts in self.networks.values():
@@ -210,6 +215,8 @@ class FakeEngine:
         facts = self.containers[container_id]
         if facts.status != "created":
             return
+        if self.recipes[container_id].network_id not in self.networks:
+            raise refusal(404, "network not found")
         if self.start_error:
             self.containers[container_id] = replace(facts, error=self.start_error)
             raise Unavailable(
@@ -227,6 +234,8 @@ class FakeEngine:
 
     async def kill(self, container_id: str, signal: str) -> None:
         await self._call("kill")
+        if container_id not in self.containers:
+            return
         self.signals.append((container_id, signal))
         if signal == "SIGKILL" or (signal == "SIGTERM" and not self.survives_term):
             self.end(container_id, 137 if signal == "SIGKILL" else 143)

@@ -126,6 +126,7 @@ class Line:
                     headers=None if body is None else {"Content-Type": "application/json"},
                     versioned_api=not unversioned,
                 ) as answer,
+                _closed_after(answer),
             ):
                 text = await answer.text()
                 return json.loads(text) if text.lstrip().startswith(("{", "[")) else None
@@ -157,9 +158,19 @@ class Line:
                     data=data,
                     headers=None if data is None else {"Content-Type": "application/x-tar"},
                 ) as answer,
+                _closed_after(answer),
             ):
                 scope.reschedule(None)
                 yield answer
+
+
+@asynccontextmanager
+async def _closed_after(answer: aiohttp.ClientResponse) -> AsyncIterator[None]:
+    """Close what is not read to its end: the library leaves it open when we are interrupted."""
+    try:
+        yield
+    finally:
+        answer.close()
 
 
 def _flat(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
