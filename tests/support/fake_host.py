@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from phalanx_agent.core.recipe import Account, Bind, Image
+from phalanx_agent.core.refused import Refused
 from phalanx_agent.docker.port import ContainerFacts
-from phalanx_agent.loops.workshop import PublicKeys, Refused, Workshop
+from phalanx_agent.host.scratch import PublicKeys
+from phalanx_agent.loops.workshop import Workshop
 from phalanx_runner import messages
 from phalanx_runner.messages import Event, Stamp
 from phalanx_wire.ids import KernelId
@@ -145,7 +147,7 @@ class FakeRunner:
             return True
         match op:
             case "mesh" if self.mesh_fails:
-                self.tell(lambda at: messages.MeshFailed(at, ("sub1",), 0, 60_000))
+                self.tell(lambda at: messages.MeshFailed(at, ("sub1",), 60_000))
             case "mesh":
                 self.tell(lambda at: messages.MeshOk(at, 1))
             case "start":
@@ -216,5 +218,5 @@ class FakeHost:
             judge_mounts=self.judge,
             account=self.account,
             clock=lambda: asyncio.get_running_loop().time() + self.skipped,
-            egress_subnet=lambda: "10.212.0.0/20",
+            egress_subnet="10.212.0.0/20",
         )

@@ -139,8 +139,8 @@ def hear(runner: Runner, event: messages.Event) -> Runner:
             return replace(runner, ready=True)
         case messages.MeshOk():
             return replace(runner, meshed=True)
-        case messages.MeshFailed(peers=peers, more=more, ms=ms):
-            return replace(runner, failure=_mesh_failure(peers, more, ms))
+        case messages.MeshFailed(peers=peers, ms=ms):
+            return replace(runner, failure=_mesh_failure(peers, ms))
         case messages.Started():
             return replace(runner, ready=True, meshed=True, released=True)
         case messages.Exited(code=code):
@@ -162,11 +162,10 @@ def hear(runner: Runner, event: messages.Event) -> Runner:
             assert_never(event)
 
 
-def _mesh_failure(peers: tuple[str, ...], more: int, milliseconds: int) -> Failure:
-    others = f" and {more} more" if more else ""
+def _mesh_failure(peers: tuple[str, ...], milliseconds: int) -> Failure:
     return Failure(
         "mesh-failed",
-        f"It could not reach {', '.join(peers)}{others} by name within "
+        f"It could not reach {', '.join(peers)} by name within "
         f"{milliseconds / 1000:.0f} s; look at the network between the hosts.",
     )
 

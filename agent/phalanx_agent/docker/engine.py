@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import structlog
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
-from phalanx_agent.docker import execs, networks, output, swarm
+from phalanx_agent.docker import execs, networks, output, swarm, userfiles
 from phalanx_agent.docker.call import Line, checked_id, speaking
 from phalanx_agent.docker.containers import Containers, Ulimits, unix_seconds
 from phalanx_agent.docker.images import Images
@@ -102,6 +102,10 @@ class DockerEngine:
     async def pull(self, ref: str, progress: Callable[[str], None]) -> Image:
         """Get an image from its registry."""
         return await self._images.pull(ref, progress)
+
+    async def user_files(self, image_id: str) -> tuple[str, str]:
+        """Read an image's passwd and group files; empty where it has none."""
+        return await userfiles.read(self._line, self.cluster, image_id)
 
     async def create_network(self, session: SessionId, attempt: int, network: Network) -> str:
         """Make a private network, or find it made; its id."""

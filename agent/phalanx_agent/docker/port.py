@@ -158,6 +158,9 @@ class Docker(Protocol):
     async def pull(self, ref: str, progress: Callable[[str], None]) -> Image:
         """Get an image from its registry; `progress` is told sentences."""
 
+    async def user_files(self, image_id: str) -> tuple[str, str]:
+        """Read an image's passwd and group files; empty where it has none."""
+
     async def create_network(self, session: SessionId, attempt: int, network: Network) -> str:
         """Make a private network, or find it made; its id. It has its subnet then."""
 

@@ -34,6 +34,7 @@ class Board:
         self._gpus: tuple[Gpu, ...] = ()
         self._subnets: tuple[str, ...] = ()
         self._engine = Engine(problem="The container engine has not been asked yet.")
+        self._hindered = ""
         self._swarm = SwarmReport()
         self._strays: tuple[Stray, ...] = ()
         self._warnings: dict[str, tuple[str, ...]] = {}
@@ -47,7 +48,7 @@ class Board:
             revision=self._revision,
             capacity=self._capacity,
             address=self._address,
-            engine=self._engine,
+            engine=self._told_engine(),
             gpus=self._gpus,
             kernels=tuple(self._kernels.values()),
             networks=tuple(self._networks.values()),
@@ -56,6 +57,10 @@ class Board:
             subnets=self._subnets,
             warnings=tuple(dict.fromkeys(warnings)),
         )
+
+    def _told_engine(self) -> Engine:
+        problem = self._engine.problem or self._hindered
+        return Engine(self._engine.version, self._engine.api, problem)
 
     def leave_now(self) -> None:
         """Tell the manager; if it is away it will be told when it is back."""
@@ -101,6 +106,12 @@ class Board:
         """The engine answers, or no longer."""
         if engine != self._engine:
             self._engine = engine
+            self.changed()
+
+    def hinder(self, why: str) -> None:
+        """No work can be taken although the engine is well; empty when it can."""
+        if why != self._hindered:
+            self._hindered = why
             self.changed()
 
     def swarm(self, swarm: SwarmReport) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
 import structlog
 
 from phalanx_agent.core.read import Context, report
@@ -12,10 +14,10 @@ from phalanx_agent.core.recipe import Account, Image
 from phalanx_agent.core.seen import Absent, Container, Seen, hear
 from phalanx_agent.core.step import Needs
 from phalanx_agent.docker.port import ContainerFacts
+from phalanx_agent.host.scratch import PublicKeys
 from phalanx_agent.loops.found import container_of
-from phalanx_agent.loops.workshop import PublicKeys
 from phalanx_runner import messages
-from phalanx_wire.control import Assignment, Gang, KernelReport
+from phalanx_wire.control import Assignment, Gang, KernelReport, Member
 from phalanx_wire.ids import KernelId
 from phalanx_wire.lifecycle import ENDED, KernelState
 
@@ -39,12 +41,6 @@ class Aim:
         """The state to bring it to."""
         return self.assignment.goal
 
-    @property
-    def needs(self) -> Needs:
-        """What it waits for."""
-        known = all(member.host_key and member.user_key for member in self.gang.members)
-        return Needs(upload=self.assignment.upload != "", peers=known)
-
 
 class Case:
     """One kernel, as its keeper knows it. Whoever changes it publishes it.
@@ -53,6 +49,7 @@ class Case:
         detail: what is being done for it now, as a sentence.
         image, account: known once the image has been looked up.
         pid: of the container's first process on this host, while it runs.
+        news: set at the next thing that is told, and then another one stands here.
         overdue_at: by the clock, when a container that was told to stop is killed.
     """
 
@@ -66,6 +63,7 @@ class Case:
         self.pid: int | None = None
         self.warnings: tuple[str, ...] = ()
         self.overdue_at: float | None = None
+        self.news = asyncio.Event()
         self.engine_started_at = 0.0
         self._tell = tell
         self._told: KernelReport | None = None
@@ -75,6 +73,29 @@ class Case:
     def kernel(self) -> KernelId:
         """Its id."""
         return self.aim.assignment.kernel
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The gang, with the own keys as this host knows them."""
+        own = self.aim.assignment.host_name
+        keys = self.keys
+        return tuple(
+            msgspec.structs.replace(member, host_key=keys.host, user_key=keys.user)
+            if member.host_name == own
+            else member
+            for member in self.aim.gang.members
+        )
+
+    @property
+    def needs(self) -> Needs:
+        """What it waits for."""
+        known = all(member.host_key and member.user_key for member in self.members)
+        return Needs(upload=self.aim.assignment.upload != "", peers=known)
+
+    @property
+    def state(self) -> KernelState:
+        """The state last told."""
+        return self._told.state if self._told else KernelState.PREPARING
 
     @property
     def container_id(self) -> str:
@@ -110,6 +131,8 @@ class Case:
         if told == self._told:
             return
         before, self._told = self._told, told
+        news, self.news = self.news, asyncio.Event()
+        news.set()
         if before is None or before.state is not told.state:
             _LOG.info(
                 "kernel.state",
@@ -130,7 +153,7 @@ class Case:
                 kernel=assignment.kernel,
                 goal=assignment.goal,
                 mem_bytes=assignment.slots.mem_bytes,
-                needs=self.aim.needs,
+                needs=self.needs,
                 engine_started_at=self.engine_started_at,
                 detail=self.detail,
                 host_key=self.keys.host,

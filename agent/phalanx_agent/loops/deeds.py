@@ -11,11 +11,12 @@ from typing import Final, Self, assert_never
 
 from phalanx_agent.core import recipe, ssh_files
 from phalanx_agent.core.recipe import Account, Image, Place
+from phalanx_agent.core.refused import Refused
 from phalanx_agent.core.seen import Absent, Created
 from phalanx_agent.core.step import Op
 from phalanx_agent.docker.port import Conflict, Unavailable
 from phalanx_agent.loops.case import Case
-from phalanx_agent.loops.workshop import Refused, RunnerLine, Workshop
+from phalanx_agent.loops.workshop import RunnerLine, Workshop
 from phalanx_runner import messages
 from phalanx_wire.lifecycle import KernelState
 
@@ -169,8 +170,7 @@ class Deeds:
         )
         made = recipe.container(assignment, gang, image, account, place)
         if gang.egress:
-            async with workshop.once.alone("egress"):
-                await workshop.docker.ensure_egress(workshop.egress_subnet())
+            await workshop.have_egress()
         try:
             container_id = await workshop.docker.create_container(made)
         except Conflict as error:
@@ -192,7 +192,7 @@ class Deeds:
 
     async def _trust(self) -> None:
         case = self._case
-        members = case.aim.gang.members
+        members = case.members
         _, account = await self._know_image()
         texts = {
             "ssh/known_hosts": ssh_files.known_hosts(members),
@@ -215,6 +215,10 @@ class Deeds:
             return
         case.found(await docker.inspect(case.container_id))
         self.recheck()
+
+    def signal(self, number: int) -> bool:
+        """Send the command a signal; False when the runner is not there."""
+        return self._send(messages.signal(number))
 
     def _send(self, command: bytes) -> bool:
         return self._line is not None and self._line.send(command)

@@ -10,13 +10,14 @@ from typing import Final
 
 import structlog
 
+from phalanx_agent.core.refused import Refused
 from phalanx_agent.core.seen import Absent, Created, Running, Seen
 from phalanx_agent.core.step import Op, next_op
 from phalanx_agent.docker.port import ContainerFacts, Unavailable
 from phalanx_agent.loops.case import Aim, Case
 from phalanx_agent.loops.deeds import RUNNER_GRACE_S, Deeds
 from phalanx_agent.loops.found import container_of, is_final
-from phalanx_agent.loops.workshop import Refused, Workshop
+from phalanx_agent.loops.workshop import Workshop
 from phalanx_runner import messages
 from phalanx_wire.control import KernelReport
 from phalanx_wire.lifecycle import KernelState
@@ -76,6 +77,10 @@ class Keeper:
         if container_of(facts) != self.case.seen.container:
             self.look_again()
 
+    def signal(self, number: int) -> bool:
+        """Send the command a signal by its runner; False when that is not there."""
+        return self._deeds.signal(number)
+
     def _heard(self, event: messages.Event) -> None:
         self.case.heard(event)
         self.case.publish()
@@ -130,7 +135,7 @@ class Keeper:
             self.case.publish()
             if self._workshop.clock() < self._retry_at:
                 return
-            op = next_op(self.case.aim.goal, self.case.seen, self.case.aim.needs)
+            op = next_op(self.case.aim.goal, self.case.seen, self.case.needs)
             if op is None:
                 return
             await self._do(op)

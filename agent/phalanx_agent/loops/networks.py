@@ -49,6 +49,7 @@ class Networks:
                 held[0].aim_at(goal)
                 continue
             holder = _Holder(goal, self._docker, self._tell, self._made)
+            holder.announce()
             task = tasks.create_task(for_ever("network", holder.run))
             self._holders[name] = (holder, task)
         for name in self._holders.keys() - {goal.network.name for goal in goals}:
@@ -77,7 +78,14 @@ class _Holder:
     def aim_at(self, goal: NetworkGoal) -> None:
         if goal.present != self._goal.present:
             self._goal = goal
+            self.announce()
             self._bell.set()
+
+    def announce(self) -> None:
+        """Say at once that it is not gone yet, lest silence be taken for that."""
+        if not self._goal.present:
+            name, problem = self._goal.network.name, "It is being removed."
+            self._tell(NetworkReport(name, self.engine_id, problem))
 
     async def run(self) -> None:
         """Reach the goal, then wait for another one."""

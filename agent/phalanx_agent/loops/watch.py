@@ -20,13 +20,17 @@ RETRY_S: Final = (0.2, 5.0)
 
 
 class Watch:
-    """Two loops over one engine."""
+    """Two loops over one engine.
+
+    Attributes:
+        bell: asks for a listing.
+    """
 
     def __init__(self, workshop: Workshop, fleet: Fleet, board: Board) -> None:
         self._workshop = workshop
         self._fleet = fleet
         self._board = board
-        self._bell = asyncio.Event()
+        self.bell = asyncio.Event()
         self._unclaimed: frozenset[Stray] = frozenset()
 
     async def events(self) -> None:
@@ -36,7 +40,7 @@ class Watch:
                 case EngineEvent(kernel=kernel):
                     self._fleet.happened(kernel)
                 case Reopened():
-                    self._bell.set()
+                    self.bell.set()
 
     async def listings(self) -> Never:
         """List all that is ours at the start, whenever events may have been missed, and now and
@@ -45,7 +49,7 @@ class Watch:
         shortest, longest = RETRY_S
         retry_s = shortest
         while True:
-            self._bell.clear()
+            self.bell.clear()
             wait_s = LIST_EVERY_S
             try:
                 await self._list()
@@ -56,11 +60,12 @@ class Watch:
                 wait_s, retry_s = retry_s, min(retry_s * 2, longest)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    await self._bell.wait()
+                    await self.bell.wait()
 
     async def _list(self) -> None:
         facts = await self._workshop.docker.info()
         self._workshop.engine_started_at = facts.started_at
+        await self._workshop.have_egress(anew=True)
         inventory = await self._workshop.docker.inventory()
         self._fleet.listed(inventory)
         self._board.engine(Engine(facts.version, facts.api, facts.problem))

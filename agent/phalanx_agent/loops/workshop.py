@@ -11,21 +11,10 @@ from typing import Protocol
 
 from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.docker.port import Docker
+from phalanx_agent.host.scratch import PublicKeys
 from phalanx_runner.messages import Event
 from phalanx_wire.ids import KernelId
 from phalanx_wire.spec import Mount
-
-
-class Refused(Exception):  # noqa: N818 - an answer, not an accident
-    """A kernel can never run here; the text is the sentence for its user."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKeys:
-    """The public halves of a kernel's keys, OpenSSH one-line form."""
-
-    host: str
-    user: str
 
 
 class Scratch(Protocol):
@@ -135,6 +124,7 @@ class Workshop:
         judge_mounts: says what of the user's mounts is bound. Raises `Refused`.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         clock: seconds, never set back.
+        egress_subnet: where containers' way out is numbered; empty until the manager is known.
         engine_started_at: Unix seconds; renewed whenever the engine was away.
     """
 
@@ -147,6 +137,18 @@ class Workshop:
     judge_mounts: Callable[[tuple[Mount, ...]], tuple[Bind, ...]]
     account: Callable[[Image, str], Awaitable[Account]]
     clock: Callable[[], float]
-    egress_subnet: Callable[[], str]
+    egress_subnet: str = ""
     engine_started_at: float = 0.0
     once: Once = field(default_factory=Once)
+    _egress: str = ""
+
+    async def have_egress(self, *, anew: bool = False) -> None:
+        """Have the host's way out of containers; `anew` looks even if it was seen before.
+
+        Raises:
+            Unavailable: it could not be made.
+        """
+        async with self.once.alone("egress"):
+            if self.egress_subnet and (anew or self._egress != self.egress_subnet):
+                await self.docker.ensure_egress(self.egress_subnet)
+                self._egress = self.egress_subnet

@@ -7,6 +7,7 @@ import random
 import secrets
 import socket
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from itertools import cycle
 from pathlib import Path
 from typing import Final, Never, Protocol
@@ -33,8 +34,9 @@ from phalanx_wire.join import JoinToken
 from phalanx_wire.mux import Mux, Stream, StreamClosed
 from phalanx_wire.stream import Call, Closed, Open
 
+VERSION: Final = metadata.version("phalanx")
 HELLO_EVERY_S: Final = 1.0
-ENROL_WITHIN_S: Final = 10.0
+ANSWER_WITHIN_S: Final = 10.0
 BACKOFF_S: Final = (0.1, 5.0)
 REFUSED_BACKOFF_S: Final = 15.0
 
@@ -115,32 +117,25 @@ async def _enrol_at(
     """Enrol at one address; the manager's cluster id.
 
     A one-time key that is refused may mean that we have enrolled before and died before we could
-    note it: then our own key is known, which the caller's first connection finds out.
+    note it: then our own key is known.
     """
-    first: asyncio.Future[AnyMessage] = asyncio.get_running_loop().create_future()
-
-    def take(message: AnyMessage) -> None:
-        if not first.done():
-            first.set_result(message)
-
     try:
-        async with connect(
-            context, address, token.server_key, key_pair(token.secret_key)
-        ) as dealer:
-            try:
-                async with asyncio.timeout(ENROL_WITHIN_S), asyncio.TaskGroup() as tasks:
-                    reader = tasks.create_task(dealer.receive(take))
-                    await dealer.send(Enrol(PROTOCOL, name, own.public))
-                    answer = await first
-                    reader.cancel()
-            except TimeoutError as error:
-                raise Unavailable("joining", "The manager did not answer.") from error
+        answer = await _ask(
+            context,
+            (address, token.server_key),
+            key_pair(token.secret_key),
+            Enrol(PROTOCOL, name, own.public),
+        )
     except Unavailable as error:
-        if error.stranger and await _is_known(context, address, token.server_key, own):
-            return ""
-        raise
+        if not error.stranger:
+            raise
+        hello = Hello(PROTOCOL, VERSION, name, secrets.token_hex(8))
+        try:
+            answer = await _ask(context, (address, token.server_key), own, hello)
+        except Unavailable:
+            raise error from None
     match answer:
-        case Enrolled(cluster_id=cluster_id):
+        case Enrolled(cluster_id=cluster_id) | Welcome(cluster_id=cluster_id):
             return cluster_id
         case Refused(code=code, why=why):
             raise JoinRefused(code, why)
@@ -148,23 +143,33 @@ async def _enrol_at(
             raise Unavailable("joining", f"It answered {type(answer).__name__}.")
 
 
-async def _is_known(
-    context: zmq.asyncio.Context, address: str, server_key: str, own: KeyPair
-) -> bool:
-    try:
-        async with connect(context, address, server_key, own):
-            return True
-    except Unavailable:
-        return False
+async def _ask(
+    context: zmq.asyncio.Context, manager: tuple[str, str], keys: KeyPair, question: Enrol | Hello
+) -> AnyMessage:
+    """Say one thing on a connection of its own; the first answer."""
+    first: asyncio.Future[AnyMessage] = asyncio.get_running_loop().create_future()
+
+    def take(message: AnyMessage) -> None:
+        if not first.done():
+            first.set_result(message)
+
+    async with connect(context, *manager, keys) as dealer:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S), asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(dealer.receive(take))
+                await dealer.send(question)
+                answer = await first
+                reader.cancel()
+                return answer
+        except TimeoutError as error:
+            raise Unavailable("joining", "The manager did not answer.") from error
 
 
 class Link:
     """The connection that the loops speak through; `run` keeps it up."""
 
-    def __init__(
-        self, name: AgentId, version: str, manager: Manager, own: KeyPair, handler: LinkHandler
-    ) -> None:
-        self._hello = Hello(PROTOCOL, version, name, secrets.token_hex(8))
+    def __init__(self, name: AgentId, manager: Manager, own: KeyPair, handler: LinkHandler) -> None:
+        self._hello = Hello(PROTOCOL, VERSION, name, secrets.token_hex(8))
         self._manager = manager
         self._own = own
         self._handler = handler

@@ -70,7 +70,7 @@ async def test_the_peers_keys_are_written_before_the_start(host: FakeHost) -> No
         await life.aim(assignment(S.READY), assignment(S.READY, 1))
 
         texts = host.scratch.texts[MAIN1]
-        assert "uk0\nuk1\n" == texts["ssh/.ssh/authorized_keys"]
+        assert f"user {MAIN1}\nuk1\n" == texts["ssh/.ssh/authorized_keys"]
         assert "sub1,10.213.0.61,[sub1]:2200,[10.213.0.61]:2200 hk1" in texts["ssh/known_hosts"]
 
 
@@ -140,7 +140,7 @@ async def test_a_listing_finds_what_an_event_did_not_tell(host: FakeHost) -> Non
         host.engine.end(facts.id, 5)
         host.engine._events = asyncio.Queue()
         host.engine.reopen()
-        life.watch._bell.set()
+        life.watch.bell.set()
         await life.until(lambda: life.state() is S.EXITED)
 
         assert 5 == life.report().exit_code
@@ -344,7 +344,7 @@ async def test_a_restarted_engine_is_named_as_the_cause(host: FakeHost) -> None:
         host.engine.booted_at = host.engine._clock + 2
         host.engine.end(host.engine.of(MAIN1).id, 255)
         host.engine._events = asyncio.Queue()
-        life.watch._bell.set()
+        life.watch.bell.set()
         await life.until(lambda: life.state() is S.EXITED)
 
         assert "engine-restart" == life.report().cause
@@ -371,11 +371,11 @@ async def test_a_network_that_cannot_be_made_holds_its_kernels_back(host: FakeHo
         assert "it overlaps" in network.problem
 
 
-async def test_a_gang_without_a_way_out_gets_none(host: FakeHost) -> None:
+async def test_the_way_out_is_there_before_the_first_kernel(host: FakeHost) -> None:
     async with living(host) as life:
-        await life.aim(assignment(S.CREATED), of=gang(1, egress=False))
+        await life.settle()
 
-        assert "" == host.engine.egress
+        assert "10.212.0.0/20" == host.engine.egress
 
 
 async def test_what_changes_in_one_turn_leaves_as_one_message(host: FakeHost) -> None:

@@ -1,0 +1,238 @@
+"""The agent's process: everything is made here, handed to each other, and run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from phalanx_agent import config as configuration
+from phalanx_agent.config import AgentConfig, ConfigError
+from phalanx_agent.docker.containers import Ulimits
+from phalanx_agent.docker.engine import DockerEngine
+from phalanx_agent.docker.port import Docker
+from phalanx_agent.host import allow, inventory, systemd
+from phalanx_agent.host.guard import Guard
+from phalanx_agent.host.logstore import LogStore
+from phalanx_agent.host.scratch import NotInMemory, Scratch
+from phalanx_agent.host.uploads import Uploads
+from phalanx_agent.loops import fetch
+from phalanx_agent.loops.accounts import Accounts
+from phalanx_agent.loops.board import Board
+from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.hub import Hub
+from phalanx_agent.loops.streams import Streams
+from phalanx_agent.loops.supervise import for_ever
+from phalanx_agent.loops.swarm import SwarmMember
+from phalanx_agent.loops.sweep import GuardLoop, HostFigures, tidy
+from phalanx_agent.loops.watch import Watch
+from phalanx_agent.loops.workshop import Workshop
+from phalanx_agent.rpc.identity import (
+    MANAGER_FILE,
+    IdentityError,
+    Manager,
+    load_manager,
+    own_keys,
+    save_manager,
+)
+from phalanx_agent.rpc.manager import JoinRefused, Link, address_towards, enrol
+from phalanx_runner import bundle
+from phalanx_runner.channel import RunnerChannel
+from phalanx_wire import join
+from phalanx_wire.control import Observed, Welcome
+from phalanx_wire.mux import Stream, StreamClosed
+from phalanx_wire.stream import Call, Closed
+
+_LOG = structlog.get_logger()
+
+
+class CannotStart(Exception):  # noqa: N818 - the end of the process, said to its operator
+    """The agent cannot work here; the text says why and what to do."""
+
+
+async def serve(config: AgentConfig, ready: Callable[[], None] | None = None) -> None:
+    """Be an agent, until cancelled; containers are left alone then.
+
+    `ready` is called when the manager has welcomed the agent for the first time.
+
+    Raises:
+        CannotStart: something here has to be mended first.
+    """
+    try:
+        manager = await _manager(config)
+        own = own_keys(config.state_dir)
+        scratch = Scratch(config.runtime_dir, config.state_dir)
+        folder = str(bundle.locate())
+    except (IdentityError, JoinRefused, NotInMemory, bundle.BundleMissing, OSError) as error:
+        raise CannotStart(str(error)) from error
+    address = config.advertise or address_towards(manager.addresses[0])
+    async with DockerEngine.open(config.engine, manager.cluster_id, _ulimits()) as docker:
+        agent = _Agent(config, address, docker, scratch, folder)
+        hub = Hub(
+            agent.board,
+            agent.fleet,
+            agent.swarm,
+            agent.streams,
+            _on_welcome(agent, ready or (lambda: None)),
+            agent.guard.take,
+        )
+        agent.link = link = Link(config.name, manager, own, hub)
+        async with asyncio.TaskGroup() as tasks:
+            for name, loop in (*agent.loops(), ("link", link.run), ("heartbeat", hub.heartbeat)):
+                tasks.create_task(for_ever(name, loop), name=name)
+
+
+class _Agent:
+    """What there is one of in this process, made in the order of who needs whom."""
+
+    def __init__(
+        self, config: AgentConfig, address: str, docker: Docker, scratch: Scratch, folder: str
+    ) -> None:
+        own = (config.state_dir, config.runtime_dir)
+        self.link: Link | None = None
+        self.logs = LogStore(config.state_dir / "logs", docker.logs)
+        self.uploads = Uploads(config.state_dir / "uploads", self._fetch)
+        self.workshop = Workshop(
+            docker=docker,
+            scratch=scratch,
+            logs=self.logs,
+            uploads=self.uploads,
+            listen=RunnerChannel.listen,
+            bundle=folder,
+            judge_mounts=lambda mounts: allow.judge(mounts, config.mounts, own),
+            account=Accounts(docker).of,
+            clock=asyncio.get_running_loop().time,
+        )
+        self.board = Board(inventory.boot_id(), self._say)
+        self.fleet = Fleet(config.name, self.workshop, self.board)
+        self.watch = Watch(self.workshop, self.fleet, self.board)
+        self.swarm = SwarmMember(docker, lambda: address, self.board.swarm)
+        self.streams = Streams(docker, self.fleet, self.logs)
+        self.guard = GuardLoop(Guard(), self.board.hinder)
+        self.figures = HostFigures(config, address, self.board)
+        self.figures.tell()
+
+    def loops(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
+        """All that runs for ever, by name."""
+        return (
+            ("fleet", self.fleet.run),
+            ("events", self.watch.events),
+            ("listings", self.watch.listings),
+            ("swarm", self.swarm.run),
+            ("streams", self.streams.run),
+            ("guard", self.guard.run),
+            ("figures", self.figures.run),
+            ("tidy", lambda: tidy(self.logs, self.uploads, self.fleet)),
+            ("watchdog", _watchdog),
+        )
+
+    def _say(self, observed: Observed) -> bool:
+        return self.link is not None and self.link.say(observed)
+
+    def _fetch(self, digest: str) -> AsyncIterator[bytes]:
+        return fetch.upload(self._open, digest)
+
+    async def _open(self, call: Call) -> Stream:
+        if self.link is None:
+            raise StreamClosed(Closed(1, code="link_lost", why="There is no manager yet."))
+        return await self.link.open(call)
+
+
+def _on_welcome(agent: _Agent, ready: Callable[[], None]) -> Callable[[Welcome], None]:
+    told = False
+
+    def welcomed(welcome: Welcome) -> None:
+        nonlocal told
+        agent.workshop.egress_subnet = welcome.egress_subnet
+        agent.watch.bell.set()  # the way out can be made now
+        if not told:
+            told = True
+            systemd.notify("READY=1")
+            _LOG.info("agent.ready", cluster=welcome.cluster)
+            ready()
+
+    return welcomed
+
+
+async def _manager(config: AgentConfig) -> Manager:
+    """Know the manager: from before, or by joining now."""
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known = load_manager(config.state_dir)
+    if not config.join:
+        if known is None:
+            raise CannotStart(
+                "This agent has not joined a manager yet: put a join token into its "
+                "configuration (join). `phalanx token create --agent` makes one."
+            )
+        return known
+    try:
+        token = join.parse(config.join)
+    except ValueError as error:
+        raise CannotStart(f"join: {error}") from error
+    if known is None:
+        return await enrol(config.state_dir, config.name, token)
+    if token.server_key != known.server_key:
+        raise CannotStart(
+            f"This agent belongs to another manager than its join token's; to move it, end its "
+            f"sessions and remove {config.state_dir / MANAGER_FILE}."
+        )
+    if token.addresses == known.addresses:
+        return known
+    moved = Manager(token.addresses, known.server_key, known.cluster_id)
+    save_manager(config.state_dir, moved)
+    return moved
+
+
+def _ulimits() -> Ulimits:
+    return Ulimits(inventory.largest_nofile(), -1 if inventory.may_lock_memory() else 0)
+
+
+async def _watchdog() -> None:
+    """Tell systemd that the event loop turns."""
+    every_s = systemd.watchdog_s()
+    while every_s is not None:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(every_s)
+    await asyncio.Event().wait()
+
+
+async def _until_signalled(config: AgentConfig) -> None:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - asyncio.run has made it
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serve(config)
+    systemd.notify("STOPPING=1")
+
+
+def main() -> int:
+    """Run the daemon; 2 for a bad configuration, 1 for what has to be mended first."""
+    parser = argparse.ArgumentParser(prog="phalanx agent", description="The Phalanx agent.")
+    parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH)
+    parser.add_argument("--check", action="store_true", help="read the configuration and leave")
+    given = parser.parse_args()
+    try:
+        config = configuration.load(given.config)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if given.check:
+        print("the configuration is fine")
+        return 0
+    try:
+        asyncio.run(_until_signalled(config))
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Where the link's messages go, and the heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, Never
+
+import structlog
+
+from phalanx_agent.loops.board import Board
+from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.streams import Streams
+from phalanx_agent.loops.swarm import SwarmMember
+from phalanx_wire.control import Goals, Welcome
+from phalanx_wire.mux import Stream
+from phalanx_wire.stream import Open
+
+_LOG = structlog.get_logger()
+FIRST_HEARTBEAT_S: Final = 5.0
+
+
+class Hub:
+    """The agent's `LinkHandler`.
+
+    Attributes:
+        fresh: rings when the manager has welcomed us on a new connection.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        fleet: Fleet,
+        swarm: SwarmMember,
+        streams: Streams,
+        welcome: Callable[[Welcome], None],
+        guard: Callable[[tuple[str, ...]], None],
+    ) -> None:
+        """Args: guard: takes the addresses that containers must not reach."""
+        self._board = board
+        self._fleet = fleet
+        self._swarm = swarm
+        self._streams = streams
+        self._welcome = welcome
+        self._guard = guard
+        self._heartbeat_s = FIRST_HEARTBEAT_S
+        self._revision = -1
+        self._fresh = asyncio.Event()
+
+    def welcomed(self, welcome: Welcome) -> None:
+        """A new connection: its goals are counted anew, and it is told everything."""
+        self._revision = -1
+        self._heartbeat_s = welcome.heartbeat_s
+        self._welcome(welcome)
+        self._board.answers(-1)
+        self._board.leave_now()
+        self._fresh.set()
+
+    def goals(self, goals: Goals) -> None:
+        """Hand the goals out, unless newer ones have come before them."""
+        if goals.revision < self._revision:
+            _LOG.info("goals.stale", revision=goals.revision, newest=self._revision)
+            return
+        self._revision = goals.revision
+        self._guard(goals.guarded)
+        self._swarm.take(goals.swarm)
+        self._fleet.take(goals)
+
+    def opened(self, message: Open, stream: Stream) -> None:
+        """Serve a stream."""
+        self._streams.opened(message, stream)
+
+    def disconnected(self) -> None:
+        """Nothing changes here: kernels live on, and all is told at the next welcome."""
+
+    async def heartbeat(self) -> Never:
+        """Say everything now and then, which tells the manager that this agent lives."""
+        while True:
+            self._fresh.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat_s):
+                    await self._fresh.wait()
+                continue
+            self._board.leave_now()

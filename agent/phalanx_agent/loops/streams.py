@@ -1,0 +1,217 @@
+"""Serves what the manager asks bytes of: exec, output, files, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from typing import Final, assert_never
+
+import structlog
+
+from phalanx_agent.core.seen import Absent, Created, Running
+from phalanx_agent.docker.port import Docker, ExecSession, Unavailable
+from phalanx_agent.loops.alongside import alongside, left
+from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.keeper import Keeper
+from phalanx_agent.loops.output import OutputStore, kept, send_lines
+from phalanx_wire import names
+from phalanx_wire.ids import KernelId
+from phalanx_wire.lifecycle import ENDED
+from phalanx_wire.mux import Stream, StreamClosed
+from phalanx_wire.stream import (
+    STDIN,
+    STDOUT,
+    Closed,
+    Data,
+    Eof,
+    ExecCall,
+    LogsCall,
+    Open,
+    ReadCall,
+    Resize,
+    SignalCall,
+    UploadCall,
+    WriteCall,
+)
+
+_LOG = structlog.get_logger()
+_SHELL: Final = (f"{names.BUNDLE_MOUNT}/bin/phalanx-shell",)
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an accident
+    """A call that cannot be served: a stable code and a sentence."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+class Streams:
+    """One task per stream. `opened` may be called at any time; it never waits."""
+
+    def __init__(self, docker: Docker, fleet: Fleet, output: OutputStore) -> None:
+        self._docker = docker
+        self._fleet = fleet
+        self._output = output
+        self._tasks: asyncio.TaskGroup | None = None
+        self._early: list[tuple[Open, Stream]] = []
+
+    async def run(self) -> None:
+        """Hold the tasks of all streams, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            early, self._early = self._early, []
+            for message, stream in early:
+                self.opened(message, stream)
+            await asyncio.Event().wait()
+
+    def opened(self, message: Open, stream: Stream) -> None:
+        """The manager has opened a stream."""
+        if self._tasks is None:
+            self._early.append((message, stream))
+        else:
+            self._tasks.create_task(self._serve(message, stream))
+
+    async def _serve(self, message: Open, stream: Stream) -> None:
+        async with stream:
+            try:
+                await self._answer(message, stream)
+            except Refusal as refusal:
+                await stream.close(code=refusal.code, why=str(refusal))
+            except Unavailable as error:
+                code = "not_found" if error.status == 404 else "engine_unavailable"  # HTTP's
+                await stream.close(code=code, why=str(error))
+            except StreamClosed:
+                return  # the other side has gone
+            except Exception:  # noqa: BLE001 - this is the streams' one supervisor
+                _LOG.exception("stream.failed", call=type(message.call).__name__)
+                await stream.close(code="internal", why="The agent failed; its log says how.")
+
+    async def _answer(self, message: Open, stream: Stream) -> None:
+        call = message.call
+        match call:
+            case ExecCall():
+                await self._exec(call, stream)
+            case LogsCall():
+                await self._logs(call, stream)
+            case ReadCall(kernel=kernel, path=path):
+                container_id = self._container(kernel)
+                async for chunk in self._docker.read_archive(container_id, path):
+                    await stream.write(STDOUT, chunk)
+                await stream.close()
+            case WriteCall(kernel=kernel, path=path):
+                container_id = self._container(kernel)
+                await self._docker.write_archive(container_id, path, _stdin(stream))
+                await stream.close()
+            case SignalCall(kernel=kernel, signal=number):
+                await self._signal(kernel, number)
+                await stream.close()
+            case UploadCall():
+                raise Refusal("bad_call", "An agent has no uploads to give.")
+            case _:
+                assert_never(call)
+
+    # ---------------------------------------------------------------- exec
+
+    async def _exec(self, call: ExecCall, stream: Stream) -> None:
+        container_id = self._running(call.kernel).case.container_id
+        command = _SHELL if call.shell else call.command
+        session = await self._docker.exec(
+            container_id, command, tty=call.tty, stdin=call.stdin or call.tty
+        )
+        code: int | None = None
+        try:
+            if call.tty:
+                await session.resize(call.rows, call.columns)
+            await alongside(_show(session, stream), _feed(session, stream))
+            code = await session.exit_code()
+            await stream.close(exit_code=code)
+        finally:
+            if code is None:
+                await session.kill()
+
+    # ---------------------------------------------------------------- output
+
+    async def _logs(self, call: LogsCall, stream: Stream) -> None:
+        keeper = self._fleet.keeper(call.kernel)
+        while (
+            keeper is not None
+            and call.follow
+            and isinstance(keeper.case.seen.container, Absent | Created)
+            and not self._output.has(call.kernel)
+            and keeper.case.state not in ENDED
+        ):
+            await alongside(keeper.case.news.wait(), left(stream))
+        container_id = keeper.case.container_id if keeper is not None else ""
+        if container_id and not self._output.has(call.kernel):
+            lines = self._docker.logs(
+                container_id, since_ns=call.since_ns, tail=call.tail, follow=call.follow
+            )
+        elif self._output.has(call.kernel):
+            lines = kept(self._output, call.kernel, since_ns=call.since_ns, tail=call.tail)
+        elif keeper is None:
+            raise Refusal("output_gone", f"The output of {call.kernel} is not kept here any more.")
+        else:
+            await stream.close()
+            return
+        await send_lines(lines, stream)
+        await stream.close()
+
+    # ---------------------------------------------------------------- signals and look-ups
+
+    async def _signal(self, kernel: KernelId, number: int) -> None:
+        try:
+            name = signal.Signals(number).name
+        except ValueError as error:
+            raise Refusal("bad_signal", f"There is no signal {number}.") from error
+        keeper = self._running(kernel)
+        if not keeper.signal(number):
+            await self._docker.kill(keeper.case.container_id, name)
+
+    def _container(self, kernel: KernelId) -> str:
+        keeper = self._fleet.keeper(kernel)
+        if keeper is None or not keeper.case.container_id:
+            raise Refusal("no_container", f"{kernel} has no container now.")
+        return keeper.case.container_id
+
+    def _running(self, kernel: KernelId) -> Keeper:
+        keeper = self._fleet.keeper(kernel)
+        if keeper is None or not isinstance(keeper.case.seen.container, Running):
+            raise Refusal("not_running", f"{kernel} does not run now.")
+        return keeper
+
+
+async def _show(session: ExecSession, stream: Stream) -> None:
+    while (chunk := await session.read()) is not None:
+        await stream.write(*chunk)
+
+
+async def _feed(session: ExecSession, stream: Stream) -> None:
+    """Hand the caller's input on, for as long as there is a caller.
+
+    Raises:
+        StreamClosed: the caller has left.
+    """
+    async for item in stream:
+        match item:
+            case Data(data=data):
+                await session.write(data)
+            case Eof():
+                await session.eof()
+            case Resize(rows=rows, columns=columns):
+                await session.resize(rows, columns)
+    raise StreamClosed(stream.closed or Closed(stream.number))
+
+
+async def _stdin(stream: Stream) -> AsyncIterator[bytes]:
+    """What the caller sends, until its end; half of it counts as an error of its own."""
+    async for item in stream:
+        match item:
+            case Data(channel=channel, data=data) if channel == STDIN:
+                yield data
+            case Eof():
+                return
+            case Data() | Resize():
+                continue
+    raise Refusal("cancelled", "The sender left before the end.")

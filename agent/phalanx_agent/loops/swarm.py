@@ -1,0 +1,75 @@
+"""The host's engine in the swarm that carries networks over several hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, Never
+
+import msgspec
+import structlog
+
+from phalanx_agent.docker.port import Docker, Unavailable
+from phalanx_wire.control import SwarmGoal, SwarmReport
+
+_LOG = structlog.get_logger()
+LOOK_EVERY_S: Final = 15.0
+RETRY_S: Final = (1.0, 15.0)
+
+
+class SwarmMember:
+    """Brings the engine into the swarm as told, and tells how it fares there."""
+
+    def __init__(
+        self, docker: Docker, address: Callable[[], str], tell: Callable[[SwarmReport], None]
+    ) -> None:
+        """Args: address: by which the other hosts reach this one."""
+        self._docker = docker
+        self._address = address
+        self._tell = tell
+        self._goal: SwarmGoal | None = None
+        self._bell = asyncio.Event()
+        self._report = SwarmReport()
+
+    def take(self, goal: SwarmGoal | None) -> None:
+        """Take the manager's order."""
+        if goal != self._goal:
+            self._goal = goal
+            self._bell.set()
+
+    async def run(self) -> Never:
+        """Reach the goal and look now and then: membership breaks without an event."""
+        retry_s = RETRY_S[0]
+        while True:
+            self._bell.clear()
+            wait_s = LOOK_EVERY_S
+            try:
+                self._report = await self._reach()
+                retry_s = RETRY_S[0]
+            except Unavailable as error:
+                _LOG.warning("swarm.unavailable", why=str(error))
+                self._report = msgspec.structs.replace(
+                    self._report, problem=str(error), canary_ok=False
+                )
+                wait_s, retry_s = retry_s, min(retry_s * 2, RETRY_S[1])
+            self._tell(self._report)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._bell.wait()
+
+    async def _reach(self) -> SwarmReport:
+        goal = self._goal
+        report = await self._docker.swarm()
+        if goal is not None and goal.action != "keep" and report.state == "inactive":
+            if goal.action == "init":
+                await self._docker.swarm_init(self._address())
+            else:
+                await self._docker.swarm_join(self._address(), goal.remotes, goal.token)
+            _LOG.info("swarm.entered", action=goal.action)
+            report = await self._docker.swarm()
+        self._report = report
+        if goal is None or not goal.canary or not report.control:
+            return report
+        await self._docker.swarm_canary()
+        return msgspec.structs.replace(report, canary_ok=True)

@@ -1,0 +1,99 @@
+"""What is looked after now and then: the host's figures, its guard, and what is kept too long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final, Never
+
+import structlog
+
+from phalanx_agent.config import AgentConfig
+from phalanx_agent.host import inventory
+from phalanx_agent.host.guard import Guard, GuardFailed
+from phalanx_agent.host.logstore import LogStore
+from phalanx_agent.host.uploads import Uploads
+from phalanx_agent.loops.board import Board
+from phalanx_agent.loops.converge import Fleet
+from phalanx_wire.slots import Slots
+
+_LOG = structlog.get_logger()
+HOST_EVERY_S: Final = 30.0
+GUARD_EVERY_S: Final = 60.0
+GUARD_RETRY_S: Final = 5.0
+TIDY_EVERY_S: Final = 600.0
+
+
+class HostFigures:
+    """Tells what the host offers; networks come and go, so it is looked at again."""
+
+    def __init__(self, config: AgentConfig, address: str, board: Board) -> None:
+        self._config = config
+        self._address = address
+        self._board = board
+
+    def tell(self) -> None:
+        """Look once."""
+        capacity, gpus = self._config.capacity, inventory.gpus()
+        self._board.host(
+            Slots(
+                cpu_milli=capacity.cpu_milli or inventory.cpu_milli(),
+                mem_bytes=capacity.mem_bytes or inventory.mem_bytes(),
+                gpu=len(gpus),
+                pids=capacity.pids or inventory.pids(),
+            ),
+            self._address,
+            gpus,
+            inventory.subnets(),
+        )
+
+    async def run(self) -> Never:
+        """Look for ever."""
+        while True:
+            self.tell()
+            await asyncio.sleep(HOST_EVERY_S)
+
+
+class GuardLoop:
+    """Keeps the guard's rules in force. While they are not, no work is taken."""
+
+    def __init__(self, guard: Guard, hinder: Callable[[str], None]) -> None:
+        """Args: hinder: told why no work can be taken; empty when it can."""
+        self._guard = guard
+        self._hinder = hinder
+        self._guarded: tuple[str, ...] | None = None
+        self._bell = asyncio.Event()
+
+    def take(self, guarded: tuple[str, ...]) -> None:
+        """Take the addresses that containers must not reach."""
+        if guarded != self._guarded:
+            self._guarded = guarded
+            self._bell.set()
+
+    async def run(self) -> Never:
+        """Set the rules at the start, when addresses change, and when somebody has dropped them."""
+        while True:
+            self._bell.clear()
+            wait_s = GUARD_EVERY_S
+            try:
+                await self._guard.keep(self._guarded or ())
+                self._hinder("")
+            except GuardFailed as error:
+                _LOG.error("guard.failed", why=str(error))
+                self._hinder(str(error))
+                wait_s = GUARD_RETRY_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._bell.wait()
+
+
+async def tidy(logs: LogStore, uploads: Uploads, fleet: Fleet) -> Never:
+    """Remove old output, and archives that nobody here needs any more, for ever."""
+    while True:
+        await asyncio.sleep(TIDY_EVERY_S)
+        logs.forget_old(time.time())
+        if fleet.goals is not None:
+            wanted = {kernel.upload for kernel in fleet.goals.kernels if kernel.upload}
+            uploads.forget_all_but(wanted)
