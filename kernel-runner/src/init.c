@@ -20,7 +20,10 @@ static struct {
 static int64_t after(int64_t ms) { return clock_ms() + ms; }
 
 static void close_down(int64_t kill_at) {
-    if (self.phase == CLOSING) return;
+    if (self.phase == CLOSING) { /* a later stop may shorten the grace */
+        if (!self.killed && kill_at < self.deadline) self.deadline = kill_at;
+        return;
+    }
     self.phase = CLOSING;
     self.deadline = kill_at;
     mesh_abandon();
@@ -58,7 +61,7 @@ static void stop(const struct command *order) {
 static void obey(const struct command *order) {
     bool hit;
     switch (order->op) {
-    case OP_MESH:  return mesh_begin(&conf);
+    case OP_MESH:  return self.phase == CLOSING ? (void)0 : mesh_begin(&conf);
     case OP_START: return start();
     case OP_STOP:  return stop(order);
     case OP_SIGNAL:

@@ -183,6 +183,19 @@ async def test_an_idle_container_ends_on_a_stop_signal(boxes: Boxes, number: int
         assert 128 + number == await box.code()
 
 
+async def test_a_later_stop_may_shorten_the_grace(boxes: Boxes) -> None:
+    conf = RunnerConf("k1", command="idle", grace_s=3600)
+    stubborn = "(trap '' TERM; echo there >/run/phalanx/ready; while :; do sleep 0.02; done) &"
+    async with boxes.open(conf, before=stubborn) as box:
+        await box.wait(Ready)
+        await appears(box.material / "ready")
+        box.send(messages.stop(signal.SIGTERM, 3_600_000))
+        box.send(messages.mesh())
+        box.send(messages.stop(signal.SIGTERM, 0))
+
+        assert 0 == await box.code()
+
+
 async def test_a_second_start_is_ignored(boxes: Boxes) -> None:
     async with boxes.open(RunnerConf("k1", linger_s=0), "sh", "-c", "exit 4") as box:
         await start(box)
