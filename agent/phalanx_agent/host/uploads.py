@@ -7,6 +7,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from typing import IO, Final
@@ -17,6 +18,7 @@ from phalanx_wire import names
 
 _PREFIX: Final = "sha256:"
 _CHUNK_BYTES: Final = 256 << 10
+_WRITERS: Final = 4
 
 Fetch = Callable[[str], AsyncIterator[bytes]]
 
@@ -31,6 +33,8 @@ class Uploads:
             half_made.unlink()
         self._folder = folder
         self._fetch = fetch
+        # Threads of our own: readers take none, so however many wait, those that write get on.
+        self._writers = ThreadPoolExecutor(_WRITERS, "upload")
 
     async def fetch(self, digest: str) -> None:
         """Have an archive on this host.
@@ -60,13 +64,20 @@ class Uploads:
         container's user.
         """
         reader, writer = os.pipe()
-        loop = asyncio.get_running_loop()
-        with os.fdopen(reader, "rb", buffering=0) as out:
-            into = os.fdopen(writer, "wb")
-            work = loop.run_in_executor(None, _rewrite, self._path(digest), account, into)
-            while chunk := await loop.run_in_executor(None, out.read, _CHUNK_BYTES):
+        stream = asyncio.StreamReader(limit=_CHUNK_BYTES)
+        door, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reader, "rb", buffering=0)
+        )
+        into = os.fdopen(writer, "wb")
+        work = self._writers.submit(_rewrite, self._path(digest), account, into)
+        try:
+            while chunk := await stream.read(_CHUNK_BYTES):
                 yield chunk
-            await work
+            await asyncio.wrap_future(work)
+        finally:
+            door.close()
+            if work.cancel():
+                into.close()
 
     def forget_all_but(self, digests: Iterable[str]) -> None:
         """Remove the archives that no kernel of this host needs any more."""
