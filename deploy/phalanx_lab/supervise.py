@@ -95,13 +95,16 @@ class Supervisor:
         self.doing(f"starting {plan.nodes} engine{'s' * (plan.nodes > 1)}")
         for host in plan.hosts:
             self._keep(group, engine_program(plan, host, inside[host].engine))
+        if not plan.engines_only:
+            self._keep(group, manager_program(plan))
         sockets = [plan.engine_socket(host) for host in plan.hosts]
         await self._until(lambda: all(map(engine.answers, sockets)), ENGINES_READY, "engine-")
-        if plan.engines_only:
-            return
+        if not plan.engines_only:
+            await self._start_agents(group, inside)
+
+    async def _start_agents(self, group: asyncio.TaskGroup, inside: dict[int, Rooms]) -> None:
+        plan, port = self.plan, self.status.http_port
         self.doing("starting the manager")
-        self._keep(group, manager_program(plan))
-        port = self.status.http_port
         await self._until(
             lambda: daemons.manager_answers(port) and bool(daemons.admin_token(plan)),
             MANAGER_READY,

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from phalanx_lab import engine, engine_root, processes, status, traces
+from phalanx_lab import daemons, engine, engine_root, processes, status, traces
 from phalanx_lab.lab import Host, Lab, down
 from phalanx_lab.status import Lock
 from phalanx_lab.unavailable import Unavailable
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.real
 
 NUMBERS = itertools.count()
 BUSYBOX = "phalanx/busybox:latest"
+# A first process hears SIGTERM only if it says so; else an engine that returns waits 10 s for it.
+PATIENT = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
 PROBE = """
 import socket, sys
 try:
@@ -67,8 +70,8 @@ def ask(host: Host, method: str, url: str, body: Any = None) -> Any:
 
 
 def start(host: Host, container: str, *command: str, network: str = "none") -> None:
-    body = {"Image": BUSYBOX, "Cmd": command, "HostConfig": {"NetworkMode": network}}
-    ask(host, "POST", f"/containers/create?name={container}", body)
+    body: dict[str, Any] = {"Image": BUSYBOX, "HostConfig": {"NetworkMode": network}}
+    ask(host, "POST", f"/containers/create?name={container}", body | {"Cmd": command})
     ask(host, "POST", f"/containers/{container}/start")
 
 
@@ -120,7 +123,7 @@ def test_a_killed_engine_is_started_again_and_its_containers_have_ended(name: st
     lab = engines(name, 1)
     (host,) = lab.hosts
     lab.load("busybox")
-    start(host, "victim", "sleep", "1000")
+    start(host, "victim", *PATIENT)
     before = lab.pid("engine-1")
 
     lab.fault("kill", "engine-1")
@@ -156,7 +159,7 @@ def test_a_host_that_loses_power_takes_its_containers_along_and_returns(name: st
     lab = engines(name, 1)
     (host,) = lab.hosts
     lab.load("busybox")
-    start(host, "victim", "sleep", "1000")
+    start(host, "victim", *PATIENT)
     pid = ask(host, "GET", "/containers/victim/json")["State"]["Pid"]
 
     lab.fault("kill", "host1")
@@ -176,7 +179,7 @@ def test_a_fault_on_something_unknown_names_what_there_is(name: str) -> None:
 def test_what_a_killed_supervisor_left_is_cleared_and_its_images_stay(name: str) -> None:
     lab = engines(name, 2)
     lab.load("busybox")
-    start(lab.hosts[0], "victim", "sleep", "1000")
+    start(lab.hosts[0], "victim", *PATIENT)
     orphan = lab.pid("engine-1")
 
     lab.fault("kill", "supervisor")
@@ -191,7 +194,7 @@ def test_what_a_killed_supervisor_left_is_cleared_and_its_images_stay(name: str)
 def test_down_clears_what_a_killed_supervisor_left_with_running_containers(name: str) -> None:
     lab = engines(name, 2)
     lab.load("busybox")
-    start(lab.hosts[0], "victim", "sleep", "1000")
+    start(lab.hosts[0], "victim", *PATIENT)
 
     lab.fault("kill", "supervisor")
     eventually(lambda: lab.phase() == "dead")
@@ -281,3 +284,35 @@ def test_engines_of_another_generation_share_folders_and_mounts_with_the_machine
 
     assert ask(host, "GET", "/version")["Version"] not in own.stdout
     assert ask(host, "POST", "/containers/look/wait")["StatusCode"] == 0
+
+
+def test_the_manager_is_reached_from_the_machine_and_the_agents_have_joined_it(name: str) -> None:
+    lab = Lab.up(name, 2)
+
+    assert sorted(daemons.connected_agents(lab.plan, lab.plan.http_port)) == ["host1", "host2"]
+    assert tomllib.loads(Path(os.environ["PHALANX_CONFIG"]).read_text()) == {
+        "url": lab.url,
+        "token": lab.admin_token,
+    }
+    lab.down()
+    assert not Path(os.environ["PHALANX_CONFIG"]).exists()
+
+
+def test_callers_queue_while_a_killed_manager_returns(name: str) -> None:
+    lab = Lab.up(name, 1)
+
+    lab.fault("kill", "manager")
+
+    assert daemons.manager_answers(lab.plan.http_port)
+    eventually(lambda: daemons.connected_agents(lab.plan, lab.plan.http_port) == {"host1"})
+
+
+def test_agents_of_a_lab_whose_supervisor_died_need_no_second_token(name: str) -> None:
+    lab = Lab.up(name, 1)
+    before = lab.url, lab.admin_token
+
+    lab.fault("kill", "supervisor")
+    eventually(lambda: lab.phase() == "dead")
+    again = Lab.up(name, 1)
+
+    assert before == (again.url, again.admin_token)
