@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -71,6 +71,7 @@ class LocalLink:
     away: set[AgentId] = field(default_factory=set)
     calls: list[Call] = field(default_factory=list)
     muxes: list[tuple[Mux, Mux]] = field(default_factory=list)
+    serving: list[asyncio.Task[None]] = field(default_factory=list)
 
     def connected(self) -> frozenset[AgentId]:
         return frozenset()
@@ -99,7 +100,13 @@ class LocalLink:
         self.muxes.clear()
 
     def _serve(self, stream: Stream) -> None:
-        self.tasks.create_task(self._served(stream))
+        self.serving.append(self.tasks.create_task(self._served(stream)))
+
+    async def until(self, good: Callable[[], bool]) -> None:
+        """Let everything go on until something holds."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not good():  # noqa: ASYNC110 - many things may make it true
+                await asyncio.sleep(0)
 
     async def _served(self, stream: Stream) -> None:
         async with stream:
@@ -112,7 +119,7 @@ async def nothing(stream: Stream) -> None:
 
 
 def speaking(
-    lines: dict[int, Sequence[LogLine]], then: Callable[[], Awaitable[None]] | None = None
+    lines: Mapping[int, Sequence[LogLine]], then: Callable[[], Awaitable[None]] | None = None
 ) -> Answer:
     """An agent that has these lines of each rank, and then waits for `then` when followed."""
 
@@ -176,7 +183,10 @@ class Scene:
 
     async def placed(self, user: str = "ada", **fields: object) -> SessionRow:
         """Submit, and give it a place."""
-        session = (await self.submit(user, **fields)).id
+        return await self.place((await self.submit(user, **fields)).id)
+
+    async def place(self, session: SessionId) -> SessionRow:
+        """Give a session a place."""
         plan = seat.plan(await self.store.load(), await self.row(session), POOL, self.clock.now())
         assert isinstance(plan, seat.Placement), plan
         assert await self.store.place(plan, self.clock.now())
@@ -262,6 +272,8 @@ async def scene(
         async with TestClient(server) as client:
             yield Scene(client, store, clock, link, chimes, tokens, changed, doors)
             link.lose()
+        for task in link.serving:
+            task.cancel()
     store.close()
 
 

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from aiohttp import ClientResponse
+
+from phalanx_manager.http import cursor, logs_follow
+from phalanx_manager.http.logs_read import window
+from phalanx_wire import loglines
+from phalanx_wire.api import EventView, LogEvent, LogLine
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.mux import MIN_WINDOW_BYTES, Stream
+from phalanx_wire.stream import STDOUT, WINDOW_BYTES, LogsCall
+from tests.support.manager_api import START, Scene, problem, scene, speaking, sse
+
+BEGIN_NS = int(START.timestamp()) * 1_000_000_000
+LINES = {
+    0: [LogLine(BEGIN_NS + at, False, f"main {at}") for at in (1, 4, 5)],
+    1: [LogLine(BEGIN_NS + at, at == 3, f"sub {at}") for at in (2, 3, 6)],
+}
+STREAM = {"Accept": "text/event-stream"}
+
+
+Found = list[tuple[str, LogEvent]]
+
+
+async def read_logs(response: ClientResponse) -> tuple[Found, dict[str, object]]:
+    """Read a log stream to its end: the lines with their ids, and what the end says."""
+    assert 200 == response.status, await response.text()
+    lines: Found = []
+    async with asyncio.timeout(10):
+        async for event_id, name, data in sse(response):
+            if name == "end":
+                return lines, json.loads(data)
+            assert "log" == name
+            lines.append((event_id, msgspec.json.decode(data, type=LogEvent)))
+    raise AssertionError("the stream has no end")
+
+
+def texts(found: Found) -> list[str]:
+    return [event.text for _id, event in found]
+
+
+async def turns(count: int = 200) -> None:
+    """Let everything that can go on go on."""
+    for _turn in range(count):
+        await asyncio.sleep(0)
+
+
+# ---------------------------------------------------------------- logs that are there
+
+
+async def test_output_of_all_ranks_is_merged_by_time(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking(LINES)) as api:
+        await api.running()
+        found, end = await read_logs(await api.get("/v1/sessions/demo/logs"))
+        assert ["main 1", "sub 2", "sub 3", "main 4", "main 5", "sub 6"] == texts(found)
+        assert LogEvent(1, "sub1", BEGIN_NS + 3, True, "sub 3") == found[2][1]
+        assert {} == end
+
+
+async def test_one_rank_the_last_lines_and_later_lines_can_be_asked_for(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking(LINES)) as api:
+        await api.running()
+
+        async def ask(query: str) -> list[str]:
+            found, _end = await read_logs(await api.get(f"/v1/sessions/demo/logs?{query}"))
+            return texts(found)
+
+        assert ["sub 2", "sub 3", "sub 6"] == await ask("rank=1")
+        assert ["main 5", "sub 6"] == await ask("tail=2")
+        assert [] == await ask("tail=0")
+        assert 6 == len(await ask("since=10m"))
+        assert [] == await ask("since=2025-03-01T12:00:01Z")
+        assert 6 == len(await ask("since=2025-03-01T12:00:00%2B00:00"))
+
+
+async def test_a_session_that_was_never_placed_has_no_output(api: Scene) -> None:
+    await api.submit()
+    assert ([], {}) == await read_logs(await api.get("/v1/sessions/demo/logs"))
+
+
+async def test_output_outlives_the_containers(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking(LINES)) as api:
+        row = await api.running()
+        await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+        await api.move(row.session.id, KernelState.REMOVED)
+        found, _end = await read_logs(await api.get("/v1/sessions/demo/logs"))
+        assert 6 == len(found)
+
+
+async def test_what_is_missing_is_said_at_the_end(tmp_path: Path) -> None:
+    async def answer(stream: Stream) -> None:
+        assert isinstance(stream.call, LogsCall)
+        if stream.call.kernel.endswith("-1"):
+            await stream.close(code="output_gone", why="it is not kept any more")
+        else:
+            await speaking(LINES)(stream)
+
+    async with scene(tmp_path, answer) as api:
+        await api.running()
+        found, end = await read_logs(await api.get("/v1/sessions/demo/logs"))
+        assert ["main 1", "main 4", "main 5"] == texts(found)
+        assert ["the output of sub1 is not complete: it is not kept any more"] == end["missing"]
+
+
+async def test_an_agent_that_is_away_is_said_at_the_end(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking(LINES)) as api:
+        row = await api.running()
+        assert row.kernels[0].agent is not None
+        api.link.away.add(row.kernels[0].agent)
+        found, end = await read_logs(await api.get("/v1/sessions/demo/logs"))
+        why = "the output of main1, sub1 is not complete: agent gpu-1: it is not connected"
+        assert ([], [why]) == (found, end["missing"])
+
+
+@pytest.mark.parametrize("cut", range(7))
+async def test_a_stream_resumed_anywhere_loses_no_line_and_repeats_none(
+    tmp_path: Path, cut: int
+) -> None:
+    same = BEGIN_NS + 2
+    lines = {
+        0: [LogLine(same, False, text) for text in ("a", "b", "c")],
+        1: [LogLine(same + at, False, text) for at, text in ((-1, "x"), (0, "y"), (0, "z"))],
+    }
+    async with scene(tmp_path, speaking(lines)) as api:
+        await api.running()
+        whole, _end = await read_logs(await api.get("/v1/sessions/demo/logs"))
+        positions: dict[int, cursor.Position] = {}
+        for _id, event in whole[:cut]:
+            at_ns, count = positions.get(event.rank, (0, 0))
+            positions[event.rank] = (event.at_ns, count + 1 if at_ns == event.at_ns else 1)
+        header = {"Last-Event-ID": cursor.spell(positions)}
+        rest, _end = await read_logs(await api.get("/v1/sessions/demo/logs", **header))
+        assert sorted(texts(whole)) == sorted(texts(whole[:cut]) + texts(rest))
+        assert whole[-1][0] == (rest[-1][0] if rest else header["Last-Event-ID"])
+
+
+async def test_the_last_line_of_a_stream_carries_the_point_to_resume(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking(LINES)) as api:
+        await api.running()
+        found, _end = await read_logs(await api.get("/v1/sessions/demo/logs"))
+        again, _end = await read_logs(
+            await api.get("/v1/sessions/demo/logs", **{"Last-Event-ID": found[-1][0]})
+        )
+        assert [] == again
+
+
+# ---------------------------------------------------------------- logs that come
+
+
+async def test_following_waits_for_the_start_and_ends_with_the_session(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+    async with scene(tmp_path, speaking(LINES, then=_wait_for(ended))) as api:
+        view = await api.submit()
+        response = await api.get("/v1/sessions/demo/logs?follow=1")
+        reading = asyncio.ensure_future(read_logs(response))
+        await turns()
+        assert [] == api.link.calls
+        await api.place(view.id)
+        await turns()
+        assert [] == api.link.calls
+        await api.move(view.id, KernelState.CREATED)
+        await turns()
+        assert 2 == len(api.link.calls)
+        await api.move(view.id, KernelState.RUNNING)
+        await api.move(view.id, KernelState.EXITED, exit_code=0)
+        await turns()
+        assert not reading.done()
+        ended.set()
+        found, end = await reading
+        assert (sorted(texts(found)), {}) == (sorted(text(LINES)), end)
+
+
+async def test_following_a_session_that_is_cancelled_in_the_queue_ends(api: Scene) -> None:
+    await api.submit()
+    response = await api.get("/v1/sessions/demo/logs?follow=1")
+    reading = asyncio.ensure_future(read_logs(response))
+    await turns()
+    await api.post("/v1/sessions/demo/stop", {})
+    assert ([], {}) == await reading
+
+
+async def test_a_line_is_there_at_once(tmp_path: Path) -> None:
+    more: asyncio.Queue[LogLine | None] = asyncio.Queue()
+
+    async def answer(stream: Stream) -> None:
+        while (line := await more.get()) is not None:
+            for chunk in loglines.pack([line]):
+                await stream.write(STDOUT, chunk)
+        await stream.close()
+
+    async with scene(tmp_path, answer) as api:
+        row = await api.running(size=1)
+        response = await api.get("/v1/sessions/demo/logs?follow=1")
+        events = sse(response)
+        for number in range(3):
+            more.put_nowait(LogLine(BEGIN_NS + number, False, str(number)))
+            async with asyncio.timeout(5):
+                _id, _name, data = await anext(events)
+            assert str(number) == msgspec.json.decode(data, type=LogEvent).text
+        await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+        more.put_nowait(None)
+        async with asyncio.timeout(5):
+            assert "end" == (await anext(events))[1]
+
+
+async def test_following_goes_on_where_it_was_after_a_lost_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs_follow, "_AWAY_S", 0.01)
+    ended = asyncio.Event()
+    async with scene(tmp_path, speaking(LINES, then=_wait_for(ended))) as api:
+        row = await api.running()
+        response = await api.get("/v1/sessions/demo/logs?follow=1")
+        events = sse(response)
+        found = [await anext(events) for _line in range(6)]
+        api.link.lose()
+        async with asyncio.timeout(10):
+            await api.link.until(lambda: len(api.link.calls) == 4)
+            await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+            ended.set()
+            found += [event async for event in events]
+        assert ["log"] * 6 + ["end"] == [name for _id, name, _data in found]
+
+
+async def test_a_client_that_goes_away_frees_its_streams(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking(LINES, then=_wait_for(asyncio.Event()))) as api:
+        await api.running()
+        response = await api.get("/v1/sessions/demo/logs?follow=1")
+        await anext(sse(response))
+        assert [1, 1] == [len(ours) for ours, _theirs in api.link.muxes]
+        response.close()
+        await api.link.until(lambda: not any(len(ours) for ours, _theirs in api.link.muxes))
+
+
+async def test_a_slow_client_slows_the_agent_and_memory_stays_bounded(tmp_path: Path) -> None:
+    sent = 0
+
+    async def pour(stream: Stream) -> None:
+        nonlocal sent
+        line = LogLine(BEGIN_NS, False, "x" * 4000)
+        for _chunk in range(4000):
+            for chunk in loglines.pack([line] * 15):
+                await stream.write(STDOUT, chunk)
+                sent += len(chunk)
+        await stream.close()
+
+    async with scene(tmp_path, pour) as api:
+        await api.running(size=1)
+        response = await api.get("/v1/sessions/demo/logs?follow=1")
+        before = -1
+        async with asyncio.timeout(20):
+            while before != sent:
+                before = sent
+                await turns(2000)
+        assert sent < 40 << 20  # of 240 MB: the rest waits at its source
+        response.close()
+
+
+def test_many_streams_share_their_memory() -> None:
+    assert [WINDOW_BYTES, 512 << 10, MIN_WINDOW_BYTES] == [window(n) for n in (2, 128, 9999)]
+
+
+# ---------------------------------------------------------------- events
+
+
+async def read_events(response: ClientResponse) -> list[EventView]:
+    async with asyncio.timeout(10):
+        found = [event async for event in sse(response)]
+    assert ("end", "{}") == found[-1][1:]
+    events = [msgspec.json.decode(data, type=EventView) for _id, _name, data in found[:-1]]
+    assert [event_id for event_id, _name, _data in found[:-1]] == [str(e.id) for e in events]
+    return events
+
+
+async def test_a_timeline_is_told_until_the_session_has_ended(api: Scene) -> None:
+    row = await api.running()
+    response = await api.get("/v1/sessions/demo/events", **STREAM)
+    reading = asyncio.ensure_future(read_events(response))
+    await turns()
+    assert not reading.done()
+    await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+    kinds = [event.kind for event in await reading]
+    assert ("session.submitted", "session.succeeded") == (kinds[0], kinds[-1])
+
+
+async def test_a_timeline_resumes_after_the_last_event_that_came(api: Scene) -> None:
+    row = await api.running()
+    await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+    whole = await read_events(await api.get("/v1/sessions/demo/events", **STREAM))
+    for cut, event in enumerate(whole):
+        header = {"Last-Event-ID": str(event.id)}
+        rest = await read_events(await api.get("/v1/sessions/demo/events", **STREAM, **header))
+        assert whole[cut + 1 :] == rest
+        same = await read_events(
+            await api.get(f"/v1/sessions/demo/events?after={event.id}", **STREAM)
+        )
+        assert rest == same
+
+
+async def test_a_timeline_is_a_list_for_who_asks_for_no_stream(api: Scene) -> None:
+    await api.running()
+    response = await api.get("/v1/sessions/demo/events")
+    found = msgspec.json.decode(await response.read(), type=list[EventView])
+    limited = await api.get("/v1/sessions/demo/events?limit=2")
+    assert found[:2] == msgspec.json.decode(await limited.read(), type=list[EventView])
+
+
+async def test_a_stream_that_does_not_follow_ends_at_once(api: Scene) -> None:
+    await api.running()
+    found = await read_events(await api.get("/v1/sessions/demo/events?follow=0", **STREAM))
+    assert "session.submitted" == found[0].kind
+
+
+async def test_everybody_hears_of_their_own_sessions_and_an_admin_of_all(api: Scene) -> None:
+    await api.running("ada")
+    await api.submit("bob", name="other")
+
+    async def sessions(user: str) -> set[object]:
+        response = await api.get("/v1/events?follow=0", user, **STREAM)
+        return {event.session for event in await read_events(response)}
+
+    ada, bob, root = [await sessions(user) for user in ("ada", "bob", "root")]
+    assert (1, 1, set()) == (len(ada), len(bob), ada & bob)
+    assert ada | bob | {None} == root
+    assert set() == await sessions("eve")
+
+
+# ---------------------------------------------------------------- resume points
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        {},
+        {0: (0, 1)},
+        {0: (BEGIN_NS, 1), 1: (BEGIN_NS - 5, 3), 900: (BEGIN_NS + 10**12, 1)},
+        {rank: (BEGIN_NS + rank * 7919, 1) for rank in range(1000)},
+    ],
+)
+def test_a_resume_point_reads_back(positions: dict[int, cursor.Position]) -> None:
+    text = cursor.spell(positions)
+    assert positions == cursor.parse(text)
+    assert len(text) < 16_000
+
+
+def test_nonsense_is_no_resume_point() -> None:
+    for text in ("A", "AA", "____", "%", "AAA" * 30_000, "gICAgICAgICAgICA"):
+        with pytest.raises(ValueError, match="resume point"):
+            cursor.parse(text)
+
+
+def text(lines: dict[int, list[LogLine]]) -> list[str]:
+    return [line.text for line in itertools.chain(*lines.values())]
+
+
+def _wait_for(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
+    async def wait() -> None:
+        await event.wait()
+
+    return wait
+
+
+async def test_a_wrong_session_is_a_problem_not_a_stream(api: Scene) -> None:
+    response = await api.get("/v1/sessions/nobody/logs?follow=1", **STREAM)
+    assert "not_found" == (await problem(response)).code
