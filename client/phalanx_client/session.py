@@ -43,7 +43,7 @@ from phalanx_wire.spec import SessionSpec
 
 T = TypeVar("T")
 JSON = (("Content-Type", "application/json"),)
-Until = Literal["running", "ended"]
+Until = Literal["running", "ended", "removed"]
 PAST_START = ("running", "stopping")
 POLL_S = 25.0
 """One long poll; shorter than what proxies cut."""
@@ -337,6 +337,9 @@ class _Absence:
 
 def reached(view: SessionView, until: Until) -> bool:
     """Whether a session is where one waited for it, or past that."""
+    if until == "removed":
+        gone = all(k.agent is None or k.state == "removed" for k in view.kernels)
+        return view.state in ENDED_STATES and gone
     return view.state in ENDED_STATES or (until == "running" and view.state in PAST_START)
 
 

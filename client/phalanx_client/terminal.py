@@ -15,9 +15,9 @@ PIECE = 32 << 10
 
 
 def size() -> tuple[int, int]:
-    """Rows and columns."""
+    """Rows and columns; a terminal that does not know its own has the usual ones."""
     found = os.get_terminal_size(sys.stdout.fileno())
-    return found.lines, found.columns
+    return found.lines or 24, found.columns or 80
 
 
 @contextmanager

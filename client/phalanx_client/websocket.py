@@ -16,12 +16,14 @@ import aiohttp
 import msgspec
 
 from phalanx_client.aio import AioTransport
-from phalanx_client.failure import Broken, Failure, Refused, exit_code_of
+from phalanx_client.failure import TRY_AGAIN, Broken, Failure, Refused
+from phalanx_client.transport import Request
 from phalanx_wire.api import Problem
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 HEARTBEAT_S = 20.0
 CLOSE_S = 5.0
+WEBSOCKET_EXPECTED = 426
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +111,26 @@ async def execute(transport: AioTransport, ref: str, wish: Wish) -> AsyncIterato
             timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
         )
     except aiohttp.WSServerHandshakeError as error:
-        raise Failure(
-            f"the manager does not run commands in session {ref} for you ({error.status})",
-            exit_code_of(error.status),
-        ) from error
+        raise await _refusal(transport, ref, wish, error.status) from error
     except (aiohttp.ClientError, OSError) as error:
         raise transport.trouble(error) from error
     async with socket:
         yield Process(transport.url, socket)
+
+
+async def _refusal(transport: AioTransport, ref: str, wish: Wish, status: int) -> Failure:
+    """Why there is no WebSocket: a refused handshake has no body, the same request without one has.
+
+    Returns:
+        The manager's own sentence, or ours if it would take the request by now.
+    """
+    path = f"/v1/sessions/{quote(ref, safe='')}/exec"
+    async with transport.open(Request("GET", path, tuple(wish.query().items()))) as reply:
+        body = b"".join([piece async for piece in reply.pieces()])
+    try:
+        problem = msgspec.json.decode(body, type=Problem)
+    except msgspec.MsgspecError:
+        problem = Problem("unexplained", f"the manager refused the command ({status})", status)
+    if problem.status == WEBSOCKET_EXPECTED:
+        return Failure(f"the manager refused the command ({status}); try again", TRY_AGAIN)
+    return Refused(problem)

@@ -19,11 +19,11 @@ def declare_stop(parser: Parser) -> None:
     parser.add_argument(
         "--grace", type=checked(arguments.seconds), metavar="TIME", help="between TERM and KILL"
     )
-    parser.add_argument("--detach", action="store_true", help="do not wait until they have ended")
+    parser.add_argument("--detach", action="store_true", help="do not wait until they are gone")
 
 
 async def stop(call: Call) -> int:
-    """Stop sessions and wait until they have ended; all are told before one is waited for."""
+    """Stop sessions and wait until nothing is left of them; all are told before one is waited for."""
     client = call.client(patient=True)
     refs = [parse(text).ref for text in call.options.session]
     failures = [failure for ref in refs if (failure := await _stopped(call, client, ref))]
@@ -33,7 +33,7 @@ async def stop(call: Call) -> int:
         raise failures[0]
     for ref in refs:
         if not call.options.detach:
-            view = await client.wait(ref, "ended")
+            view = await client.wait(ref, "removed")
             assert view is not None  # noqa: S101 - it was waited for without a limit
             output.note(f"{view.name} has ended: {view.state}", quiet=call.quiet)
     return OK
@@ -67,7 +67,7 @@ async def kill(call: Call) -> int:
 def declare_wait(parser: Parser) -> None:
     """Options of `wait`."""
     parser.add_argument("session", metavar="SESSION")
-    parser.add_argument("--until", choices=("running", "ended"), default="ended")
+    parser.add_argument("--until", choices=("running", "ended", "removed"), default="ended")
     parser.add_argument(
         "--timeout", type=checked(arguments.seconds), default=math.inf, metavar="TIME"
     )
@@ -92,5 +92,5 @@ async def wait(call: Call) -> int:
 VERBS = {
     "stop": Verb("stop SESSION... [--grace TIME]", declare_stop, stop),
     "kill": Verb("kill [-s SIG] SESSION[/RANK]", declare_kill, kill),
-    "wait": Verb("wait SESSION [--until running|ended]", declare_wait, wait),
+    "wait": Verb("wait SESSION [--until running|ended|removed]", declare_wait, wait),
 }
