@@ -104,7 +104,8 @@ def _rewrite(path: Path, account: Account, into: IO[bytes]) -> None:
             for member in source:
                 inside = tarfile.data_filter(member, f"/{root}")
                 content = source.extractfile(member) if member.isreg() else None
-                changed = inside.replace(name=f"{root}/{inside.name}", deep=False)
+                mode = member.mode & 0o777 if inside.mode is None else inside.mode
+                changed = inside.replace(name=f"{root}/{inside.name}", mode=mode, deep=False)
                 if changed.islnk():
                     changed = changed.replace(linkname=f"{root}/{changed.linkname}", deep=False)
                 sink.addfile(_owned(changed, account), content)
