@@ -7,15 +7,17 @@ not reach this host, any host of the system, the manager, or say VXLAN or link-l
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
+from phalanx_agent.host import probe
+from phalanx_agent.host.tools import ToolFailed, run, succeeds
+
 TO_HOST: Final = "PHALANX-INPUT"
 TO_OTHERS: Final = "PHALANX-FORWARD"
 OURS: Final = "phx+"
-_CALL_S: Final = 20.0
+_IPTABLES: Final = ("iptables", "--wait", "10")
 _LINK_LOCAL: Final = "169.254.0.0/16"
 _VXLAN: Final = (4789, 4790)
 
@@ -47,77 +49,75 @@ def rules(guarded: Iterable[str]) -> str:
 class Guard:
     """The rules of this host."""
 
-    def __init__(self) -> None:
-        self._guarded: tuple[str, ...] = ()
-
     async def keep(self, guarded: Iterable[str]) -> None:
-        """Set the rules, or set them again: a reload of a firewall may have dropped them.
+        """Set the rules, or set them again: a reload of a firewall may have dropped them. New ones
+        are tried from inside.
 
         Raises:
-            GuardFailed: they could not be set.
+            GuardFailed: they could not be set, or do not hold.
         """
-        self._guarded = tuple(guarded)
-        await _run("iptables-restore", "--wait", "10", "--noflush", stdin=rules(self._guarded))
-        for chain, own in ((await _forward(), TO_OTHERS), ("INPUT", TO_HOST)):
-            if not await _succeeds("iptables", "--wait", "10", "-C", chain, *_jump(own)):
-                await _run("iptables", "--wait", "10", "-I", chain, "1", *_jump(own))
+        try:
+            await run("iptables-restore", "--wait", "10", "--noflush", stdin=rules(guarded))
+            fresh = False
+            for chain, own in await _hooks():
+                if not await succeeds(*_IPTABLES, "-C", chain, *_jump(own)):
+                    await run(*_IPTABLES, "-I", chain, "1", *_jump(own))
+                    fresh = True
+            if fresh:
+                await self.verify()
+        except ToolFailed as error:
+            raise GuardFailed(
+                f"{error}. Containers could reach this host; no work is taken until the rules "
+                "hold. Are iptables, ip and unshare there, and are we root?"
+            ) from error
+
+    async def verify(self) -> None:
+        """Try from behind a bridge of ours to reach this host, and to forge a peer's frame.
+
+        Raises:
+            GuardFailed: something came through, or passed our rules by.
+            ToolFailed: it could not be tried.
+        """
+        came = await probe.reached()
+        passed_by = [chain for chain in (TO_HOST, TO_OTHERS) if not await _dropped(chain)]
+        if came or passed_by:
+            what = (
+                f"{' and '.join(came)} reached this host" if came else "nothing reached this host"
+            )
+            raise GuardFailed(
+                f"The firewall rules do not hold back what comes from a container: {what}, and "
+                f"{' and '.join(passed_by) or 'no chain'} was not asked. Another firewall's rules "
+                "may stand before ours; no work is taken until they hold."
+            )
 
     async def holds(self) -> bool:
         """Tell whether both chains are in force."""
-        forward = await _forward()
-        for chain, own in ((forward, TO_OTHERS), ("INPUT", TO_HOST)):
-            if not await _succeeds("iptables", "--wait", "10", "-C", chain, *_jump(own)):
+        for chain, own in await _hooks():
+            if not await succeeds(*_IPTABLES, "-C", chain, *_jump(own)):
                 return False
         return True
 
     async def remove(self) -> None:
         """Take the rules away; not there is fine."""
         for chain, own in (("DOCKER-USER", TO_OTHERS), ("FORWARD", TO_OTHERS), ("INPUT", TO_HOST)):
-            await _succeeds("iptables", "--wait", "10", "-D", chain, *_jump(own))
+            await succeeds(*_IPTABLES, "-D", chain, *_jump(own))
         for own in (TO_OTHERS, TO_HOST):
-            await _succeeds("iptables", "--wait", "10", "-F", own)
-            await _succeeds("iptables", "--wait", "10", "-X", own)
+            await succeeds(*_IPTABLES, "-F", own)
+            await succeeds(*_IPTABLES, "-X", own)
 
 
 def _jump(chain: str) -> tuple[str, ...]:
     return ("-i", OURS, "-j", chain)
 
 
-async def _forward() -> str:
-    """The engine asks DOCKER-USER before all of its own rules."""
-    there = await _succeeds("iptables", "--wait", "10", "-n", "-L", "DOCKER-USER")
-    return "DOCKER-USER" if there else "FORWARD"
+async def _hooks() -> tuple[tuple[str, str], ...]:
+    """From which chain each of ours is asked. The engine asks DOCKER-USER before all of its own."""
+    there = await succeeds(*_IPTABLES, "-n", "-L", "DOCKER-USER")
+    return (("DOCKER-USER" if there else "FORWARD", TO_OTHERS), ("INPUT", TO_HOST))
 
 
-async def _succeeds(*command: str) -> bool:
-    code, _ = await _call(command, None)
-    return code == 0
-
-
-async def _run(*command: str, stdin: str | None = None) -> None:
-    code, said = await _call(command, stdin)
-    if code != 0:
-        raise GuardFailed(
-            f"{command[0]} failed with {code}: {said[:300]}. Containers could reach this host; "
-            f"no work is taken until the rules hold. Is iptables there, and are we root?"
-        )
-
-
-async def _call(command: tuple[str, ...], stdin: str | None) -> tuple[int, str]:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-    except FileNotFoundError:
-        return 127, f"{command[0]} is not installed"
-    try:
-        async with asyncio.timeout(_CALL_S):
-            _, said = await process.communicate(None if stdin is None else stdin.encode())
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return 124, f"it did not end within {_CALL_S:.0f} s"
-    return process.returncode or 0, said.decode(errors="replace").strip()
+async def _dropped(chain: str) -> bool:
+    """Whether a chain has dropped anything since it was set."""
+    listing = await run(*_IPTABLES, "-n", "-v", "-x", "-L", chain)
+    rows = [line.split() for line in listing.splitlines()[2:]]
+    return any(row[2] == "DROP" and int(row[0]) > 0 for row in rows)
