@@ -1,4 +1,4 @@
-"""Do the files that operators start from say everything, and nothing wrong?"""
+"""The files that operators start from say everything, and nothing wrong."""
 
 from __future__ import annotations
 

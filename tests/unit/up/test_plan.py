@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from phalanx_agent.config import ConfigError as AgentMistakes
+from phalanx_agent.rpc.identity import Manager, save_manager
 from phalanx_manager.config import ConfigError as ManagerMistakes
 from phalanx_up import plan
 from phalanx_up.plan import Wish
@@ -60,13 +61,17 @@ def test_what_is_in_memory_is_read_from_the_kernel() -> None:
     assert plan.is_tmpfs("/proc") is False
 
 
-def test_an_agent_that_has_joined_needs_no_second_token(tmp_path: Path) -> None:
+def test_an_agent_joins_once_and_again_when_its_manager_has_moved(tmp_path: Path) -> None:
     wish = Wish(tmp_path, WISH.listen, WISH.agents, "x", WISH.engine, WISH.runtime)
-    before = plan.is_enrolled(wish)
-    (tmp_path / "agent").mkdir()
-    (tmp_path / "agent" / "manager.json").write_text("{}")
+    here, there = ("tcp://127.0.0.1:7911",), ("tcp://127.0.0.1:8000",)
+    before = plan.must_join(wish, here)
+    save_manager(tmp_path / "agent", Manager(here, "key"))
 
-    assert (False, True) == (before, plan.is_enrolled(wish))
+    assert (True, False, True) == (
+        before,
+        plan.must_join(wish, here),
+        plan.must_join(wish, there),
+    )
 
 
 def test_the_machines_name_fits_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
