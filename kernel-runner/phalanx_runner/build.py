@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -55,19 +54,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=ROOM.parent / ".cache" / "runner-sources")
     parser.add_argument("--refresh", action="store_true", help="look for newer source packages")
     parser.add_argument("--force", action="store_true", help="build although nothing has changed")
-    parser.add_argument("--prune", action="store_true", help="remove the other bundles of --out")
     chosen = parser.parse_args(arguments)
     try:
         path = _build(chosen, _Progress())
     except BuildFailed as error:
         sys.stderr.write(f"phalanx_runner.build: {error}\n")
         return 1
-    if chosen.prune:
-        for other in chosen.out.iterdir():
-            if other.name != path.name:
-                shutil.rmtree(other)
+    _make_current(path)
     sys.stdout.write(f"{path}\n")
     return 0
+
+
+def _make_current(path: Path) -> None:
+    """Points to this bundle and forgets all others but the last one, which may be in use."""
+    out = path.parent
+    pointer = out / bundle.CURRENT
+    before = pointer.read_text().strip() if pointer.exists() else path.name
+    if before != path.name or not pointer.exists():
+        (out / ".current").write_text(path.name + "\n")
+        (out / ".current").replace(pointer)
+        for other in out.glob(f"*/{bundle.MANIFEST}"):
+            if other.parent.name not in (path.name, before):
+                shutil.rmtree(other.parent)
 
 
 class _Progress:
@@ -92,7 +100,6 @@ def _build(chosen: argparse.Namespace, say: Callable[[str], None]) -> Path:
         for manifest in sorted(chosen.out.glob(f"*/{bundle.MANIFEST}")):
             if json.loads(manifest.read_bytes()).get("inputs") == inputs:
                 say("up to date")
-                os.utime(manifest)
                 return Path(manifest.parent)
     archive = Archive(chosen.cache.absolute())
     say("fetch the sources of dropbear and openssh")

@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+CURRENT = "current"  # beside the bundles: the name of the one to use
 IN_PACKAGE = Path(__file__).parent / "bundle"
 
 
@@ -21,7 +24,7 @@ class BundleMissing(Exception):  # noqa: N818 - a state of the installation, as 
 
 
 def locate() -> Path:
-    """The bundle of PHALANX_BUNDLE, else the newest one inside this package.
+    """The bundle of PHALANX_BUNDLE, else the current one inside this package.
 
     Raises BundleMissing.
     """
@@ -31,10 +34,36 @@ def locate() -> Path:
         if not (path / MANIFEST).is_file():
             raise BundleMissing(f"PHALANX_BUNDLE={chosen} holds no {MANIFEST}: run `make bundle`.")
         return path.absolute()
-    manifests = sorted(IN_PACKAGE.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
-    if not manifests:
+    try:
+        path = IN_PACKAGE / (IN_PACKAGE / CURRENT).read_text().strip()
+    except OSError:
+        path = IN_PACKAGE
+    if not (path / MANIFEST).is_file():
         raise BundleMissing(f"There is no runner bundle in {IN_PACKAGE}: run `make bundle`.")
-    return manifests[-1].parent
+    return path
+
+
+def install(into: Path) -> Path:
+    """Copies the located bundle to into/DIGEST, unless it is there, and verifies it.
+
+    Containers should mount this copy: it stays when the package is upgraded under them.
+
+    Raises BundleMissing, and OSError where the copy can't be written.
+    """
+    source = locate()
+    target = into / digest(source)[:12]
+    if not target.exists():
+        into.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".copying-", dir=into))
+        try:
+            shutil.copytree(source, partial, symlinks=True, dirs_exist_ok=True)
+            partial.chmod(0o755)
+            verify(partial)
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    verify(target)
+    return target
 
 
 def digest(path: Path) -> str:

@@ -39,4 +39,4 @@ def test_a_bundle_that_is_built_again_is_the_same(tmp_path: Path) -> None:
 
     subprocess.run(command, check=True, capture_output=True, timeout=400)
 
-    assert [bundle.locate().name] == [path.name for path in tmp_path.iterdir()]
+    assert [bundle.locate().name] == [path.parent.name for path in tmp_path.glob("*/bin")]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,13 +39,10 @@ def test_a_named_bundle_that_is_none_says_what_to_do(
         bundle.locate()
 
 
-def test_the_newest_bundle_of_the_package_is_used(
+def test_the_current_bundle_of_the_package_is_used(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = tmp_path / "older"
-    older.mkdir()
-    (older / bundle.MANIFEST).write_text("{}")
-    os.utime(older / bundle.MANIFEST, (1, 1))
+    (tmp_path / bundle.CURRENT).write_text("made\n")
     monkeypatch.delenv("PHALANX_BUNDLE", raising=False)
     monkeypatch.setattr(bundle, "IN_PACKAGE", tmp_path)
 
@@ -60,6 +57,42 @@ def test_a_package_without_a_bundle_says_what_to_do(
 
     with pytest.raises(BundleMissing, match="make bundle"):
         bundle.locate()
+
+
+def test_an_installed_copy_is_whole_and_made_once(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHALANX_BUNDLE", str(made))
+
+    first = bundle.install(tmp_path / "state")
+    shutil.rmtree(made / "bin")
+    second = bundle.install(tmp_path / "state")
+
+    assert first == second
+    assert [first] == list((tmp_path / "state").iterdir())
+    assert b"program" == (first / "bin" / "init").read_bytes()
+
+
+def test_a_broken_bundle_is_not_installed(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHALANX_BUNDLE", str(made))
+    (made / "bin" / "runner").write_bytes(b"Program")
+
+    with pytest.raises(BundleMissing):
+        bundle.install(tmp_path / "state")
+
+    assert [] == list((tmp_path / "state").iterdir())
+
+
+def test_only_the_last_bundle_stays_beside_the_current_one(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / bundle.MANIFEST).write_text("{}")
+        build._make_current(tmp_path / name)
+
+    assert {"two", "three"} == {path.parent.name for path in tmp_path.glob("*/manifest.json")}
+    assert "three\n" == (tmp_path / bundle.CURRENT).read_text()
 
 
 def test_an_untouched_bundle_is_verified(made: Path) -> None:
