@@ -68,7 +68,7 @@ async def serve(config: AgentConfig, ready: Callable[[], None] | None = None) ->
         manager = await _manager(config)
         own = own_keys(config.state_dir)
         scratch = Scratch(config.runtime_dir, config.state_dir)
-        folder = str(bundle.locate())
+        folder = str(bundle.install(config.state_dir / "runner"))
     except (IdentityError, JoinRefused, NotInMemory, bundle.BundleMissing, OSError) as error:
         raise CannotStart(str(error)) from error
     address = config.advertise or address_towards(manager.addresses[0])

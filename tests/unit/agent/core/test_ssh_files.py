@@ -1,0 +1,62 @@
+"""Golden texts of what lies in /run/phalanx."""
+
+from __future__ import annotations
+
+from phalanx_agent.core import ssh_files
+from phalanx_wire.control import Member
+from phalanx_wire.ids import AgentId
+
+HERE = AgentId("host1")
+MEMBERS = (
+    Member(0, "main1", HERE, "10.213.0.62", "ssh-ed25519 H0", "ssh-ed25519 U0", slots=2),
+    Member(1, "sub1", HERE, "10.213.0.61", "ssh-ed25519 H1", "ssh-ed25519 U1", slots=2),
+)
+
+
+def test_hosts_names_the_own_container_first_among_the_sessions() -> None:
+    assert """\
+127.0.0.1 localhost
+::1 localhost ip6-localhost ip6-loopback
+10.213.0.61 sub1
+10.213.0.62 main1
+::ffff:127.0.0.1 localhost
+""" == ssh_files.hosts(MEMBERS, 1)
+
+
+def test_the_hostfile_has_every_container_with_its_slots() -> None:
+    assert "main1 slots=2\nsub1 slots=2\n" == ssh_files.hostfile(MEMBERS)
+
+
+def test_known_hosts_has_every_name_with_and_without_the_port() -> None:
+    assert """\
+main1,10.213.0.62,[main1]:2200,[10.213.0.62]:2200 ssh-ed25519 H0
+sub1,10.213.0.61,[sub1]:2200,[10.213.0.61]:2200 ssh-ed25519 H1
+""" == ssh_files.known_hosts(MEMBERS)
+
+
+def test_everybody_of_the_session_may_come_in() -> None:
+    assert "ssh-ed25519 U0\nssh-ed25519 U1\n" == ssh_files.authorized_keys(MEMBERS)
+
+
+SESSION_HOSTS = """\
+Host main1 10.213.0.62 sub1 10.213.0.61
+    Port 2200
+    User root
+    IdentityFile /run/phalanx/ssh/id_ed25519
+    IdentitiesOnly yes
+    UserKnownHostsFile /run/phalanx/ssh/known_hosts
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    UpdateHostKeys no
+    LogLevel ERROR
+"""
+
+
+def test_our_ssh_reads_the_users_own_settings_after_the_sessions() -> None:
+    assert SESSION_HOSTS + "Match all\nInclude ~/.ssh/config\n" == ssh_files.ssh_config(
+        MEMBERS, "root"
+    )
+
+
+def test_the_images_ssh_gets_no_include_which_it_would_refuse_there() -> None:
+    assert SESSION_HOSTS == ssh_files.ssh_dropin(MEMBERS, "root")
