@@ -33,7 +33,7 @@ from phalanx_wire.api import LogLine, Problem, SessionView
 from phalanx_wire.control import Engine, Message, Observed
 from phalanx_wire.ids import AgentId, ClusterName, SessionId
 from phalanx_wire.lifecycle import KernelState, Owner, path
-from phalanx_wire.mux import Mux, Stream
+from phalanx_wire.mux import Mux, Stream, StreamClosed
 from phalanx_wire.slots import Slots
 from phalanx_wire.stream import STDOUT, WINDOW_BYTES, Call, Closed, LogsCall
 
@@ -110,7 +110,10 @@ class LocalLink:
 
     async def _served(self, stream: Stream) -> None:
         async with stream:
-            await self.answer(stream)
+            try:
+                await self.answer(stream)
+            except StreamClosed:
+                return  # the other side has gone
 
 
 async def nothing(stream: Stream) -> None:
