@@ -134,7 +134,8 @@ async def test_much_input_that_nobody_reads_is_held_back(tmp_path: Path) -> None
 
     async with scene(tmp_path, deaf) as api:
         await api.running()
-        async with api.client.ws_connect(CAT, headers=api.as_("ada")) as socket:
+        quick = aiohttp.ClientWSTimeout(ws_close=0.1)
+        async with api.client.ws_connect(CAT, headers=api.as_("ada"), timeout=quick) as socket:
             sending = asyncio.ensure_future(_flood(socket))
             for _turn in range(3000):
                 await asyncio.sleep(0)
