@@ -26,6 +26,7 @@ ROOM = Path(__file__).parent.parent
 SRC = ROOM / "src"
 SIZE_LIMIT = 8 * 1024 * 1024
 PT_INTERP = 3
+FORGET_AFTER_S = 7 * 24 * 3600
 TOOLS = {  # program: the Debian package that has it
     "musl-gcc": "musl-tools",
     "make": "make",
@@ -66,16 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make_current(path: Path) -> None:
-    """Points to this bundle and forgets all others but the last one, which may be in use."""
+    """Points to this bundle and forgets old ones; a recent one may be mounted in a container."""
     out = path.parent
-    pointer = out / bundle.CURRENT
-    before = pointer.read_text().strip() if pointer.exists() else path.name
-    if before != path.name or not pointer.exists():
-        (out / ".current").write_text(path.name + "\n")
-        (out / ".current").replace(pointer)
-        for other in out.glob(f"*/{bundle.MANIFEST}"):
-            if other.parent.name not in (path.name, before):
-                shutil.rmtree(other.parent)
+    (out / f".{bundle.CURRENT}").write_text(f"{path.name}\n")
+    (out / f".{bundle.CURRENT}").replace(out / bundle.CURRENT)
+    for manifest in out.glob(f"*/{bundle.MANIFEST}"):
+        old = manifest.stat().st_mtime < time.time() - FORGET_AFTER_S
+        if old and manifest.parent != path:
+            shutil.rmtree(manifest.parent)
 
 
 class _Progress:

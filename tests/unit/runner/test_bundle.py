@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -85,14 +86,16 @@ def test_a_broken_bundle_is_not_installed(
     assert [] == list((tmp_path / "state").iterdir())
 
 
-def test_only_the_last_bundle_stays_beside_the_current_one(tmp_path: Path) -> None:
-    for name in ("one", "two", "three"):
+def test_old_bundles_are_forgotten_and_recent_ones_kept(tmp_path: Path) -> None:
+    for name in ("ancient", "recent", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / bundle.MANIFEST).write_text("{}")
-        build._make_current(tmp_path / name)
+    os.utime(tmp_path / "ancient" / bundle.MANIFEST, (1, 1))
 
-    assert {"two", "three"} == {path.parent.name for path in tmp_path.glob("*/manifest.json")}
-    assert "three\n" == (tmp_path / bundle.CURRENT).read_text()
+    build._make_current(tmp_path / "new")
+
+    assert {"recent", "new"} == {path.parent.name for path in tmp_path.glob("*/manifest.json")}
+    assert "new\n" == (tmp_path / bundle.CURRENT).read_text()
 
 
 def test_an_untouched_bundle_is_verified(made: Path) -> None:
