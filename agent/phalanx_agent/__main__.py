@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -202,6 +204,20 @@ async def _watchdog() -> None:
     await asyncio.Event().wait()
 
 
+def _configure_log() -> None:
+    """One line per event; PHALANX_LOG=debug tells every operation too."""
+    level = logging.DEBUG if os.environ.get("PHALANX_LOG") == "debug" else logging.INFO
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+    )
+
+
 async def _until_signalled(config: AgentConfig) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - asyncio.run has made it
@@ -226,6 +242,7 @@ def main() -> int:
     if given.check:
         print("the configuration is fine")
         return 0
+    _configure_log()
     try:
         asyncio.run(_until_signalled(config))
     except CannotStart as error:

@@ -41,12 +41,14 @@ class Account:
     Attributes:
         name: of its passwd entry; empty where the image has none for the uid.
         home: of the same entry.
+        passwd: the image's file, where it has no entry for the uid; None where nothing is missing.
     """
 
     uid: int
     gid: int
     name: str = ""
     home: str = ""
+    passwd: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,17 @@ def _home(assignment: Assignment, account: Account) -> str:
     return names.UPLOAD_MOUNT if assignment.upload else "/tmp"  # noqa: S108 - in the container
 
 
+def passwd(assignment: Assignment, account: Account) -> str | None:
+    """Spell the image's passwd with the entry that it lacks: `whoami`, `pdsh` and Python's
+    `getpass` refuse to work for somebody who is not in it. None where nobody is missing.
+    """
+    if account.passwd is None:
+        return None
+    kept = "".join(f"{line}\n" for line in account.passwd.splitlines())
+    home = _home(assignment, account)
+    return f"{kept}{login(account)}:x:{account.uid}:{account.gid}::{home}:/bin/sh\n"
+
+
 def container(
     assignment: Assignment, gang: Gang, image: Image, account: Account, place: Place
 ) -> ContainerRecipe:
@@ -174,7 +187,7 @@ def container(
         env=environment(assignment, image, account),
         workdir=workdir(assignment, image),
         user=effective_user(assignment, image),
-        binds=(*_own_binds(place), *place.mounts),
+        binds=(*_own_binds(place, account), *place.mounts),
         network_id=place.network_id,
         address=member.address,
         egress=gang.egress,
@@ -238,10 +251,13 @@ def runner_conf(assignment: Assignment, gang: Gang, image: Image) -> RunnerConf:
     )
 
 
-def _own_binds(place: Place) -> tuple[Bind, ...]:
-    return (
+def _own_binds(place: Place, account: Account) -> tuple[Bind, ...]:
+    binds = [
         Bind(place.bundle, names.BUNDLE_MOUNT),
         Bind(place.material, names.MATERIAL_MOUNT),
         Bind(f"{place.material}/hosts", "/etc/hosts"),
         Bind(f"{place.material}/ssh/dropin.conf", "/etc/ssh/ssh_config.d/00-phalanx.conf"),
-    )
+    ]
+    if account.passwd is not None:
+        binds.append(Bind(f"{place.material}/passwd", "/etc/passwd"))
+    return tuple(binds)

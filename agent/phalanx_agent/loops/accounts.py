@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from phalanx_agent.core.recipe import Account, Image
 from phalanx_agent.docker.port import Docker
 from phalanx_agent.host import users
@@ -25,4 +27,6 @@ class Accounts:
             return users.ROOT
         if image.id not in self._files:
             self._files[image.id] = await self._docker.user_files(image.id)
-        return users.account(user, *self._files[image.id])
+        passwd, group = self._files[image.id]
+        found = users.account(user, passwd, group)
+        return found if found.name else replace(found, passwd=passwd)

@@ -154,6 +154,9 @@ class Deeds:
             "ssh/known_hosts": "",
             "ssh/.ssh/authorized_keys": "",
         }
+        passwd = recipe.passwd(assignment, account)
+        if passwd is not None:
+            texts["passwd"] = passwd
         case.keys = self._workshop.scratch.make(case.kernel, texts, account)
         case.seen = replace(case.seen, material=True)
         await self.listen()

@@ -152,7 +152,7 @@ class Keeper:
             self._deeds.recheck()
 
     async def _do(self, op: Op) -> None:
-        _LOG.debug("kernel.op", kernel=self.case.kernel, op=op.value)
+        began = self._workshop.clock()
         scope = asyncio.timeout(None)
         try:
             async with scope:
@@ -167,6 +167,8 @@ class Keeper:
             raise
         finally:
             self._breakable = None
+            took_ms = round((self._workshop.clock() - began) * 1000, 1)
+            _LOG.debug("kernel.op", kernel=self.case.kernel, op=op.value, ms=took_ms)
 
     def _refresh(self) -> None:
         """Note what is not told by anybody: who is connected, and how late it is."""

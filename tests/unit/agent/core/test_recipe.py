@@ -140,6 +140,18 @@ def test_everybody_has_a_home_and_a_name(
     assert env["LOGNAME"] == env["USER"]
 
 
+def test_a_uid_that_the_image_lacks_gets_an_entry_beside_the_images_own() -> None:
+    stranger = Account(1234, 5, passwd="root:x:0:0:root:/root:/bin/sh")
+    made = recipe.container(ORDER, GANG, IMAGE, stranger, PLACE)
+
+    assert Bind("/m/passwd", "/etc/passwd") in made.binds
+    assert """\
+root:x:0:0:root:/root:/bin/sh
+uid1234:x:1234:5::/tmp:/bin/sh
+""" == recipe.passwd(ORDER, stranger)
+    assert recipe.passwd(ORDER, ROOT) is None
+
+
 def test_a_users_own_values_win_and_the_paths_ends_stay_ours() -> None:
     env = recipe.environment(order(env={"HOME": "/h", "PATH": "/mine"}), IMAGE, ROOT)
 
