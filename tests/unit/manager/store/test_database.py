@@ -1,0 +1,108 @@
+"""The file: ours alone, of the right version, with the same table as the code."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from phalanx_manager.store.database import MEMORY, Database
+from phalanx_manager.store.port import Unavailable
+from phalanx_manager.store.statements import migrations, queries
+from phalanx_wire.lifecycle import TRANSITIONS
+
+
+def test_the_schemas_table_of_steps_is_the_codes() -> None:
+    database = Database.open(MEMORY)
+    rows = database._connection.execute("SELECT from_state, to_state, owner FROM kernel_step")
+    found = {(before, after): owner for before, after, owner in rows.fetchall()}
+    database.close()
+
+    assert {(int(a), int(b)): owner.value for (a, b), owner in TRANSITIONS.items()} == found
+
+
+def test_a_second_manager_is_refused_and_let_in_when_the_first_has_gone(tmp_path: Path) -> None:
+    path = str(tmp_path / "phalanx.db")
+    first = Database.open(path)
+    with pytest.raises(Unavailable, match="in use by another manager"):
+        Database.open(path)
+    first.close()
+
+    Database.open(path).close()
+
+
+def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "phalanx.db"
+    Database.open(str(path)).close()
+
+    assert 0o600 == path.stat().st_mode & 0o777
+
+
+def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "phalanx.db")
+    Database.open(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+    with pytest.raises(Unavailable, match="schema version 99"):
+        Database.open(path)
+
+
+def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "phalanx.db"
+    path.write_bytes(b"not a database, but long enough to be looked at" * 100)
+
+    with pytest.raises(Unavailable, match="file is not a database"):
+        Database.open(str(path))
+
+
+def test_a_folder_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="No such file or directory"):
+        Database.open(str(tmp_path / "missing" / "phalanx.db"))
+
+
+def test_a_broken_transaction_leaves_nothing(tmp_path: Path) -> None:
+    database = Database.open(str(tmp_path / "phalanx.db"))
+
+    def half() -> None:
+        with database.transaction():
+            database.run("meta_put", {"key": "a", "value": "b"})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
+    found = database.rows("meta_get", {"key": "a"})
+    database.close()
+
+    assert [] == found
+
+
+def test_a_commit_is_durable_at_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "phalanx.db")
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # the child dies as by kill -9, right after its commit
+        database = Database.open(path)
+        with database.transaction():
+            database.run("meta_put", {"key": "a", "value": "b"})
+        os.write(write, b"x")
+        os._exit(9)
+    os.read(read, 1)
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write)
+    database = Database.open(path)
+    found = database.rows("meta_get", {"key": "a"})
+    database.close()
+
+    assert [("b",)] == found
+
+
+def test_every_statement_is_named_once_and_migrations_count_from_one() -> None:
+    text = (Path(__file__).parents[4] / "manager/phalanx_manager/store/queries.sql").read_text()
+
+    assert text.count("-- name: ") == len(queries())
+    assert list(range(1, len(migrations()) + 1)) == sorted(migrations())
