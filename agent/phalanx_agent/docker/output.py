@@ -10,10 +10,12 @@ from typing import Any, Final
 import aiohttp
 
 from phalanx_agent.docker.call import Line, checked_id, speaking
+from phalanx_agent.docker.port import Unavailable
 from phalanx_wire.api import LogLine
 
 _HEADER: Final = struct.Struct(">BxxxL")
 _STDERR: Final = 2
+_NOT_FOUND: Final = 404
 _NS: Final = 1_000_000_000
 MAX_LINE_BYTES: Final = 1 << 20
 """A longer line is given in pieces, so that a container cannot fill our memory."""
@@ -23,6 +25,24 @@ async def lines(
     line: Line, container_id: str, *, since_ns: int, tail: int, follow: bool
 ) -> AsyncIterator[LogLine]:
     """Read a container's output in the order in which the engine kept it."""
+    newest = since_ns
+    async for found in _pass(line, container_id, since_ns=since_ns, tail=tail, follow=follow):
+        newest = found.at_ns
+        yield found
+    # An engine that follows may leave out what a container said last, when that had no newline.
+    if follow and (newest > since_ns or tail < 0):
+        try:
+            async for found in _pass(line, container_id, since_ns=newest, tail=-1, follow=False):
+                yield found
+        except Unavailable as error:
+            if error.status != _NOT_FOUND:  # removed meanwhile
+                raise
+
+
+async def _pass(
+    line: Line, container_id: str, *, since_ns: int, tail: int, follow: bool
+) -> AsyncIterator[LogLine]:
+    """Read it once, to the end of what is there, or of the container."""
     what = f"container {container_id[:12]}"
     params: dict[str, Any] = {
         "stdout": "1",
@@ -41,7 +61,8 @@ async def lines(
                 if found.at_ns > since_ns:
                     yield found
     for rest in joiner.rest():
-        yield rest
+        if rest.at_ns > since_ns:
+            yield rest
 
 
 async def _frames(answer: aiohttp.ClientResponse, what: str) -> AsyncIterator[tuple[int, bytes]]:
