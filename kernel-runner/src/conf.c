@@ -7,8 +7,9 @@
 
 static bool parse_plain(const char *text, size_t low, size_t high, const char **to) {
     size_t size = strspn(text, PLAIN);
-    *to = text;
-    return !text[size] && size >= low && size <= high;
+    bool good = !text[size] && size >= low && size <= high;
+    if (good) *to = text;
+    return good;
 }
 
 static bool parse_number(const char *text, long low, long high, int *to) {
