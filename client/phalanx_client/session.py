@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -45,6 +46,8 @@ T = TypeVar("T")
 JSON = (("Content-Type", "application/json"),)
 Until = Literal["running", "ended", "removed"]
 PAST_START = ("running", "stopping")
+EARLY_S = 0.5
+"""An answer so much before its time came for a reason."""
 POLL_S = 25.0
 """One long poll; shorter than what proxies cut."""
 SILENCE_S = 60.0
@@ -111,14 +114,23 @@ class Client:
         return await self._get(_of(ref), SessionView)
 
     async def wait(self, ref: str, until: Until, timeout_s: float = math.inf) -> SessionView | None:
-        """Wait for a session to run (or to have ended), or to have ended; None: not in time."""
+        """Wait until a session runs, has ended, or is gone from all hosts; None: not in time.
+
+        What has ended is past `running` too. A view does not show whether anything is left on a
+        host: there an answer before its time is the yes.
+        """
         left = timeout_s
         while left > 0:
             span = min(left, POLL_S)
+            began = time.monotonic()
             view = await self.look(ref, until, span)
-            if reached(view, until):
+            took = time.monotonic() - began
+            early = took < span - EARLY_S
+            if early if until == "removed" else reached(view, until):
                 return view
-            left -= span
+            if early:  # no answer may make us ask without pause
+                await self._transport.pause(FIRST_PAUSE_S)
+            left -= max(took, FIRST_PAUSE_S)
         return None
 
     async def look(self, ref: str, until: Until, timeout_s: float) -> SessionView:
@@ -337,9 +349,6 @@ class _Absence:
 
 def reached(view: SessionView, until: Until) -> bool:
     """Whether a session is where one waited for it, or past that."""
-    if until == "removed":
-        gone = all(k.agent is None or k.state == "removed" for k in view.kernels)
-        return view.state in ENDED_STATES and gone
     return view.state in ENDED_STATES or (until == "running" and view.state in PAST_START)
 
 

@@ -23,7 +23,7 @@ def declare_stop(parser: Parser) -> None:
 
 
 async def stop(call: Call) -> int:
-    """Stop sessions and wait until nothing is left of them; all are told before one is waited for."""
+    """Stop sessions and wait until nothing is left of them; all are told before any wait."""
     client = call.client(patient=True)
     refs = [parse(text).ref for text in call.options.session]
     failures = [failure for ref in refs if (failure := await _stopped(call, client, ref))]
