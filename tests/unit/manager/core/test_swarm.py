@@ -1,0 +1,116 @@
+"""Which engines form the swarm, and what it is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from phalanx_manager.core import swarm
+from phalanx_manager.core.model import AgentRecord, Snapshot
+from phalanx_wire.control import SwarmGoal, SwarmReport
+from phalanx_wire.ids import AgentId
+from phalanx_wire.lifecycle import KernelState
+from tests.support.house import CLUSTER, agent, in_swarm, observed, row, snapshot, with_session
+
+
+def waiting(*records: AgentRecord) -> Snapshot:
+    one = with_session(row([None, None], KernelState.PENDING), reason="no room on one agent")
+    return snapshot([one], records)
+
+
+def planned(shot: Snapshot, *, eager: bool = False) -> Mapping[AgentId, SwarmGoal]:
+    return swarm.goals(shot, CLUSTER, eager=eager)
+
+
+def outside(name: str, **fields: object) -> AgentRecord:
+    return agent(name, observed(name, swarm=SwarmReport(**fields)))  # type: ignore[arg-type]
+
+
+def inside(name: str, *, control: bool = False) -> AgentRecord:
+    return agent(name, in_swarm(name, control=control))
+
+
+def test_nothing_is_asked_for_until_a_session_needs_several_hosts() -> None:
+    assert {} == planned(snapshot([], [outside("a"), outside("b")]))
+
+
+def test_the_first_agent_begins_the_swarm_and_the_others_wait_for_it() -> None:
+    assert {"a": SwarmGoal("init", canary=True)} == planned(waiting(outside("a"), outside("b")))
+
+
+def test_eagerly_it_is_begun_as_soon_as_there_are_two() -> None:
+    assert {"a"} == set(planned(snapshot([], [outside("a"), outside("b")]), eager=True))
+    assert {} == planned(snapshot([], [outside("a")]), eager=True)
+
+
+def test_two_agents_have_one_manager() -> None:
+    plan = planned(waiting(inside("a", control=True), outside("b")))
+
+    assert SwarmGoal("keep", canary=True) == plan[AgentId("a")]
+    assert SwarmGoal("join", "W", ("192.0.2.1:2377",)) == plan[AgentId("b")]
+
+
+def test_of_three_and_more_three_are_managers_and_join_one_at_a_time() -> None:
+    first = planned(waiting(inside("a", control=True), outside("b"), outside("c"), outside("d")))
+    second = planned(
+        waiting(inside("a", control=True), inside("b", control=True), outside("c"), inside("d"))
+    )
+
+    assert {"a": "", "b": "M", "d": "W"} == {name: goal.token for name, goal in first.items()}
+    assert ("M", ("192.0.2.1:2377", "192.0.2.2:2377")) == (
+        second[AgentId("c")].token,
+        second[AgentId("c")].remotes,
+    )
+
+
+def test_agents_that_are_away_or_lost_are_not_counted_on() -> None:
+    shot = waiting(agent("a", connected=False), agent("b", lost=True), outside("c"), outside("d"))
+
+    assert {"c"} == set(planned(shot))
+
+
+def test_the_owner_is_a_manager_whose_canary_network_was_made() -> None:
+    verdict = swarm.verdict(waiting(inside("a", control=True), inside("b")), CLUSTER)
+
+    assert ("a", {"a", "b"}, "") == (verdict.owner, set(verdict.members), verdict.waits)
+
+
+def test_without_a_canary_sessions_wait_and_the_reason_says_what_it_met() -> None:
+    bad = in_swarm("a", control=True)
+    report = SwarmReport("active", "s", "n", control=True, address="192.0.2.1", problem="no leader")
+    verdict = swarm.verdict(
+        waiting(
+            agent("a", type(bad)("b", 0, bad.capacity, "x", bad.engine, swarm=report)), inside("b")
+        ),
+        CLUSTER,
+    )
+
+    assert verdict.owner is None
+    assert "the swarm on agent a cannot make networks: no leader" == verdict.waits
+
+
+def test_engines_in_different_swarms_are_named_with_what_to_do() -> None:
+    other = agent("b", observed("b", swarm=SwarmReport("active", "swarm-two", control=True)))
+    shot = waiting(inside("a", control=True), other, outside("c"))
+    verdict = swarm.verdict(shot, CLUSTER)
+
+    assert "a in swarm-one and b in swarm-two" in verdict.waits
+    assert "docker swarm leave --force` on a" in verdict.waits
+    assert {} == planned(shot)
+
+
+def test_workers_of_a_swarm_whose_manager_is_no_agent_wait_with_a_reason() -> None:
+    verdict = swarm.verdict(waiting(inside("a"), inside("b")), CLUSTER)
+
+    assert "no manager of the swarm that a, b are in is an agent here" in verdict.waits
+
+
+def test_an_engine_that_could_not_join_is_named() -> None:
+    shot = waiting(inside("a", control=True), outside("b", problem="port 2377 is closed"))
+
+    assert "b: port 2377 is closed" in swarm.verdict(shot, CLUSTER).waits
+
+
+def test_whoever_joins_without_a_problem_is_waited_for() -> None:
+    shot = waiting(inside("a", control=True), inside("b"), outside("c"), outside("d", problem="x"))
+
+    assert {"c"} == set(swarm.verdict(shot, CLUSTER).joining)
