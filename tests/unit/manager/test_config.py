@@ -1,0 +1,77 @@
+"""The configuration: all mistakes at once, in sentences."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phalanx_manager.config import ConfigError, ManagerConfig, load, parse
+
+
+def test_an_empty_file_is_the_defaults() -> None:
+    assert ManagerConfig() == parse({})
+
+
+def test_the_commented_defaults_of_the_shipped_file_are_the_defaults() -> None:
+    shipped = Path(__file__).parents[3] / "deploy/config/manager.toml"
+    lines = [
+        line.removeprefix("# ") if " = " in line and line.startswith("# ") else line
+        for line in shipped.read_text().splitlines()
+    ]
+    told = tomllib.loads("\n".join(lines))
+    told["advertise"] = []
+    default = ManagerConfig(admin_token_file=Path("/var/lib/phalanx/admin.token"))
+
+    assert default == parse(told)
+
+
+@pytest.mark.parametrize(
+    ("document", "mistake"),
+    [
+        ({"http": 7}, "http must be a text."),
+        ({"http": "somewhere"}, "http must be host:port, unix:///path or fd://3."),
+        ({"http": "h:70000"}, "http must be host:port, unix:///path or fd://3."),
+        ({"rpc": "7911"}, "rpc must be tcp://address:port, like tcp://0.0.0.0:7911."),
+        ({"data_dir": "here"}, "data_dir must be an absolute path."),
+        ({"lost_after_s": 1}, "lost_after_s must be from 40 to 86400."),
+        ({"lost_after_s": True}, "lost_after_s must be a number."),
+        ({"swarm": "never"}, 'swarm must be "on-demand" or "eager".'),
+        ({"pool": "10.213.0.0/31"}, "pool must be an IPv4 subnet of /8 to /28."),
+        ({"pool": "10.212.0.0/14"}, "pool 10.212.0.0/14 and egress_subnet 10.212.0.0/20 overlap."),
+        ({"pool": "10.213.0.0/27"}, "pool 10.213.0.0/27 is too small; a session needs a /26."),
+        ({"limits": 3}, "limits must be a table."),
+        ({"limits": {"max_size": 0}}, "limits.max_size must be a whole number from 1 to 10000."),
+        ({"htp": "x"}, "htp is not a setting of the manager; did you mean http?"),
+    ],
+)
+def test_a_mistake_is_told_with_its_key(document: dict[str, Any], mistake: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(document)
+
+    assert [mistake] == caught.value.mistakes
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({"http": 1, "rpc": 2, "nonsense": 3})
+
+    assert 3 == len(caught.value.mistakes)
+
+
+@pytest.mark.parametrize(
+    ("content", "mistake"),
+    [(None, "No such file or directory"), (b"a = ", "is not TOML"), (b"\xff\xfe", "is not TOML")],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, content: bytes | None, mistake: str
+) -> None:
+    path = tmp_path / "manager.toml"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=mistake) as caught:
+        load(path)
+    assert str(path) in caught.value.mistakes[0]
