@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phalanx_lab.lab import Lab
-from tests.real.ground import ACROSS, Ground, assert_same_traces
+from tests.real.ground import ACROSS, Ground, assert_same_traces, settled_traces
 
 LAB = "tests"
 
@@ -32,7 +32,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 @pytest.fixture
 def clean(ground: Ground) -> Iterator[Ground]:
     """The ground; after the test nothing may be left of what it did."""
-    sessions, before = ground.sessions(), ground.traces()
+    sessions, before = ground.sessions(), settled_traces(ground)
     yield ground
     for session in ground.sessions() - sessions:
         ground.phalanx("stop", "--grace", "1s", session)

@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ TORCH = "phalanx/torch"
 SMALL = ("-c", "0.5", "-m", "256M")
 ACROSS = ("--mode", "multi-node", "--spread", "one-per-node")
 CONVERGED_WITHIN = 20.0
+OURS = re.compile("phx-([a-z2-7]{12})-")
 
 _names = itertools.count(1)
 
@@ -304,6 +306,23 @@ def await_true(what: str, condition: Callable[[], bool], within: float = 30.0) -
     while not condition():
         assert time.monotonic() < deadline, f"not within {within:.0f} s: {what}"
         time.sleep(0.1)
+
+
+def settled_traces(ground: Ground) -> dict[str, tuple[str, ...]]:
+    """What is there, once nothing of an ended session is there any more."""
+    found: dict[str, tuple[str, ...]] = {}
+
+    def settled() -> bool:
+        live = ground.sessions()
+        earlier = dict(found)
+        found.update(ground.traces())
+        theirs = {
+            match[1] for names in found.values() for name in names for match in OURS.finditer(name)
+        }
+        return theirs <= live and earlier == found
+
+    await_true("nothing is left of sessions that have ended", settled, CONVERGED_WITHIN)
+    return found
 
 
 def assert_same_traces(before: Mapping[str, tuple[str, ...]], ground: Ground) -> None:

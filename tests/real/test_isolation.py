@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real
 OUTSIDE = "198.51.100.7"
 PORT = "8098"
 SWARM = ("tcp:{}:2377", "tcp:{}:7946", "udp:{}:7946")
-OWN = (f"tcp:{{}}:{PORT}", f"udp:{{}}:{PORT}")
+OWN = (f"say:{{}}:{PORT}", f"udp:{{}}:{PORT}")
 
 
 @contextlib.contextmanager
@@ -66,8 +66,11 @@ def addresses(ground: Ground, place: str) -> dict[str, str]:
     return {one[1]: one[3].partition("/")[0] for one in words if one[1] != "lo"}
 
 
-def test_two_sessions_at_once_do_not_reach_each_other(clean: Ground) -> None:
-    wanted = ("-N", "2", *ACROSS, "--upload", str(PROGRAMS))
+@pytest.mark.parametrize("where", [ACROSS, ("--mode", "single-node")], ids=["across", "one host"])
+def test_two_sessions_at_once_do_not_reach_each_other(
+    clean: Ground, where: tuple[str, ...]
+) -> None:
+    wanted = ("-N", "2", *where, "--upload", str(PROGRAMS))
     with clean.created(*wanted) as one, clean.created(*wanted) as other:
         here = clean.containers(one)
         for name in here:
@@ -78,10 +81,10 @@ def test_two_sessions_at_once_do_not_reach_each_other(clean: Ground) -> None:
             f"{kind}:{address}:9000"
             for found in mine.values()
             for address in found.values()
-            for kind in ("tcp", "udp")
+            for kind in ("say", "udp")
         ]
         private = [
-            f"{kind}:{found['eth0']}:9000" for found in mine.values() for kind in ("tcp", "udp")
+            f"{kind}:{found['eth0']}:9000" for found in mine.values() for kind in ("say", "udp")
         ]
 
         assert [{"eth0", "eth1"}] * 2 == [set(found) for found in mine.values()]
@@ -115,8 +118,8 @@ def test_a_session_reaches_neither_hosts_nor_the_swarm_nor_the_manager(
             gateways = gateways_of(clean, place)
             near = [form.format(gateway) for gateway in gateways for form in OWN]
             assert gateways
-            assert [f"tcp:{outside}:{PORT}"] == answering(
-                clean, place, *targets, *near, f"tcp:{outside}:{PORT}"
+            assert [f"say:{outside}:{PORT}"] == answering(
+                clean, place, *targets, *near, f"say:{outside}:{PORT}"
             )
 
 
@@ -151,12 +154,12 @@ def test_the_way_out_is_there_unless_it_is_not_wanted(
     clean: Ground, outside: str, mode: str
 ) -> None:
     wanted = ("-N", "2", "--mode", mode, "--upload", str(PROGRAMS), "--", "sh", "-c")
-    probe = f"python3 probe.py tcp:{outside}:{PORT} udp:{outside}:{PORT}; ip -o link | wc -l"
+    probe = f"python3 probe.py say:{outside}:{PORT} udp:{outside}:{PORT}; ip -o link | wc -l"
 
     on = clean.run(*wanted, probe).ok()
     off = clean.run("--no-egress", *wanted, probe).ok()
 
-    answered = [f"tcp:{outside}:{PORT}", f"udp:{outside}:{PORT}", "3"]
+    answered = [f"say:{outside}:{PORT}", f"udp:{outside}:{PORT}", "3"]
     assert {0: answered, 1: answered} == ranks(on)
     assert {0: ["2"], 1: ["2"]} == ranks(off)
 

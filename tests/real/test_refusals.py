@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.real.ground import BASE, Ground, assert_same_traces
+from tests.real.ground import BASE, Ground, assert_same_traces, settled_traces
 
 pytestmark = pytest.mark.real
 
@@ -175,7 +175,7 @@ PLACES = [
 @pytest.fixture(scope="module", autouse=True)
 def nothing_stays(ground: Ground) -> Iterator[None]:
     """After all refusals together nothing may be left behind, and no session may be there."""
-    sessions, before = ground.http("GET", f"{SESSIONS}?all=1").ok(), ground.traces()
+    sessions, before = ground.http("GET", f"{SESSIONS}?all=1").ok(), settled_traces(ground)
     yield
     after = ground.http("GET", f"{SESSIONS}?all=1").ok()
     assert {one["id"] for one in sessions["sessions"]} == {one["id"] for one in after["sessions"]}

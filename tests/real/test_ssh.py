@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.ground import ACROSS, Ground
+from tests.real.ground import ACROSS, PROGRAMS, Ground
 
 pytestmark = pytest.mark.real
 
@@ -29,7 +29,8 @@ RAW = "/opt/phalanx/libexec/ssh"
 @pytest.fixture(scope="module")
 def trio(ground: Ground) -> Iterator[str]:
     """A session of three containers on three hosts."""
-    with ground.created("-N", "3", *ACROSS, "-c", "2", "-e", "GREETING=hello there") as name:
+    wanted = ("-N", "3", *ACROSS, "-c", "2", "-e", "GREETING=hello there")
+    with ground.created(*wanted, "--upload", str(PROGRAMS)) as name:
         yield name
 
 
@@ -113,18 +114,14 @@ def test_another_sessions_container_cannot_even_connect(clean: Ground, trio: str
     addresses = [
         kernel["address"] for kernel in clean.http("GET", f"/v1/sessions/{trio}").ok()["kernels"]
     ]
-    probe = (
-        "import socket, sys\n"
-        "for address in sys.argv[1:]:\n"
-        "    try: socket.create_connection((address, 2200), 1.5); print(address)\n"
-        "    except OSError: pass\n"
-    )
+    targets = [f"say:{address}:2200" for address in addresses]
+    upload = ("--upload", str(PROGRAMS))
 
-    own = clean.inside(f"{trio}/main1", "python3", "-c", probe, *addresses).ok()
-    with clean.created("-N", "2", "--mode", "multi-node", "--spread", "one-per-node") as other:
-        strangers = clean.inside(f"{other}/main1", "python3", "-c", probe, *addresses).ok()
+    own = clean.inside(f"{trio}/main1", "python3", "probe.py", *targets).ok()
+    with clean.created("-N", "2", *ACROSS, *upload) as other:
+        strangers = clean.inside(f"{other}/main1", "python3", "probe.py", *targets).ok()
 
-    assert addresses == own.split()
+    assert targets == own.split()
     assert "" == strangers
 
 
@@ -133,7 +130,7 @@ def test_it_works_for_any_user_that_the_image_has_never_heard_of(clean: Ground, 
     visit = "for host in main1 sub1; do ssh $host 'id -u; touch \"$HOME/mine\" && echo wrote'; done"
 
     told = clean.run(
-        "-N", "2", "-u", uid, "--run-on", "main", "--no-prefix", "--", "sh", "-c", visit
+        "-q", "-N", "2", "-u", uid, "--run-on", "main", "--no-prefix", "--", "sh", "-c", visit
     )
 
     number = uid.partition(":")[0]

@@ -1,7 +1,8 @@
 """Try to reach addresses; print those that answered, one a line.
 
-Arguments are `tcp:HOST:PORT` and `udp:HOST:PORT`. A TCP address answers when it accepts or refuses
-a connection; a UDP one when anything comes back, be it that nobody listens there.
+Arguments are `KIND:HOST:PORT`. A `tcp` address answers when it accepts or refuses a connection, a
+`say` address when it is TCP and greets whoever calls (a network may accept for hosts that are not
+there), a `udp` address when anything comes back, be it that nobody listens.
 """
 
 from __future__ import annotations
@@ -15,19 +16,18 @@ PATIENCE = 2.0
 
 def answers(target: str) -> bool:
     kind, host, port = target.split(":")
-    type_ = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
+    type_ = socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM
     with socket.socket(socket.AF_INET, type_) as probe:
         probe.settimeout(PATIENCE)
         try:
             probe.connect((host, int(port)))
             if kind == "udp":
                 probe.send(b"phalanx-probe")
-                probe.recv(64)
+            return kind == "tcp" or len(probe.recv(64)) > 0
         except ConnectionRefusedError:
-            return True
+            return kind != "say"
         except OSError:
             return False
-        return True
 
 
 with concurrent.futures.ThreadPoolExecutor(64) as pool:
