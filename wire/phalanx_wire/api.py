@@ -46,8 +46,12 @@ class KernelView(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-class SessionView(msgspec.Struct, frozen=True):
-    """A session in full: what `show -o json` prints."""
+class SessionView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A session in full: what `show -o json` prints.
+
+    Attributes:
+        warnings: sentences; left out when there are none.
+    """
 
     id: SessionId
     name: str

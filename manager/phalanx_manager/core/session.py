@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from phalanx_manager.core import explain
-from phalanx_manager.core.model import Kernel, Session, Stop, StopCause
+from phalanx_manager.core.model import Kernel, Session, SessionRow, Stop, StopCause
 from phalanx_wire.api import ENDED_STATES, SessionState
 from phalanx_wire.lifecycle import KernelState
 
@@ -104,6 +104,16 @@ def fold(session: Session, kernels: Sequence[Kernel]) -> SessionState:
 def released(kernels: Sequence[Kernel]) -> bool:
     """Tell whether the gang was told to run: all had reached each other, or have ended since."""
     return all(kernel.state >= KernelState.MESHED for kernel in kernels)
+
+
+def is_gone(row: SessionRow) -> bool:
+    """Tell whether a session has ended and nothing of it is left on any host."""
+    network = row.session.network
+    return (
+        row.session.state in ENDED_STATES
+        and not any(kernel.holds for kernel in row.kernels)
+        and (network is None or network.released)
+    )
 
 
 def first_failure(session: Session, kernels: Sequence[Kernel]) -> int | None:

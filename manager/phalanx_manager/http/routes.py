@@ -97,10 +97,12 @@ _SESSIONS: Final = (
         "GET",
         f"{_SESSION}/wait",
         sessions.wait,
-        "Answer when the session runs or has ended, or when the time is over.",
+        "Answer when the session runs, has ended, or is gone from all hosts; or after the time.",
         SessionView,
         params=(
-            choice("until", "what to wait for; ended when left out", ("running", "ended")),
+            choice(
+                "until", "what to wait for; ended when left out", ("running", "ended", "removed")
+            ),
             seconds("timeout_s", "how long; 30 when left out", sessions.MAX_WAIT_S),
         ),
     ),

@@ -17,6 +17,7 @@ from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
+from phalanx_manager.core.session import is_gone
 from phalanx_manager.http import bodies, views
 from phalanx_manager.http.ask import Ask, answer
 from phalanx_manager.http.problems import not_found, of_stream, refusal, refused, shown
@@ -169,6 +170,8 @@ async def wait(ask: Ask) -> web.Response:
 
 
 def _reached(row: SessionRow, until: str) -> bool:
+    if until == "removed":
+        return is_gone(row)
     if row.session.ended_at is not None:
         return True
     return until == "running" and row.session.state in {"running", "stopping"}

@@ -23,6 +23,7 @@ from phalanx_manager.core.model import (
 )
 from phalanx_manager.core.observe import KernelChange, NetworkChange, moved
 from phalanx_manager.core.seat import Placement
+from phalanx_manager.core.session import is_gone
 from phalanx_manager.store import rows
 from phalanx_manager.store.access import Access
 from phalanx_manager.store.database import Database
@@ -33,7 +34,7 @@ from phalanx_manager.store.port import (
     NewSession,
     SessionFilter,
 )
-from phalanx_manager.store.work import Work, is_done
+from phalanx_manager.store.work import Work
 from phalanx_wire.api import ENDED_STATES, EventView
 from phalanx_wire.ids import ClusterName, SessionId, kernel_id
 from phalanx_wire.lifecycle import KernelState, Owner
@@ -366,7 +367,7 @@ class SqliteStore(Access):
     def _publish(self, touched: dict[SessionId, SessionRow]) -> None:
         """Take over what a commit has made true, and tell who listens."""
         for name, row in touched.items():
-            if is_done(row):
+            if is_gone(row):
                 self._live.pop(name, None)
             else:
                 self._live[name] = row

@@ -9,11 +9,10 @@ from datetime import datetime
 from phalanx_manager.core import explain
 from phalanx_manager.core.model import Kernel, NetworkRow, Session, SessionRow
 from phalanx_manager.core.observe import KernelChange
-from phalanx_manager.core.session import settle
+from phalanx_manager.core.session import is_gone, settle
 from phalanx_manager.store import rows
 from phalanx_manager.store.database import Database
 from phalanx_manager.store.port import NewEvent
-from phalanx_wire.api import ENDED_STATES
 from phalanx_wire.ids import SessionId
 from phalanx_wire.lifecycle import KernelState, advance
 
@@ -100,8 +99,8 @@ class Work:
             session = settle(row.session, kernels, at)
             after = SessionRow(session, kernels)
             self.touched[name] = after
-            if session != before or is_done(after):
-                self._database.run("session_set", rows.session_values(session, done=is_done(after)))
+            if session != before or is_gone(after):
+                self._database.run("session_set", rows.session_values(session, done=is_gone(after)))
             self._tell(before, after, at)
         if self._events:
             self._database.run_many("event_add", self._events)
@@ -114,13 +113,3 @@ class Work:
         if before is not None and before.state != session.state:
             text = explain.session_event(after)
             self.say(NewEvent(at, f"session.{session.state}", text, session.id))
-
-
-def is_done(row: SessionRow) -> bool:
-    """Tell whether a session has ended and nothing of it is left on any host."""
-    network = row.session.network
-    return (
-        row.session.state in ENDED_STATES
-        and not any(kernel.holds for kernel in row.kernels)
-        and (network is None or network.released)
-    )
