@@ -62,10 +62,14 @@ def verdict(snapshot: Snapshot, cluster: ClusterName) -> Verdict:
     return Verdict(frozenset(active), canary, joining)
 
 
-def goals(snapshot: Snapshot, cluster: ClusterName, *, eager: bool) -> Mapping[AgentId, SwarmGoal]:
+def goals(
+    snapshot: Snapshot, cluster: ClusterName, *, eager: bool, founder: AgentId | None = None
+) -> Mapping[AgentId, SwarmGoal]:
     """Tell each agent of a cluster what its engine shall be in the swarm.
 
-    Nothing is asked for until a session waits for several hosts, unless `eager`.
+    Nothing is asked for until a session waits for several hosts, unless `eager`. The founder is
+    the agent that was told to make the swarm: while it may be at it nobody else is, since two
+    swarms never become one.
     """
     reports = _reports(snapshot, cluster)
     active = {name: report for name, report in reports.items() if report.state == "active"}
@@ -77,10 +81,32 @@ def goals(snapshot: Snapshot, cluster: ClusterName, *, eager: bool) -> Mapping[A
         return plan
     outside = [name for name, r in reports.items() if r.state in ("inactive", "pending", "error")]
     if not active:
-        return {outside[0]: SwarmGoal("init", canary=True)} if outside else {}
+        first = _first(snapshot, cluster, reports, outside, founder)
+        return {first: SwarmGoal("init", canary=True)} if first else {}
     if canary is None:
         return plan
     return plan | _joins(reports, active, outside)
+
+
+def _first(
+    snapshot: Snapshot,
+    cluster: ClusterName,
+    reports: Mapping[AgentId, SwarmReport],
+    outside: Sequence[AgentId],
+    founder: AgentId | None,
+) -> AgentId | None:
+    """Choose who makes the swarm; nobody while an agent that is away may have made it."""
+    away = [
+        name
+        for name, record in snapshot.agents.items()
+        if record.cluster == cluster and not record.lost and name not in reports
+    ]
+    for name in away:
+        observed = snapshot.agents[name].observed
+        if name == founder or (observed is not None and observed.swarm.state == "active"):
+            return None
+    able = [name for name in outside if not reports[name].problem] or outside
+    return founder if founder in able else next(iter(able), None)
 
 
 def _joins(

@@ -42,6 +42,26 @@ def test_eagerly_it_is_begun_as_soon_as_there_are_two() -> None:
     assert {} == planned(snapshot([], [outside("a")]), eager=True)
 
 
+def test_nobody_else_begins_it_while_the_one_who_was_told_to_may_be_at_it() -> None:
+    both, alone = waiting(outside("a"), outside("b")), waiting(outside("b"))
+    away = waiting(agent("b", connected=False), outside("a"), outside("c"))
+    failed = waiting(outside("a"), outside("b", problem="port 2377 is taken"))
+    founder = AgentId("b")
+
+    plans = [
+        swarm.goals(shot, CLUSTER, eager=True, founder=founder) for shot in (both, away, failed)
+    ]
+
+    assert [{"b"}, set(), {"a"}] == [set(plan) for plan in plans]
+    assert {} == swarm.goals(alone, CLUSTER, eager=True, founder=founder)
+
+
+def test_nobody_begins_another_while_an_agent_with_one_is_away() -> None:
+    gone = agent("a", in_swarm("a", control=True), connected=False)
+
+    assert {} == planned(waiting(gone, outside("b"), outside("c")))
+
+
 def test_two_agents_have_one_manager() -> None:
     plan = planned(waiting(inside("a", control=True), outside("b")))
 
