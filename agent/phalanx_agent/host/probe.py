@@ -25,13 +25,22 @@ _OUTSIDE, _BEYOND = "203.0.113.2", "203.0.113.1"  # likewise; the way there lead
 _WITHIN_S: Final = 15.0
 
 _GUEST_PROGRAM: Final = """
-import json, socket, subprocess, sys
+import json, socket, subprocess, sys, time
 print("ready", flush=True)
 port, link, host, guest, beyond, vxlan = json.loads(sys.stdin.readline())
 for words in (f"addr add {guest}/30 dev {link}", f"link set {link} up",
               f"route add default via {host}"):
     subprocess.run(["ip", *words.split()], check=True)
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+    # A new bridge forwards only after a while; no firewall holds back that addresses are found.
+    for _ in range(500):
+        datagrams.sendto(b"phalanx", (host, port))
+        with open("/proc/net/arp") as table:
+            if any(row.split()[:3:2] == [host, "0x2"] for row in table):
+                break
+        time.sleep(0.01)
+    else:
+        sys.exit("the bridge carries nothing")
     for target in ((host, port), (beyond, vxlan)):
         datagrams.sendto(b"phalanx", target)
 with socket.socket() as stream:
