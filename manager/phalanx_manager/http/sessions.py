@@ -174,7 +174,7 @@ def _reached(row: SessionRow, until: str) -> bool:
         return is_gone(row)
     if row.session.ended_at is not None:
         return True
-    return until == "running" and row.session.state in {"running", "stopping"}
+    return until == "running" and row.session.state == "running"
 
 
 # ---------------------------------------------------------------- signals
