@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Network, ip_network
 from typing import Final
 
@@ -75,6 +76,7 @@ def covering(pool: IPv4Network, routes: Iterable[str]) -> str | None:
     return None
 
 
+@lru_cache(maxsize=16_384)
 def _network(text: str) -> IPv4Network | None:
     """Read a route; the default route and what is not IPv4 take nothing from the pool."""
     try:

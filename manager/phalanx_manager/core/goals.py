@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from phalanx_manager.core.cluster_env import rank_env
@@ -17,7 +17,7 @@ from phalanx_wire.control import (
     NetworkGoal,
     SwarmGoal,
 )
-from phalanx_wire.ids import AgentId
+from phalanx_wire.ids import AgentId, KernelId, SessionId
 from phalanx_wire.lifecycle import BARRIERS, KernelState
 from phalanx_wire.spec import RoleSpec
 
@@ -25,25 +25,52 @@ _TOGETHER: Final = frozenset({"default"})
 """Profiles under which a container sees the devices of all the session's on its host."""
 
 
-Env = Callable[[SessionRow, Kernel], dict[str, str]]
-"""The environment of a kernel; it never changes once placed, so whoever calls may remember it."""
+class Memo:
+    """Remembers what is dear to spell and the same for many agents or many turns."""
 
+    def __init__(self) -> None:
+        self._envs: dict[KernelId, dict[str, str]] = {}
+        self._gangs: dict[SessionId, tuple[SessionRow, Gang]] = {}
 
-def env(row: SessionRow, kernel: Kernel) -> dict[str, str]:
-    """Spell a kernel's environment."""
-    return {var.name: var.value for var in rank_env(row.session, row.kernels, kernel.rank)}
+    def env(self, row: SessionRow, kernel: Kernel) -> dict[str, str]:
+        """Spell a kernel's environment; it never changes once placed."""
+        known = self._envs.get(kernel.id)
+        if known is None:
+            variables = rank_env(row.session, row.kernels, kernel.rank)
+            known = self._envs[kernel.id] = {var.name: var.value for var in variables}
+        return known
+
+    def gang(self, row: SessionRow, network: NetworkRow) -> Gang:
+        """Spell a gang, once for all its agents."""
+        known = self._gangs.get(row.session.id)
+        if known is None or known[0] is not row:
+            known = self._gangs[row.session.id] = (row, _gang(row, network))
+        return known[1]
+
+    def forget_all_but(self, rows: Iterable[SessionRow]) -> None:
+        """Drop what is remembered of sessions that are gone."""
+        kept = list(rows)
+        kernels = {kernel.id for row in kept for kernel in row.kernels}
+        for kernel in self._envs.keys() - kernels:
+            del self._envs[kernel]
+        for session in self._gangs.keys() - {row.session.id for row in kept}:
+            del self._gangs[session]
+
+    def __len__(self) -> int:
+        return len(self._envs) + len(self._gangs)
 
 
 def for_agent(
     rows: Iterable[SessionRow],
     agent: AgentId,
     swarm: SwarmGoal | None,
-    guarded: Collection[str],
-    spell_env: Env = env,
+    guarded: Iterable[str],
+    memo: Memo | None = None,
 ) -> Goals:
     """Spell all that an agent shall have, out of the sessions that concern it (others do no
     harm); the revision is left 0 for whoever sends it.
     """
+    memo = Memo() if memo is None else memo
     gangs: list[Gang] = []
     kernels: list[Assignment] = []
     networks: list[NetworkGoal] = []
@@ -53,8 +80,9 @@ def for_agent(
             continue
         own = [kernel for kernel in row.kernels if kernel.agent == agent and kernel.holds]
         if own:
-            gangs.append(_gang(row, network))
-            kernels.extend(assignment(row, kernel, spell_env(row, kernel)) for kernel in own)
+            gangs.append(memo.gang(row, network))
+            wanted = barrier(row)
+            kernels.extend(assignment(row, k, memo.env(row, k), wanted) for k in own)
         if network.owner == agent and not network.released:
             networks.append(
                 NetworkGoal(
@@ -79,20 +107,25 @@ def network_wanted(kernels: Sequence[Kernel]) -> bool:
     return any(kernel.holds and kernel.state is not KernelState.LOST for kernel in kernels)
 
 
-def goal(row: SessionRow, kernel: Kernel) -> KernelState:
-    """Say what one kernel shall be: gone, stopped, or at the barrier that its gang has reached."""
-    if kernel.ended:
-        return KernelState.STOPPED if _keeps_devices(row, kernel) else KernelState.REMOVED
-    if row.session.stop is not None:
-        return KernelState.STOPPED
+def barrier(row: SessionRow) -> KernelState:
+    """Say how far a gang may go now: to the first barrier that its slowest has not reached."""
     if len(row.kernels) == 1:
         return KernelState.RUNNING
-    slowest = min(other.state for other in row.kernels)
-    return next((barrier for barrier in BARRIERS if barrier > slowest), KernelState.RUNNING)
+    slowest = min(kernel.state for kernel in row.kernels)
+    return next((state for state in BARRIERS if state > slowest), KernelState.RUNNING)
 
 
-def assignment(row: SessionRow, kernel: Kernel, environment: dict[str, str]) -> Assignment:
-    """Spell one kernel's order."""
+def goal(row: SessionRow, kernel: Kernel, wanted: KernelState) -> KernelState:
+    """Say what one kernel shall be: gone, stopped, or at its gang's `barrier`."""
+    if kernel.ended:
+        return KernelState.STOPPED if _keeps_devices(row, kernel) else KernelState.REMOVED
+    return wanted if row.session.stop is None else KernelState.STOPPED
+
+
+def assignment(
+    row: SessionRow, kernel: Kernel, env: dict[str, str], wanted: KernelState
+) -> Assignment:
+    """Spell one kernel's order; `wanted` is its gang's `barrier`."""
     session = row.session
     spec = session.spec
     role = _role(session, kernel)
@@ -100,12 +133,12 @@ def assignment(row: SessionRow, kernel: Kernel, environment: dict[str, str]) -> 
     idle = idles(session, kernel.rank)
     return Assignment(
         kernel=kernel.id,
-        goal=goal(row, kernel),
+        goal=goal(row, kernel, wanted),
         host_name=kernel.host_name,
         image=role.image or "",
         command=() if idle else role.command or (),
         idle=idle,
-        env=environment,
+        env=env,
         workdir=role.workdir or "",
         user=role.user or "",
         mounts=role.mounts or (),
@@ -120,7 +153,7 @@ def assignment(row: SessionRow, kernel: Kernel, environment: dict[str, str]) -> 
 
 def visible_gpus(row: SessionRow, kernel: Kernel) -> tuple[str, ...]:
     """List the devices that a container sees: under `default` those of all on its host."""
-    if row.session.spec.env_profile not in _TOGETHER:
+    if not kernel.gpus or row.session.spec.env_profile not in _TOGETHER:
         return kernel.gpus
     return tuple(gpu for other in row.kernels if other.agent == kernel.agent for gpu in other.gpus)
 

@@ -12,11 +12,11 @@ import structlog
 
 from phalanx_manager.clock import Clock
 from phalanx_manager.core import goals, observe, swarm
-from phalanx_manager.core.model import Kernel, SessionRow, Snapshot
+from phalanx_manager.core.model import Snapshot
 from phalanx_manager.store.port import Store
 from phalanx_manager.wake import Bell
 from phalanx_wire.control import Goals, Observed, SwarmGoal
-from phalanx_wire.ids import AgentId, KernelId, SessionId
+from phalanx_wire.ids import AgentId, ClusterName, SessionId
 
 SAFETY_NET_S: Final = 5.0
 _SEND_S: Final = 5.0
@@ -68,7 +68,8 @@ class Converge:
         self._everybody = False
         self._sent: dict[AgentId, Goals] = {}
         self._removals: dict[str, int] = {}
-        self._envs: dict[KernelId, dict[str, str]] = {}
+        self._founders: dict[ClusterName, AgentId] = {}
+        self._memo = goals.Memo()
         self._started_s = clock.monotonic_s()
         self._heard_s: dict[AgentId, float] = {}
         # Revisions grow over restarts of the manager, whatever an agent remembers.
@@ -170,7 +171,7 @@ class Converge:
         for agent in sorted(stale & here):
             mine = rows.get(agent, ())
             await self._send(
-                agent, goals.for_agent(mine, agent, swarms.get(agent), guarded, self._env)
+                agent, goals.for_agent(mine, agent, swarms.get(agent), guarded, self._memo)
             )
 
     async def _send(self, agent: AgentId, wanted: Goals) -> None:
@@ -197,21 +198,17 @@ class Converge:
         clusters = {snapshot.agents[agent].cluster for agent in agents if agent in snapshot.agents}
         found: dict[AgentId, SwarmGoal] = {}
         for cluster in clusters:
-            found.update(swarm.goals(snapshot, cluster, eager=self._eager_swarm))
+            founder = self._founders.get(cluster)
+            plan = swarm.goals(snapshot, cluster, eager=self._eager_swarm, founder=founder)
+            for agent, goal in plan.items():
+                if goal.action == "init":
+                    self._founders[cluster] = agent
+            found.update(plan)
         return found
-
-    def _env(self, row: SessionRow, kernel: Kernel) -> dict[str, str]:
-        """Spell an environment once: for a large gang that is the dearest part of its goals."""
-        known = self._envs.get(kernel.id)
-        if known is None:
-            known = self._envs[kernel.id] = goals.env(row, kernel)
-        return known
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Drop what was remembered of sessions that are gone."""
-        live = {kernel.id for row in snapshot.sessions.values() for kernel in row.kernels}
-        for kernel in self._envs.keys() - live:
-            del self._envs[kernel]
+        self._memo.forget_all_but(snapshot.sessions.values())
         networks = {
             row.session.network.name
             for row in snapshot.sessions.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 from typing import Final
@@ -54,6 +55,7 @@ class Schedule:
             elif await self._store.place(found, now):
                 hosts = list(dict.fromkeys(seat.agent for seat in found.seats))
                 log.info("session.placed", session=name, agents=hosts, kernels=len(found.seats))
+                await asyncio.sleep(0)  # the first placed start while the last are being placed
             else:
                 self.bell.ring()  # something moved: look again
                 return

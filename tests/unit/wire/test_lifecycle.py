@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phalanx_wire.lifecycle import (
@@ -73,6 +73,7 @@ def test_advance_makes_just_the_steps_of_the_table_for_their_owner(owner: Owner)
                 advance(before, after, owner)
 
 
+@settings(deadline=None)
 @given(st.lists(states, min_size=1), st.randoms())
 def test_reports_in_any_order_and_number_come_to_the_same(
     reports: list[KernelState], random: object
@@ -86,6 +87,7 @@ def test_reports_in_any_order_and_number_come_to_the_same(
     assert max(reports) is known
 
 
+@settings(deadline=None)
 @given(states, states)
 def test_a_path_is_made_of_steps_of_its_owner(known: KernelState, reported: KernelState) -> None:
     steps = path(known, reported, Owner.AGENT)

@@ -42,13 +42,13 @@ def test_a_gang_gets_the_first_barrier_that_its_slowest_has_not_reached(
 ) -> None:
     one = row("ab", states)
 
-    assert [goal, goal] == [goals.goal(one, kernel) for kernel in one.kernels]
+    assert [goal, goal] == [goals.goal(one, kernel, goals.barrier(one)) for kernel in one.kernels]
 
 
 def test_a_gang_of_one_is_told_to_run_at_once() -> None:
     one = row("a", S.ASSIGNED)
 
-    assert S.RUNNING is goals.goal(one, one.kernels[0])
+    assert S.RUNNING is goals.goal(one, one.kernels[0], goals.barrier(one))
 
 
 def test_a_stopped_session_stops_who_lives_and_removes_who_has_ended() -> None:
@@ -57,7 +57,7 @@ def test_a_stopped_session_stops_who_lives_and_removes_who_has_ended() -> None:
     assignments = told(one).kernels
 
     assert (S.STOPPED, 2.0) == (assignments[0].goal, assignments[0].grace_s)
-    assert S.REMOVED is goals.goal(one, one.kernels[1])
+    assert S.REMOVED is goals.goal(one, one.kernels[1], goals.barrier(one))
 
 
 def test_what_was_given_up_is_to_be_removed_when_its_agent_is_back() -> None:
@@ -111,8 +111,8 @@ def test_an_ended_kernel_keeps_its_devices_while_a_neighbour_still_sees_them() -
     half = with_kernel(with_kernel(one, 0, **ended), 1, state=S.RUNNING)
     whole = with_kernel(half, 1, **ended)
 
-    assert S.STOPPED is goals.goal(half, half.kernels[0])
-    assert S.REMOVED is goals.goal(whole, whole.kernels[0])
+    assert S.STOPPED is goals.goal(half, half.kernels[0], goals.barrier(half))
+    assert S.REMOVED is goals.goal(whole, whole.kernels[0], goals.barrier(whole))
 
 
 def test_the_owner_makes_the_network_and_removes_it_when_nobody_is_left() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phalanx_manager.core import address, place, queue
@@ -118,7 +119,7 @@ def test_slots_are_held_until_removed() -> None:
 @pytest.mark.parametrize(
     "fields", [{"seen_at": later(-16)}, {"connected": False}, {"lost": True}, {"cluster": "other"}]
 )
-def test_an_agent_that_is_not_well_gets_no_work(fields: dict[str, object]) -> None:
+def test_an_agent_that_is_not_well_gets_no_work(fields: dict[str, Any]) -> None:
     assert isinstance(planned(waiting(1), agent("a", **fields)), Wait)
 
 
@@ -152,6 +153,7 @@ def test_a_route_over_the_whole_pool_is_named() -> None:
     assert "a host's route to 10.0.0.0/8 covers all session networks" in found.reason
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 200))
 def test_every_gang_has_room_above_the_lower_quarter_of_its_subnet(size: int, hosts: int) -> None:
     length = address.prefix(size, min(size, hosts))
@@ -166,6 +168,7 @@ def test_every_gang_has_room_above_the_lower_quarter_of_its_subnet(size: int, ho
     assert min(size, hosts) + 2 <= lower.num_addresses
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 15), max_size=16), st.text("abc", min_size=1))
 def test_a_subnet_is_found_as_long_as_one_is_free(taken: set[int], name: str) -> None:
     pool = IPv4Network("10.213.0.0/22")

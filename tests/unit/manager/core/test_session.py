@@ -24,7 +24,7 @@ Kind = Literal["batch", "interactive"]
 
 def steps_of(one: SessionRow, kernel: Kernel) -> Iterator[Kernel]:
     """All that an agent or the judge of silence may make of a kernel now."""
-    goal = goals.goal(one, kernel)
+    goal = goals.goal(one, kernel, goals.barrier(one))
     for (before, after), owner in TRANSITIONS.items():
         if before is not kernel.state or owner is Owner.SCHEDULER:
             continue

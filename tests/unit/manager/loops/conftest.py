@@ -147,14 +147,18 @@ class Player:
     def _next(self, assignment: Assignment, code: int) -> KernelReport:
         known = self.states.get(assignment.kernel)
         state = known.state if known else KernelState.ASSIGNED
-        keys = {"host_key": f"H{assignment.kernel}", "user_key": f"U{assignment.kernel}"}
         if assignment.goal is KernelState.RUNNING and state is KernelState.RUNNING:
             return KernelReport(
                 assignment.kernel, KernelState.EXITED, cause="exited", exit_code=code
             )
         if state > assignment.goal and known is not None:
             return known
-        return KernelReport(assignment.kernel, assignment.goal, **keys)
+        return KernelReport(
+            assignment.kernel,
+            assignment.goal,
+            host_key=f"H{assignment.kernel}",
+            user_key=f"U{assignment.kernel}",
+        )
 
 
 @pytest.fixture

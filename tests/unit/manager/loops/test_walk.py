@@ -77,7 +77,7 @@ async def test_when_all_is_over_nothing_is_left_in_goals_slots_or_memory(house: 
 
     assert ((), (), ()) == (told.gangs, told.kernels, told.networks)
     assert {} == (await house.store.load()).sessions
-    assert ({}, {}) == (house.converge._envs, house.converge._removals)
+    assert (0, {}) == (len(house.converge._memo), house.converge._removals)
 
 
 async def test_one_failure_stops_the_others_and_gives_its_code(house: House) -> None:
