@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
 from phalanx_agent.docker.engine import DockerEngine
-from phalanx_agent.docker.port import Docker, EngineEvent, ExecSession, Reopened
+from phalanx_agent.docker.port import Broke, Docker, EngineEvent, ExecSession, Reopened
 from phalanx_wire import names
 from phalanx_wire.api import LogLine
 from phalanx_wire.control import Network
@@ -187,13 +187,13 @@ class Ears:
 
     def __init__(self, docker: Docker) -> None:
         self._docker = docker
-        self._heard: asyncio.Queue[EngineEvent | Reopened] = asyncio.Queue()
+        self._heard: asyncio.Queue[EngineEvent | Broke | Reopened] = asyncio.Queue()
 
     async def listen(self) -> None:
         async for event in self._docker.events():
             self._heard.put_nowait(event)
 
-    async def until(self, true: Callable[[EngineEvent | Reopened], bool]) -> None:
+    async def until(self, true: Callable[[EngineEvent | Broke | Reopened], bool]) -> None:
         """Wait for an event."""
         async with asyncio.timeout(WITHIN_S):
             while not true(await self._heard.get()):

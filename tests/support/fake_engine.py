@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
 from phalanx_agent.docker.port import (
+    Broke,
     Conflict,
     ContainerFacts,
     EngineEvent,
@@ -99,7 +100,7 @@ class FakeEngine:
         self.passwd = ""
         self.egress = ""
         self._clock = 100.0
-        self._events: asyncio.Queue[EngineEvent | Reopened] = asyncio.Queue()
+        self._events: asyncio.Queue[EngineEvent | Broke | Reopened] = asyncio.Queue()
 
     # ---------------------------------------------------------------- behind the agent's back
 
@@ -119,12 +120,18 @@ class FakeEngine:
         )
         self._ring(facts, "die")
 
+    def kill_by_hand(self, container_id: str) -> None:
+        """Somebody stops the container through the engine, or the engine itself is stopped."""
+        self._ring(self.containers[container_id], "kill")
+        self.end(container_id, 143)
+
     def vanish(self, container_id: str) -> None:
         """Somebody removes the container by hand."""
         self._ring(self.containers.pop(container_id), "destroy")
 
     def reopen(self) -> None:
         """The stream of events breaks and begins again."""
+        self._events.put_nowait(Broke())
         self._events.put_nowait(Reopened())
 
     def of(self, kernel: KernelId) -> ContainerFacts:
@@ -246,7 +253,7 @@ class FakeEngine:
         if facts is not None:
             self._ring(facts, "destroy")
 
-    async def events(self) -> AsyncIterator[EngineEvent | Reopened]:
+    async def events(self) -> AsyncIterator[EngineEvent | Broke | Reopened]:
         yield Reopened()
         while True:
             yield await self._events.get()

@@ -14,8 +14,11 @@ from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.slots import spell_bytes
 
 ENGINE_RESTART_CODES: Final = (137, 143, 255)
-ENGINE_RESTART_WINDOW_S: Final = 5.0
+ENGINE_START_S: Final = 5.0
 """An engine that comes up notes within this time what did not survive it."""
+
+ENGINE_STOP_S: Final = 20.0
+"""An engine that is told to stop ends its containers within this time, then goes away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Context:
 
     Attributes:
         engine_started_at: Unix seconds.
+        engine_gone_at: when the engine was last seen to go away; Unix seconds, 0 for never.
         detail: what the agent is doing for it now.
         host_key, user_key: public halves; empty until made.
     """
@@ -33,6 +37,7 @@ class Context:
     mem_bytes: int
     needs: Needs
     engine_started_at: float = 0.0
+    engine_gone_at: float = 0.0
     detail: str = ""
     host_key: str = ""
     user_key: str = ""
@@ -133,9 +138,16 @@ def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
     if container.oom_killed and code != 0:
         said = f"It used more than its {spell_bytes(context.mem_bytes)} of memory."
         return Outcome(KernelState.EXITED, "oom", said, code)
-    if _ended_with_engine(container, context.engine_started_at):
-        said = "The container engine of its host was restarted, which ended it."
-        return Outcome(KernelState.EXITED, "engine-restart", said, code)
+    if code in ENGINE_RESTART_CODES:
+        if _ended_with_engine(container, context):
+            said = "The container engine of its host was restarted, which ended it."
+            return Outcome(KernelState.EXITED, "engine-restart", said, code)
+        if seen.killed:
+            said = (
+                "It was ended through the container engine of its host: the engine was being "
+                "stopped, or somebody stopped the container by hand."
+            )
+            return Outcome(KernelState.EXITED, "engine-restart", said, code)
     if not runner.released and (runner.heard or context.goal < KernelState.RUNNING):
         said = f"The container ended with {code} before its command was started."
         return Outcome(KernelState.EXITED, "start-failed", said, code or None)
@@ -143,13 +155,17 @@ def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
     return Outcome(KernelState.EXITED, "exited", said, code)
 
 
-def _ended_with_engine(container: Ended, engine_started_at: float) -> bool:
-    """The engine counts as restarted during its life when it is younger than the container."""
+def _ended_with_engine(container: Ended, context: Context) -> bool:
+    """The engine counts as restarted during its life when it is younger than the container, and
+    the end lies between the engine's own stopping and starting.
+    """
+    began_at = context.engine_started_at
+    since = began_at - ENGINE_START_S
+    if context.engine_gone_at:
+        since = min(since, context.engine_gone_at - ENGINE_STOP_S)
     return (
-        container.exit_code in ENGINE_RESTART_CODES
-        and container.started_at < engine_started_at
-        and container.finished_at <= engine_started_at + ENGINE_RESTART_WINDOW_S
-        and container.finished_at >= engine_started_at - ENGINE_RESTART_WINDOW_S
+        container.started_at < began_at
+        and since <= container.finished_at <= began_at + ENGINE_START_S
     )
 
 

@@ -113,6 +113,7 @@ class Seen:
         filled: this process has unpacked the upload into the container.
         trusted: this process has written whom the container trusts.
         kept: its output is in the agent's own store.
+        killed: the engine was told to signal it, and not by us.
         connected: its runner is.
         refused: why it can never run here, as a sentence; empty while it may.
     """
@@ -125,6 +126,7 @@ class Seen:
     filled: bool = False
     trusted: bool = False
     kept: bool = False
+    killed: bool = False
     connected: bool = False
     runner: Runner = Runner()
     asked: Asked = Asked()

@@ -16,6 +16,7 @@ from phalanx_agent.docker.call import Line, checked_id, speaking
 from phalanx_agent.docker.containers import Containers, Ulimits, unix_seconds
 from phalanx_agent.docker.images import Images
 from phalanx_agent.docker.port import (
+    Broke,
     ContainerFacts,
     EngineEvent,
     EngineFacts,
@@ -31,7 +32,7 @@ from phalanx_wire.ids import KernelId, SessionId
 
 _LOG = structlog.get_logger()
 _REOPEN_S: Final = (0.2, 5.0)
-_ACTIONS: Final = ("create", "start", "die", "oom", "destroy")
+_ACTIONS: Final = ("create", "start", "kill", "die", "oom", "destroy")
 
 
 class DockerEngine:
@@ -143,7 +144,7 @@ class DockerEngine:
         """Kill and remove it; gone already is fine."""
         await self._containers.remove(container_id)
 
-    async def events(self) -> AsyncIterator[EngineEvent | Reopened]:
+    async def events(self) -> AsyncIterator[EngineEvent | Broke | Reopened]:
         """Follow what happens, for ever: the engine repeats nothing, so every (re)opening is told
         and the caller lists then.
         """
@@ -159,6 +160,7 @@ class DockerEngine:
                                 yield event
             except Unavailable as error:
                 _LOG.warning("engine.events-broke", why=str(error), again_in_s=wait)
+            yield Broke()
             await asyncio.sleep(wait)
             wait = min(wait * 2, _REOPEN_S[1])
 

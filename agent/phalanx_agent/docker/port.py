@@ -110,6 +110,11 @@ class EngineEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Broke:
+    """The stream of events has broken: the engine may have gone away."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reopened:
     """The stream of events begins (again): what happened before has to be listed."""
 
@@ -189,7 +194,7 @@ class Docker(Protocol):
     async def remove(self, container_id: str) -> None:
         """Kill and remove it; gone already is fine."""
 
-    def events(self) -> AsyncIterator[EngineEvent | Reopened]:
+    def events(self) -> AsyncIterator[EngineEvent | Broke | Reopened]:
         """Follow what happens, for ever: it opens again by itself."""
 
     def logs(

@@ -65,6 +65,7 @@ class Case:
         self.overdue_at: float | None = None
         self.news = asyncio.Event()
         self.engine_started_at = 0.0
+        self.engine_gone_at = 0.0
         self._tell = tell
         self._told: KernelReport | None = None
         self._end: KernelReport | None = None
@@ -155,6 +156,7 @@ class Case:
                 mem_bytes=assignment.slots.mem_bytes,
                 needs=self.needs,
                 engine_started_at=self.engine_started_at,
+                engine_gone_at=self.engine_gone_at,
                 detail=self.detail,
                 host_key=self.keys.host,
                 user_key=self.keys.user,

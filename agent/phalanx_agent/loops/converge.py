@@ -82,10 +82,14 @@ class Fleet:
         for kernel, kept in self._kept.items():
             kept.keeper.compare(containers.get(kernel))
 
-    def happened(self, kernel: KernelId) -> None:
+    def happened(self, kernel: KernelId, action: str) -> None:
         """Something happened to a kernel's container."""
         kept = self._kept.get(kernel)
-        if kept is not None:
+        if kept is None:
+            return
+        if action == "kill":
+            kept.keeper.killed()
+        else:
             kept.keeper.look_again()
 
     # ---------------------------------------------------------------- keepers come and go

@@ -72,6 +72,11 @@ class Keeper:
         self._stale = True
         self._bell.set()
 
+    def killed(self) -> None:
+        """The engine has signalled the container; whoever asked for it, it may end by it."""
+        if not self.case.seen.asked.stop:
+            self.case.seen = replace(self.case.seen, killed=True)
+
     def compare(self, facts: ContainerFacts | None) -> None:
         """Look again if a listing of the engine differs from what is known."""
         if container_of(facts) != self.case.seen.container:
@@ -145,11 +150,17 @@ class Keeper:
     async def _look(self) -> None:
         if self.case.container_id:
             try:
+                await self._workshop.know_engine()  # an end is judged by who noted it
+                self._note_engine()
                 self.case.found(await self._workshop.docker.inspect(self.case.container_id))
             except Unavailable:
                 self._stale = True
                 raise
             self._deeds.recheck()
+
+    def _note_engine(self) -> None:
+        self.case.engine_started_at = self._workshop.engine_started_at
+        self.case.engine_gone_at = self._workshop.engine_gone_at
 
     async def _do(self, op: Op) -> None:
         began = self._workshop.clock()
@@ -174,7 +185,6 @@ class Keeper:
         """Note what is not told by anybody: who is connected, and how late it is."""
         case = self.case
         overdue = case.overdue_at is not None and self._workshop.clock() >= case.overdue_at
-        case.engine_started_at = self._workshop.engine_started_at
         case.seen = replace(
             case.seen,
             connected=self._deeds.connected,

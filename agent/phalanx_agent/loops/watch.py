@@ -8,7 +8,7 @@ from typing import Final, Never
 
 import structlog
 
-from phalanx_agent.docker.port import EngineEvent, Inventory, Reopened, Unavailable
+from phalanx_agent.docker.port import Broke, EngineEvent, Inventory, Reopened, Unavailable
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.workshop import Workshop
@@ -37,8 +37,11 @@ class Watch:
         """Follow the engine's events, for ever."""
         async for event in self._workshop.docker.events():
             match event:
-                case EngineEvent(kernel=kernel):
-                    self._fleet.happened(kernel)
+                case EngineEvent(kernel=kernel, action=action):
+                    self._fleet.happened(kernel, action)
+                case Broke():
+                    self._workshop.engine_went()
+                    self.bell.set()
                 case Reopened():
                     self.bell.set()
 
@@ -63,8 +66,7 @@ class Watch:
                     await self.bell.wait()
 
     async def _list(self) -> None:
-        facts = await self._workshop.docker.info()
-        self._workshop.engine_started_at = facts.started_at
+        facts = await self._workshop.know_engine(anew=True)
         await self._workshop.have_egress(anew=True)
         inventory = await self._workshop.docker.inventory()
         self._fleet.listed(inventory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from phalanx_agent.core.recipe import Account, Bind, Image
-from phalanx_agent.docker.port import Docker
+from phalanx_agent.docker.port import Docker, EngineFacts
 from phalanx_agent.host.scratch import PublicKeys
 from phalanx_runner.messages import Event
 from phalanx_wire.ids import KernelId
@@ -125,7 +126,8 @@ class Workshop:
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         clock: seconds, never set back.
         egress_subnet: where containers' way out is numbered; empty until the manager is known.
-        engine_started_at: Unix seconds; renewed whenever the engine was away.
+        wall: Unix seconds.
+        engine_gone_at: when the engine last stopped to answer, Unix seconds; 0 for never.
     """
 
     docker: Docker
@@ -138,9 +140,32 @@ class Workshop:
     account: Callable[[Image, str], Awaitable[Account]]
     clock: Callable[[], float]
     egress_subnet: str = ""
-    engine_started_at: float = 0.0
+    wall: Callable[[], float] = time.time
+    engine_gone_at: float = 0.0
     once: Once = field(default_factory=Once)
     _egress: str = ""
+    _engine: EngineFacts | None = None
+
+    @property
+    def engine_started_at(self) -> float:
+        """Unix seconds; 0 before the engine was asked."""
+        return self._engine.started_at if self._engine else 0.0
+
+    def engine_went(self) -> None:
+        """The engine does not answer any more; when it does it may be another process."""
+        if self._engine is not None:
+            self.engine_gone_at = self.wall()
+        self._engine = None
+
+    async def know_engine(self, *, anew: bool = False) -> EngineFacts:
+        """Know which engine answers; `anew` asks even if it is known.
+
+        Raises:
+            Unavailable: none does.
+        """
+        if self._engine is None or anew:
+            self._engine = await self.docker.info()
+        return self._engine
 
     async def have_egress(self, *, anew: bool = False) -> None:
         """Have the host's way out of containers; `anew` looks even if it was seen before.

@@ -344,10 +344,37 @@ async def test_a_restarted_engine_is_named_as_the_cause(host: FakeHost) -> None:
         host.engine.booted_at = host.engine._clock + 2
         host.engine.end(host.engine.of(MAIN1).id, 255)
         host.engine._events = asyncio.Queue()
-        life.watch.bell.set()
+        host.engine.reopen()
         await life.until(lambda: life.state() is S.EXITED)
 
         assert "engine-restart" == life.report().cause
+
+
+async def test_an_engine_that_was_stopped_long_before_it_came_back_is_the_cause(
+    host: FakeHost,
+) -> None:
+    async with living(host) as life:
+        await life.reach(S.RUNNING)
+        host.engine.end(host.engine.of(MAIN1).id, 143)
+        life.workshop.wall = lambda: host.engine._clock + 3
+        host.engine.booted_at = host.engine._clock + 300
+        host.engine._events = asyncio.Queue()
+        host.engine.reopen()
+        await life.until(lambda: life.state() is S.EXITED)
+
+        assert "engine-restart" == life.report().cause
+
+
+async def test_what_was_stopped_through_the_engine_is_no_failure_of_the_command(
+    host: FakeHost,
+) -> None:
+    async with living(host) as life:
+        await life.reach(S.RUNNING)
+        host.engine.kill_by_hand(host.engine.of(MAIN1).id)
+        await life.until(lambda: life.state() is S.EXITED)
+
+        assert ("engine-restart", 143) == (life.report().cause, life.report().exit_code)
+        assert "by hand" in life.report().message
 
 
 async def test_a_host_whose_memory_is_full_is_tried_again(host: FakeHost) -> None:
