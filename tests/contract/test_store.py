@@ -206,6 +206,20 @@ async def test_stopping_in_the_queue_cancels_at_once_and_only_once(case: Case) -
     assert {} == (await case.store.load()).sessions
 
 
+async def test_a_later_stop_may_shorten_the_grace_but_not_change_the_cause(case: Case) -> None:
+    await case.join()
+    await case.submit()
+    await case.place()
+    await case.store.stop(ONE, Stop(StopCause.TIME_LIMIT, "its time is over", later(1)))
+    longer = await case.store.stop(ONE, Stop(StopCause.USER, "ada", later(2), grace_s=60))
+    shorter = await case.store.stop(ONE, Stop(StopCause.USER, "ada", later(3), grace_s=0))
+    case.again()
+    stop = (await case.row()).session.stop
+
+    assert (False, True) == (longer, shorter)
+    assert stop == Stop(StopCause.TIME_LIMIT, "its time is over", later(1), grace_s=0)
+
+
 async def test_a_gang_is_placed_whole_with_its_network_and_devices(case: Case) -> None:
     await case.join()
     await case.submit(size=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, Literal
 
@@ -82,9 +83,9 @@ def session_event(row: SessionRow) -> str:
 
 def kernel_reason(kernel: Kernel) -> str | None:
     """Say why a kernel is in its state; None when there is nothing to say."""
-    if kernel.ended_as is not None:
-        return _end(kernel)
-    return kernel.detail or None
+    if kernel.ended_as is None:
+        return kernel.detail or None
+    return _end(kernel) + (f"; {kernel.detail}" if kernel.detail else "")
 
 
 def session_reason(row: SessionRow) -> str | None:
@@ -128,6 +129,16 @@ def agent_state(record: AgentRecord, now: datetime) -> tuple[NodeState, str | No
     if record.observed.engine.problem:
         return "degraded", record.observed.engine.problem
     return "ready", None
+
+
+def nobody(records: Iterable[AgentRecord], now: datetime) -> str:
+    """Say why no agent of a cluster can take work."""
+    members = list(records)
+    if not members:
+        return "no agent has joined this cluster yet"
+    said = [f"{r.name} is {agent_state(r, now)[0]}" for r in members[:6]]
+    more = f" and {len(members) - 6} more" if len(members) > 6 else ""
+    return f"no agent of this cluster is ready: {', '.join(said)}{more}"
 
 
 def spell_slots(slots: Slots, gpu_model: str = "") -> str:

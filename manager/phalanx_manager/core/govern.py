@@ -32,7 +32,7 @@ DEADLINE_S: Final[Mapping[KernelState, float | None]] = {
     _S.REMOVED: None,
 }
 """How long a kernel may stay in a state. Up to MESHED the session is stopped when it is over;
-from STOPPING on nothing is torn down harder: the slots stay taken, and `overdue` says so."""
+from STOPPING on nothing is torn down harder: the slots stay taken, and the kernel says so."""
 
 _STARTING: Final = frozenset(
     {_S.ASSIGNED, _S.PREPARING, _S.CREATED, _S.STARTING, _S.READY, _S.MESHED}
@@ -45,11 +45,13 @@ class Ruling:
 
     Attributes:
         lost: kernels of agents that stayed silent, by agent.
+        overdue: kernels whose end takes too long, each with the sentence to tell.
         next_at: the next moment that something may be due; None when nothing is in sight.
     """
 
     stops: tuple[tuple[SessionId, Stop], ...]
     lost: Mapping[AgentId, tuple[KernelChange, ...]]
+    overdue: tuple[tuple[KernelChange, str], ...]
     next_at: datetime | None
 
 
@@ -59,7 +61,9 @@ def rule(
     """Judge all sessions and agents. `silence_s` is how long each agent has said nothing."""
     stops: list[tuple[SessionId, Stop]] = []
     due: list[datetime] = []
+    overdue: list[tuple[KernelChange, str]] = []
     for row in snapshot.sessions.values():
+        overdue.extend(_overdue(row, now, due))
         if row.session.state in ENDED_STATES or row.session.stop is not None:
             continue
         for at, stop in _limits(row, silence_s, now):
@@ -77,21 +81,30 @@ def rule(
         for name, silence in silence_s.items()
         if silence <= lost_after_s and name in snapshot.agents
     )
-    return Ruling(tuple(stops), lost, min(due, default=None))
+    return Ruling(tuple(stops), lost, tuple(overdue), min(due, default=None))
 
 
-def overdue(kernel: Kernel, grace_s: float, now: datetime) -> str | None:
-    """Say that a kernel's end takes too long, so that its slots stay taken; None in time."""
-    limit = DEADLINE_S[kernel.state]
-    if limit is None or kernel.state in _STARTING:
-        return None
-    age_s = (now - kernel.state_at).total_seconds()
-    if age_s <= limit + grace_s:
-        return None
-    return (
-        f"{who(kernel)} has been {kernel.state.name} for {age_s:.0f} s and is not gone: its slots "
-        "stay taken; look at its agent's log"
-    )
+def _overdue(
+    row: SessionRow, now: datetime, due: list[datetime]
+) -> Iterator[tuple[KernelChange, str]]:
+    """Find kernels whose end takes too long, and say it once: their slots stay taken."""
+    session = row.session
+    grace_s = session.spec.grace_s
+    if session.stop is not None and session.stop.grace_s is not None:
+        grace_s = session.stop.grace_s
+    for kernel in row.kernels:
+        limit = DEADLINE_S[kernel.state]
+        if limit is None or kernel.state in _STARTING or kernel.agent is None or kernel.detail:
+            continue
+        at = kernel.state_at + timedelta(seconds=limit + grace_s)
+        if at > now:
+            due.append(at)
+            continue
+        age_s = (now - kernel.state_at).total_seconds()
+        detail = f"not gone after {age_s:.0f} s: its slots stay taken; look at its agent's log"
+        after = replace(kernel, detail=detail)
+        text = f"{who(kernel)} is {kernel.state.name} and {detail}"
+        yield KernelChange(kernel.state, (), Owner.LIVENESS, after), text
 
 
 def _limits(

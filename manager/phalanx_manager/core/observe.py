@@ -112,7 +112,7 @@ def _kernel_change(known: Kernel, report: KernelReport, now: datetime) -> Kernel
         )
     after = replace(
         known,
-        detail="" if report.state in ENDED else report.detail,
+        detail=report.detail or ("" if steps else known.detail),
         host_key=report.host_key or known.host_key,
         user_key=report.user_key or known.user_key,
         container_id=report.container_id or known.container_id,

@@ -8,6 +8,7 @@ from datetime import datetime
 from ipaddress import IPv4Network
 
 from phalanx_manager.core import address, place, swarm
+from phalanx_manager.core.explain import nobody
 from phalanx_manager.core.model import NetworkRow, SessionRow, Snapshot
 from phalanx_wire import names
 from phalanx_wire.ids import AgentId, KernelId, SessionId
@@ -50,6 +51,9 @@ def plan(snapshot: Snapshot, row: SessionRow, pool: IPv4Network, now: datetime) 
     session = row.session
     verdict = swarm.verdict(snapshot, session.cluster)
     offered = place.rooms(snapshot, session.cluster, verdict.members, now)
+    if not offered:
+        members = (one for one in snapshot.agents.values() if one.cluster == session.cluster)
+        return Wait(nobody(members, now), blocks=False)
     request = place.Request.of(session.spec, row.kernels)
     waits = verdict.waits or _joining(request, verdict)
     fit = place.gang(request, offered, waits)

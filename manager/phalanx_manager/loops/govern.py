@@ -9,7 +9,7 @@ import structlog
 
 from phalanx_manager.clock import Clock
 from phalanx_manager.core.govern import rule
-from phalanx_manager.store.port import Store
+from phalanx_manager.store.port import NewEvent, Store
 from phalanx_manager.wake import Bell
 from phalanx_wire.ids import AgentId
 
@@ -50,5 +50,11 @@ class Govern:
             await self._store.record(losses, (), now)
             await self._store.lose(agent, now)  # last: before this, a restart rules once more
             log.warning("agent.lost", agent=agent, kernels=len(losses), silent_s=silence[agent])
+        for change, text in ruling.overdue:
+            if await self._store.record((change,), (), now):
+                kernel = change.after
+                event = NewEvent(now, "kernel.overdue", text, kernel.session, kernel.rank)
+                await self._store.add_event(event)
+                log.warning("kernel.overdue", kernel=kernel.id, why=text)
         due_s = (ruling.next_at - now).total_seconds() if ruling.next_at else SAFETY_NET_S
         self._wait_s = max(_SHORTEST_S, min(due_s, SAFETY_NET_S))

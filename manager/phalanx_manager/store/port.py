@@ -163,8 +163,9 @@ class Store(Protocol):
         """List, newest first."""
 
     async def stop(self, session: SessionId, stop: Stop) -> bool:
-        """Set the stop cause; False when one was set before or the session has ended. What is
-        still in the queue is cancelled at once.
+        """Set the stop cause, or with a shorter grace hurry one that was set before (its cause
+        stays). False when neither, or when the session has ended. What is still in the queue is
+        cancelled at once.
         """
 
     async def say(self, session: SessionId, reason: str, at: datetime) -> None:

@@ -48,6 +48,15 @@ class _Stale(Exception):  # noqa: N818 - an outcome inside this file, not a faul
     """A plan was made on an older view: nothing of it may be written."""
 
 
+def _hurry(work: Work, session: Session, before: Stop, again: Stop) -> bool:
+    """Let a later stop shorten the grace; the first cause stays. False when nothing changes."""
+    grace_s = session.spec.grace_s if before.grace_s is None else before.grace_s
+    if again.grace_s is None or again.grace_s >= grace_s:
+        return False
+    work.touch(replace(session, stop=replace(before, grace_s=again.grace_s)))
+    return True
+
+
 class SqliteStore(Access):
     """See `port.Store`.
 
@@ -241,8 +250,11 @@ class SqliteStore(Access):
         """See `port.Store`."""
         with self._work(stop.at) as work:
             row = work.row(session)
-            if row is None or row.session.stop or row.session.state in ENDED_STATES:
+            if row is None or row.session.state in ENDED_STATES:
                 return False
+            before = row.session.stop
+            if before is not None:
+                return _hurry(work, row.session, before, stop)
             work.touch(replace(row.session, stop=stop))
             for kernel in row.kernels:
                 if kernel.state is KernelState.PENDING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from phalanx_manager.core import govern
 from phalanx_manager.core.govern import DEADLINE_S, Ruling
@@ -92,11 +91,16 @@ def test_an_agent_without_kernels_is_lost_too_but_only_once() -> None:
     assert {} == govern.rule(again, {A: 301.0}, 300, NOW).lost
 
 
-def test_an_end_that_takes_too_long_is_told_and_its_slots_stay_taken() -> None:
-    kernel = replace(row("a", S.STOPPING).kernels[0], state=S.STOPPING)
+def test_an_end_that_takes_too_long_is_told_once_and_its_slots_stay_taken() -> None:
+    one = row("a", S.STOPPING)
+    early, late = ruled(one, 129), ruled(one, 130)
+    ((change, text),) = late.overdue
+    told = SessionRow(one.session, (change.after,))
 
-    assert govern.overdue(kernel, 10, later(130)) is None
-    told = govern.overdue(kernel, 10, later(131))
-    assert told is not None
-    assert told.startswith("rank 0 (main1) on agent a has been STOPPING for 131 s")
-    assert "slots stay taken" in told
+    assert ((), later(130)) == (early.overdue, early.next_at)
+    assert text == (
+        "rank 0 (main1) on agent a is STOPPING and not gone after 130 s: its slots stay taken; "
+        "look at its agent's log"
+    )
+    assert ((), S.STOPPING, True) == (change.steps, change.after.state, change.after.holds)
+    assert () == ruled(told, 200).overdue

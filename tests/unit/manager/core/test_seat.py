@@ -123,6 +123,13 @@ def test_an_agent_that_is_not_well_gets_no_work(fields: dict[str, Any]) -> None:
     assert isinstance(planned(waiting(1), agent("a", **fields)), Wait)
 
 
+def test_when_no_agent_is_ready_the_reason_says_how_each_is() -> None:
+    assert Wait("no agent has joined this cluster yet", blocks=False) == planned(waiting(1))
+    found = planned(waiting(1), agent("a", seen_at=later(-40)), agent("b", lost=True))
+    assert isinstance(found, Wait)
+    assert "no agent of this cluster is ready: a is unreachable, b is lost" == found.reason
+
+
 def test_devices_that_are_held_are_not_given_twice() -> None:
     holder = with_kernel(
         row("a", S.RUNNING, session=TWO, resources=Resources(gpu=1)), 0, gpus=("gpu1",)
