@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Final, Never
+from collections.abc import Callable, Iterable
+from typing import Final, Never, Protocol
 
 import structlog
 
 from phalanx_agent.config import AgentConfig
 from phalanx_agent.host import inventory
-from phalanx_agent.host.guard import Guard, GuardFailed
+from phalanx_agent.host.guard import GuardFailed
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.uploads import Uploads
 from phalanx_agent.loops.board import Board
@@ -56,11 +56,19 @@ class HostFigures:
             await asyncio.sleep(HOST_EVERY_S)
 
 
+class Rules(Protocol):
+    """The host's firewall rules, as `host.guard.Guard` sets them."""
+
+    async def keep(self, guarded: Iterable[str]) -> None:
+        """Have them in force. Raises `GuardFailed`."""
+
+
 class GuardLoop:
     """Keeps the guard's rules in force. While they are not, no work is taken."""
 
-    def __init__(self, guard: Guard, hinder: Callable[[str], None]) -> None:
+    def __init__(self, guard: Rules, hinder: Callable[[str], None]) -> None:
         """Args: hinder: told why no work can be taken; empty when it can."""
+        hinder("Its firewall rules are not in force yet.")
         self._guard = guard
         self._hinder = hinder
         self._guarded: tuple[str, ...] | None = None
