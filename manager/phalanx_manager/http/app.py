@@ -24,7 +24,7 @@ from phalanx_manager.store import port
 
 _MAX_HEADER_BYTES: Final = 64 << 10
 _FIRST_DESCRIPTOR: Final = 3
-_SHUTDOWN_S: Final = 2.0
+_SHUTDOWN_S: Final = 0.5
 _BEGUN: Final = web.RequestKey("begun", web.StreamResponse)
 
 log = structlog.get_logger(__name__)

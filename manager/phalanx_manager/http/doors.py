@@ -38,8 +38,8 @@ class Rates:
     """
 
     per_s: float = 500.0
-    burst: int = 1_000
-    streams: int = 256
+    burst: int = 1_500
+    streams: int = 2_048
 
 
 @dataclass(frozen=True, slots=True)
