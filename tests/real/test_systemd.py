@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from phalanx_client.connect import connect_blocking
+from phalanx_client.failure import Refused
 from phalanx_wire.api import CreateAgentToken
 from tests.real.ground import await_true
 
@@ -172,3 +173,22 @@ def test_the_agent_says_ready_when_it_has_reached_the_manager(
                 )
             listener.hears("STOPPING=1")
     shutil.rmtree(runtime, ignore_errors=True)
+
+
+def test_a_socket_of_systemd_is_the_managers_api(tmp_path: Path, netns: list[str]) -> None:
+    command = a_manager(tmp_path)
+    config = Path(command[-1])
+    config.write_text(config.read_text().replace(f"unix://{tmp_path}/api", "fd://3"))
+    activate = [*netns, "systemd-socket-activate", f"--listen={tmp_path}/api", *command]
+    log = tmp_path / "log"
+    with log.open("wb") as sink, subprocess.Popen(activate, stdout=sink, stderr=sink) as made:
+        try:
+            await_true("systemd listens", (tmp_path / "api").exists)
+            with (
+                connect_blocking(f"unix://{tmp_path}/api", "phx_none") as client,
+                pytest.raises(Refused),  # it has no such token
+            ):
+                client.nodes()  # starts the manager, and waits for it
+        finally:
+            made.send_signal(signal.SIGTERM)
+        assert 0 == made.wait(20), log.read_text()
