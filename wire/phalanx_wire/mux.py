@@ -230,6 +230,7 @@ class Mux:
         self._parity = first_number % 2
         self._on_open = on_open
         self._streams: dict[int, Stream] = {}
+        self._open = [0, 0]  # of the even and the odd numbers
         self._newest_of_peer = -1
         self._lost: str | None = None
 
@@ -245,7 +246,7 @@ class Mux:
         number = self._next
         if self._lost is not None:
             raise StreamClosed(Closed(number, code="link_lost", why=self._lost))
-        if self._count(self._parity) >= MAX_STREAMS:
+        if self._open[self._parity] >= MAX_STREAMS:
             raise StreamClosed(
                 Closed(number, code="too_many_streams", why=f"{MAX_STREAMS} streams are open")
             )
@@ -266,7 +267,7 @@ class Mux:
                     return  # late: the stream has ended here
                 stream._deliver(message)  # noqa: SLF001 - the two are one
                 if stream.closed is not None:
-                    self._streams.pop(message.stream, None)
+                    self._forget(message.stream)
             case _:
                 return
 
@@ -276,6 +277,7 @@ class Mux:
         for number, stream in self._streams.items():
             stream._end(Closed(number, code="link_lost", why=why), told=True)  # noqa: SLF001 - see above
         self._streams.clear()
+        self._open = [0, 0]
 
     def _opened(self, message: Open) -> None:
         number = message.stream
@@ -283,18 +285,20 @@ class Mux:
             self._lost is not None
             or number % 2 == self._parity
             or number <= self._newest_of_peer
-            or self._count(1 - self._parity) >= MAX_STREAMS
+            or self._open[1 - self._parity] >= MAX_STREAMS
         ):
             return
         self._newest_of_peer = number
         window = min(max(message.window, MIN_WINDOW_BYTES), WINDOW_BYTES)
         self._on_open(message, self._add(number, message.call, (window, WINDOW_BYTES)))
 
-    def _count(self, parity: int) -> int:
-        return sum(number % 2 == parity for number in self._streams)
+    def _forget(self, number: int) -> None:
+        if self._streams.pop(number, None) is not None:
+            self._open[number % 2] -= 1
 
     def _add(self, number: int, call: Call, windows: tuple[int, int]) -> Stream:
         stream = Stream(number, call, self._send, windows)
-        stream._forget = lambda number: self._streams.pop(number, None)  # noqa: SLF001 - see above
+        stream._forget = self._forget  # noqa: SLF001 - see above
         self._streams[number] = stream
+        self._open[number % 2] += 1
         return stream

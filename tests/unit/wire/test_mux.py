@@ -296,6 +296,11 @@ async def test_a_peer_cannot_open_streams_without_bound(monkeypatch: pytest.Monk
         await pair.manager.open(CALL)
     with pytest.raises(StreamClosed, match="3 streams are open"):
         await pair.manager.open(CALL)
+    await pair.opened[-1].close()
+    await pair.opened[0].close()
+    await pair.manager.open(CALL)
+    pair.manager.receive(Open(99, UploadCall("sha256:00")))
+    assert 99 == pair.opened[-1].number
 
 
 async def test_messages_survive_the_codec() -> None:
