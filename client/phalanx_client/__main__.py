@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
 import sys
 import traceback
@@ -52,6 +53,9 @@ WITH_VALUE: Final = ("--url", "--token", "-o", "--output")
 
 def main() -> int:
     """Run one verb; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know few characters
     try:
         code = dispatch(sys.argv[1:])
         sys.stdout.flush()

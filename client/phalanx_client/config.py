@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tomllib
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def find(url: str | None, token: str | None, environ: Mapping[str, str]) -> Mana
     chosen = url or environ.get("PHALANX_URL") or written.get("url", "")
     if not chosen:
         raise Failure(NOWHERE, UNAVAILABLE)
-    if not _URL.fullmatch(chosen):
+    if not _is_address(chosen):
         raise Failure(
             f"{chosen[:80]!r} is no address of a manager; write it as http://HOST:PORT, "
             "https://HOST or unix:///PATH",
@@ -65,7 +66,19 @@ def find(url: str | None, token: str | None, environ: Mapping[str, str]) -> Mana
     secret = token or environ.get("PHALANX_TOKEN", "")
     if not secret and chosen.rstrip("/") == written.get("url", "").rstrip("/"):
         secret = written.get("token", "")
-    return Manager(chosen.rstrip("/"), secret.strip(), warning)
+    secret = secret.strip()
+    if not (secret.isascii() and secret.isprintable()):
+        raise Failure("the token has characters that no token has; see PHALANX_TOKEN", USAGE)
+    return Manager(chosen.rstrip("/"), secret, warning)
+
+
+def _is_address(url: str) -> bool:
+    if not _URL.fullmatch(url) or not url.isprintable():
+        return False
+    try:
+        return urllib.parse.urlsplit(url).port != 0
+    except ValueError:
+        return False  # brackets that don't match, or a port that is none
 
 
 def _read(file: str) -> tuple[dict[str, str], str]:

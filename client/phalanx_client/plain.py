@@ -79,7 +79,7 @@ class PlainTransport:
         connection = self._connection()
         try:
             connection.connect()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: no such name can exist
             raise Unavailable(
                 f"the manager at {self._url}",
                 f"can't be reached ({_reason(error)})",

@@ -54,7 +54,11 @@ async def create(call: Call) -> int:
     if view is None:
         return OK
     if not call.options.detach:
-        view = await Follower(client, view, quiet=call.quiet, prefix=True).to_the_start()
+        try:
+            view = await Follower(client, view, quiet=call.quiet, prefix=True).to_the_start()
+        except KeyboardInterrupt:
+            output.note(f"\n{view.name} goes on without us; to end it: phalanx stop {view.name}")
+            raise
         if view.state != "running":
             explain_end(view, quiet=False)
             return exit_code(view) or BAD_INPUT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -184,6 +185,26 @@ def test_a_manager_that_is_not_there_is_69_at_once(cli: Cli) -> None:
 
     assert 69 == outcome.code
     assert "http://127.0.0.1:9: can't be reached (connection refused)" in outcome.err
+
+
+def test_a_name_that_can_not_exist_is_a_sentence(cli: Cli) -> None:
+    outcome = cli("--url", "http://a..b:1", "ps")
+
+    assert 69 == outcome.code
+    assert "http://a..b:1: can't be reached" in outcome.err
+
+
+def test_a_terminal_that_knows_few_characters_gets_them_spelt(manager: FakeManager) -> None:
+    manager.on("GET", SESSIONS, SessionList((session(reason="日本 " * 30),)))
+    done = subprocess.run(
+        [sys.executable, "-m", "phalanx_client", "--url", manager.url, "ps"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (0, b"") == (done.returncode, done.stderr)
+    assert b"\\u65e5" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,21 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
         config.find(None, None, {"PHALANX_CONFIG": str(path)})
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "localhost:7910", "http://", "unix://relative", "/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x",
+        "localhost:7910",
+        "http://",
+        "unix://relative",
+        "/x",
+        "http://x:port",
+        "http://x:99999",
+        "http://x:0",
+        "http://[::1",
+        "http://a\x00b",
+    ],
+)
 def test_what_is_no_address_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(Failure, match="is no address of a manager"):
         config.find(url, None, {"HOME": str(tmp_path)})
@@ -71,3 +85,8 @@ def test_what_is_no_address_is_refused(url: str, tmp_path: Path) -> None:
 def test_the_file_is_where_xdg_says(tmp_path: Path) -> None:
     assert "/xdg/phalanx/config.toml" == config.path({"XDG_CONFIG_HOME": "/xdg", "HOME": "/h"})
     assert "/h/.config/phalanx/config.toml" == config.path({"HOME": "/h"})
+
+
+def test_a_token_that_would_break_a_header_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="characters that no token has"):
+        config.find("http://x", "a\r\nHost: y", {"HOME": str(tmp_path)})
