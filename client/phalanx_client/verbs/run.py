@@ -60,6 +60,7 @@ async def create(call: Call) -> int:
             output.note(f"\n{view.name} goes on without us; to end it: phalanx stop {view.name}")
             raise
         if view.state != "running":
+            view = await client.wait(view.id, "ended") or view
             explain_end(view, quiet=False)
             return exit_code(view) or BAD_INPUT
     _print_handle(call, view)

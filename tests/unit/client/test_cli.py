@@ -396,7 +396,8 @@ def test_create_returns_when_the_session_runs(cli: Cli, manager: FakeManager) ->
 
 def test_create_says_why_a_session_could_not_start(cli: Cli, manager: FakeManager) -> None:
     manager.on("POST", SESSIONS, session("pending"))
-    manager.on("GET", f"{ONE}/wait", session("failed", reason="no such image"))
+    ended = session("failed", reason="no such image")
+    manager.on("GET", f"{ONE}/wait", session("stopping"), session("stopping"), ended)
 
     outcome = cli("create", "-i", "x")
 
