@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -38,6 +39,7 @@ from phalanx_agent.loops.workshop import Workshop
 from phalanx_agent.rpc.identity import (
     MANAGER_FILE,
     IdentityError,
+    KeyPair,
     Manager,
     load_manager,
     own_keys,
@@ -66,37 +68,47 @@ async def serve(config: AgentConfig, ready: Callable[[], None] | None = None) ->
     Raises:
         CannotStart: something here has to be mended first.
     """
-    try:
-        manager = await _manager(config)
-        own = own_keys(config.state_dir)
-        scratch = Scratch(config.runtime_dir, config.state_dir)
-        folder = str(bundle.install(config.state_dir / "runner"))
-    except (IdentityError, JoinRefused, NotInMemory, bundle.BundleMissing, OSError) as error:
-        raise CannotStart(str(error)) from error
-    address = config.advertise or address_towards(manager.addresses[0])
-    async with DockerEngine.open(config.engine, manager.cluster_id, _ulimits()) as docker:
-        agent = _Agent(config, address, docker, scratch, folder)
-        hub = Hub(
-            agent.board,
-            agent.fleet,
-            agent.swarm,
-            agent.streams,
-            _on_welcome(agent, ready or (lambda: None)),
-            agent.guard.take,
-        )
-        agent.link = link = Link(config.name, manager, own, hub)
-        async with asyncio.TaskGroup() as tasks:
-            for name, loop in (*agent.loops(), ("link", link.run), ("heartbeat", hub.heartbeat)):
-                tasks.create_task(for_ever(name, loop), name=name)
+    with _alone(config.state_dir):
+        try:
+            manager = await _manager(config)
+            own = own_keys(config.state_dir)
+            scratch = Scratch(config.runtime_dir, config.state_dir)
+            folder = str(bundle.install(config.state_dir / "runner"))
+        except (IdentityError, JoinRefused, NotInMemory, bundle.BundleMissing, OSError) as error:
+            raise CannotStart(str(error)) from error
+        address = _Address(config.advertise, manager)
+        async with DockerEngine.open(config.engine, manager.cluster_id, _ulimits()) as docker:
+            agent = _Agent(config, address, docker, scratch, folder)
+            await agent.run(manager, own, ready or (lambda: None))
+
+
+class _Address:
+    """By which others reach this host: as the operator says, or by the way to the manager, which
+    may not be there yet when the machine has just come up.
+    """
+
+    def __init__(self, advertised: str, manager: Manager) -> None:
+        self._known = advertised
+        self._manager = manager
+
+    def __call__(self) -> str:
+        self._known = self._known or address_towards(self._manager.addresses[0])
+        return self._known
 
 
 class _Agent:
     """What there is one of in this process, made in the order of who needs whom."""
 
     def __init__(
-        self, config: AgentConfig, address: str, docker: Docker, scratch: Scratch, folder: str
+        self,
+        config: AgentConfig,
+        address: Callable[[], str],
+        docker: Docker,
+        scratch: Scratch,
+        folder: str,
     ) -> None:
         own = (config.state_dir, config.runtime_dir)
+        self._name = config.name
         self.link: Link | None = None
         self.logs = LogStore(config.state_dir / "logs", docker.logs)
         self.uploads = Uploads(config.state_dir / "uploads", self._fetch)
@@ -114,13 +126,32 @@ class _Agent:
         self.board = Board(inventory.boot_id(), self._say)
         self.fleet = Fleet(config.name, self.workshop, self.board)
         self.watch = Watch(self.workshop, self.fleet, self.board)
-        self.swarm = SwarmMember(docker, lambda: address, self.board.swarm)
+        self.swarm = SwarmMember(docker, address, self.board.swarm)
         self.streams = Streams(docker, self.fleet, self.logs)
         self.guard = GuardLoop(Guard(), self.board.hinder)
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
 
-    def loops(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
+    async def run(self, manager: Manager, own: KeyPair, ready: Callable[[], None]) -> None:
+        """Run everything, until cancelled."""
+        hub = Hub(
+            self.board,
+            self.fleet,
+            self.swarm,
+            self.streams,
+            _on_welcome(self, ready),
+            self.guard.take,
+        )
+        self.link = Link(self._name, manager, own, hub)
+        async with asyncio.TaskGroup() as tasks:
+            for name, loop in (
+                *self._loops(),
+                ("link", self.link.run),
+                ("heartbeat", hub.heartbeat),
+            ):
+                tasks.create_task(for_ever(name, loop), name=name)
+
+    def _loops(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
         """All that runs for ever, by name."""
         return (
             ("fleet", self.fleet.run),
@@ -162,9 +193,28 @@ def _on_welcome(agent: _Agent, ready: Callable[[], None]) -> Callable[[Welcome],
     return welcomed
 
 
+@contextlib.contextmanager
+def _alone(state_dir: Path) -> Iterator[None]:
+    """Hold the folder: two agents would undo each other's work.
+
+    Raises:
+        CannotStart: another process holds it.
+    """
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    held = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise CannotStart(
+            f"Another agent runs with state_dir {state_dir}; stop it, or give this one its own."
+        ) from error
+    finally:
+        os.close(held)
+
+
 async def _manager(config: AgentConfig) -> Manager:
     """Know the manager: from before, or by joining now."""
-    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     known = load_manager(config.state_dir)
     if not config.join:
         if known is None:

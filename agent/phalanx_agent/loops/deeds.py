@@ -96,8 +96,10 @@ class Deeds:
             case Op.START:
                 await self._start()
             case Op.MESH:
+                await self._workshop.docker.connect(case.container_id)
                 self._ask(mesh=self._send(messages.mesh()))
             case Op.RELEASE:
+                await self._workshop.docker.connect(case.container_id)
                 self._ask(release=self._send(messages.start()))
             case Op.DISMISS:
                 self._ask(dismiss=self._send(messages.exit()))
@@ -218,6 +220,7 @@ class Deeds:
             return
         case.found(await docker.inspect(case.container_id))
         self.recheck()
+        await docker.connect(case.container_id)  # while the runner comes up
 
     def signal(self, number: int) -> bool:
         """Send the command a signal; False when the runner is not there."""

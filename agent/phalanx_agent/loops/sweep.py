@@ -29,7 +29,7 @@ TIDY_EVERY_S: Final = 600.0
 class HostFigures:
     """Tells what the host offers; networks come and go, so it is looked at again."""
 
-    def __init__(self, config: AgentConfig, address: str, board: Board) -> None:
+    def __init__(self, config: AgentConfig, address: Callable[[], str], board: Board) -> None:
         self._config = config
         self._address = address
         self._board = board
@@ -44,7 +44,7 @@ class HostFigures:
                 gpu=len(gpus),
                 pids=capacity.pids or inventory.pids(),
             ),
-            self._address,
+            self._address(),
             gpus,
             inventory.subnets(),
         )

@@ -116,24 +116,20 @@ async def _enrol_at(
 ) -> str:
     """Enrol at one address; the manager's cluster id.
 
-    A one-time key that is refused may mean that we have enrolled before and died before we could
-    note it: then our own key is known.
+    A token that is refused may mean that we have enrolled before and died before we could note it:
+    then our own key is known.
     """
-    try:
-        answer = await _ask(
-            context,
-            (address, token.server_key),
-            key_pair(token.secret_key),
-            Enrol(PROTOCOL, name, own.public),
-        )
-    except Unavailable as error:
-        if not error.stranger:
-            raise
+    manager = (address, token.server_key)
+    first = await _question(
+        context, manager, key_pair(token.secret_key), Enrol(PROTOCOL, name, own.public)
+    )
+    answer = first
+    if isinstance(first, Unavailable | Refused):
         hello = Hello(PROTOCOL, VERSION, name, secrets.token_hex(8))
-        try:
-            answer = await _ask(context, (address, token.server_key), own, hello)
-        except Unavailable:
-            raise error from None
+        again = await _question(context, manager, own, hello)
+        answer = again if isinstance(again, Welcome) else first
+    if isinstance(answer, Unavailable):
+        raise answer
     match answer:
         case Enrolled(cluster_id=cluster_id) | Welcome(cluster_id=cluster_id):
             return cluster_id
@@ -141,6 +137,22 @@ async def _enrol_at(
             raise JoinRefused(code, why)
         case _:
             raise Unavailable("joining", f"It answered {type(answer).__name__}.")
+
+
+async def _question(
+    context: zmq.asyncio.Context, manager: tuple[str, str], keys: KeyPair, question: Enrol | Hello
+) -> AnyMessage | Unavailable:
+    """Ask; a key that is turned away at the door is an answer, too.
+
+    Raises:
+        Unavailable: the manager was not reached.
+    """
+    try:
+        return await _ask(context, manager, keys, question)
+    except Unavailable as error:
+        if not error.stranger:
+            raise
+        return error
 
 
 async def _ask(

@@ -202,6 +202,22 @@ async def test_an_agent_that_died_after_it_had_joined_finds_itself_known(
     assert "c1" == joining.result().cluster_id
 
 
+async def test_a_used_token_is_no_matter_to_the_agent_that_has_used_it(
+    ground: Ground, tmp_path: Path
+) -> None:
+    one_time = key_pair()
+    ground.known.keys |= {one_time.public.encode(), own_keys(tmp_path).public.encode()}
+    with ground.manager() as host:
+        async with asyncio.TaskGroup() as tasks:
+            joining = tasks.create_task(enrol(tmp_path, HOST1, ground.token(host, one_time)))
+            assert isinstance(await host.hear(), Enrol)
+            await host.say(Refused("token_used", "It is used up."))
+            assert isinstance(await host.hear(), Hello)
+            await host.say(WELCOME)
+
+    assert "c1" == joining.result().cluster_id
+
+
 async def test_an_agent_greets_until_it_is_welcomed(ground: Ground) -> None:
     with ground.manager() as host:
         async with linked(ground, host) as (link, heard):
