@@ -17,6 +17,7 @@ from phalanx_agent.host import inventory
 from phalanx_lab.lab import Lab
 from phalanx_wire.ids import KernelId, kernel_id
 from tests.support.engine_stage import (
+    EGRESS,
     SESSION,
     SUBNET,
     FakeStage,
@@ -177,6 +178,18 @@ async def test_a_second_start_changes_nothing(stage: Stage, running: str) -> Non
     await stage.docker.start(running)
 
     assert before == await facts_of(stage, running)
+
+
+async def test_the_way_out_is_attached_however_often_it_is_asked_for(
+    stage: Stage, wanted: Wanted
+) -> None:
+    await stage.docker.ensure_egress(EGRESS)
+    made = await stage.docker.create_container(replace(wanted, egress=True).recipe())
+    await stage.docker.start(made)
+    await stage.docker.connect(made)
+    await stage.docker.connect(made)
+
+    assert "running" == (await facts_of(stage, made)).status
 
 
 async def test_an_end_rings_and_leaves_its_code(stage: Stage, running: str) -> None:

@@ -58,6 +58,7 @@ class Site:
     async def runs(self, recipe: ContainerRecipe) -> str:
         made = await self.docker.create_container(recipe)
         await self.docker.start(made)
+        await self.docker.connect(made)
         return made
 
     async def says(self, container_id: str, *command: str) -> tuple[int, str]:

@@ -99,6 +99,7 @@ class FakeEngine:
         self.swarm_report = SwarmReport()
         self.passwd = ""
         self.egress = ""
+        self.connected: set[str] = set()
         self._clock = 100.0
         self._events: asyncio.Queue[EngineEvent | Broke | Reopened] = asyncio.Queue()
 
@@ -234,6 +235,11 @@ class FakeEngine:
         self.containers[container_id] = running
         self._ring(running, "start")
         self.started(running)
+
+    async def connect(self, container_id: str) -> None:
+        await self._call("connect")
+        if self.recipes[container_id].egress:
+            self.connected.add(container_id)
 
     async def inspect(self, container_id: str) -> ContainerFacts | None:
         await self._call("inspect")

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import structlog
+
 from phalanx_agent.core.recipe import Bind, ContainerRecipe
 from phalanx_agent.docker.call import Line, checked_id
 from phalanx_agent.docker.networks import EGRESS
 from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId, SessionId
+
+_LOG = structlog.get_logger()
 
 CAPABILITIES: Final = (
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE",
@@ -58,6 +62,7 @@ class Containers:
         self._ulimits = ulimits
         self._first_attach = asyncio.Lock()
         self._bonds: dict[str, _Bond] = {}
+        self._connected: set[str] = set()  # containers that have their way out
         self._attached: set[str] = set()  # networks that this engine has attached once
 
     def knows_network(self, network_id: str) -> None:
@@ -83,8 +88,15 @@ class Containers:
         for entry in found:
             networks = entry["NetworkSettings"]["Networks"]
             if entry["State"] == "running" and _wants_egress(entry) and EGRESS not in networks:
-                await self._connect_egress(entry["Id"])  # an earlier process got no further
+                await self._mend(entry["Id"])
         return tuple(facts for facts in looked if facts is not None)
+
+    async def _mend(self, container_id: str) -> None:
+        """Give a container the way out that an earlier process did not come to attach."""
+        try:
+            await self._connect_egress(container_id)
+        except Unavailable as error:
+            _LOG.warning("container.no-way-out", container=container_id[:12], why=str(error))
 
     async def create(self, cluster: str, recipe: ContainerRecipe) -> str:
         """Make a container; it has not run then."""
@@ -159,9 +171,15 @@ class Containers:
                 if bond.network not in self._attached:
                     await self._attach_first(container_id)
                     self._attached.add(bond.network)
+                    return
         await self._start_once(container_id)
-        if bond.egress:
+
+    async def connect(self, container_id: str) -> None:
+        """Attach the way out to a running container that is to have it; done already is fine."""
+        bond = await self._bond(container_id)
+        if bond.egress and container_id not in self._connected:
             await self._connect_egress(container_id)
+            self._connected.add(container_id)
 
     async def _attach_first(self, container_id: str) -> None:
         deadline = asyncio.get_running_loop().time() + _ATTACH_WITHIN_S
@@ -245,6 +263,7 @@ class Containers:
             else:
                 break
         self._bonds.pop(container_id, None)
+        self._connected.discard(container_id)
 
 
 def _is_attach_trouble(error: Unavailable) -> bool:

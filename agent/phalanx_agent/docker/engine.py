@@ -48,6 +48,7 @@ class DockerEngine:
         self._line = line
         self._images = Images(line)
         self._containers = Containers(line, ulimits)
+        self._egress: tuple[str, str] | None = None  # subnet and id, while it is known to be there
 
     @classmethod
     @asynccontextmanager
@@ -122,15 +123,26 @@ class DockerEngine:
 
     async def ensure_egress(self, subnet: str) -> str:
         """Make the host's way out of containers, or find it made; its id."""
-        return await networks.ensure_egress(self._line, self.cluster, subnet)
+        if self._egress is None or self._egress[0] != subnet:
+            made = await networks.ensure_egress(self._line, self.cluster, subnet)
+            self._egress = (subnet, made)
+        return self._egress[1]
 
     async def create_container(self, recipe: ContainerRecipe) -> str:
         """Make a container, or find the same one made; its id."""
         return await self._containers.create(self.cluster, recipe)
 
     async def start(self, container_id: str) -> None:
-        """Start it; running already is fine."""
+        """Start it on its private network; running already is fine."""
         await self._containers.start(container_id)
+
+    async def connect(self, container_id: str) -> None:
+        """Attach the host's way out to a running one, if it is to have it; done already is fine."""
+        try:
+            await self._containers.connect(container_id)
+        except Unavailable:
+            self._egress = None
+            raise
 
     async def inspect(self, container_id: str) -> ContainerFacts | None:
         """Look at one; None when it is gone."""
@@ -153,6 +165,7 @@ class DockerEngine:
             try:
                 async with self._event_stream() as answer:
                     wait = _REOPEN_S[0]
+                    self._egress = None  # it may have gone with the engine
                     yield Reopened()
                     with speaking("engine", "following its events"):
                         while line := await answer.content.readline():

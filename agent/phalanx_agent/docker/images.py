@@ -15,6 +15,7 @@ from phalanx_agent.docker.port import Unavailable
 from phalanx_wire.slots import spell_bytes
 
 _NOT_FOUND: Final = 404
+_GOOD_FOR_S: Final = 1.0
 _QUIET_S: Final = 120.0
 """A pull that says nothing for so long has stalled."""
 
@@ -24,13 +25,20 @@ _REFERENCE: Final = re.compile(
 
 
 class Images:
-    """The images of one engine. An image's id stands for its content, so facts are kept."""
+    """The images of one engine. What was found is good for a moment: the containers of a gang all
+    ask at once.
+    """
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self._found: dict[str, tuple[float, Image]] = {}
 
     async def find(self, ref: str) -> Image | None:
         """Look an image up by name, digest or id; None when the engine does not have it."""
+        now = asyncio.get_running_loop().time()
+        self._found = {key: kept for key, kept in self._found.items() if kept[0] > now}
+        if ref in self._found:
+            return self._found[ref][1]
         try:
             seen = await self._line.ask(
                 "GET",
@@ -42,7 +50,9 @@ class Images:
             if error.status == _NOT_FOUND:
                 return None
             raise
-        return _image(seen)
+        image = _image(seen)
+        self._found[ref] = (now + _GOOD_FOR_S, image)
+        return image
 
     async def pull(self, ref: str, progress: Callable[[str], None]) -> Image:
         """Get an image from its registry, telling how far it is."""

@@ -183,7 +183,10 @@ class Docker(Protocol):
         """
 
     async def start(self, container_id: str) -> None:
-        """Start it; running already is fine."""
+        """Start it on its private network; running already is fine."""
+
+    async def connect(self, container_id: str) -> None:
+        """Attach the host's way out to a running one, if it is to have it; done already is fine."""
 
     async def inspect(self, container_id: str) -> ContainerFacts | None:
         """Look at one; None when it is gone."""
