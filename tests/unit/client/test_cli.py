@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from tests.unit.client.fake_manager import (
     ID,
     TOKEN,
     FakeManager,
+    as_json,
     event,
     fails,
     line,
@@ -560,19 +562,24 @@ def test_a_file_goes_into_a_folder_or_gets_a_new_name(
 def test_the_first_interrupt_stops_the_session_and_its_output_goes_on(
     manager: FakeManager,
 ) -> None:
+    told = asyncio.Event()
+
+    async def stop(_request: web.Request) -> web.Response:
+        told.set()
+        return as_json(session("stopping"))
+
     async def logs(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(line(0, "up", "p1").encode())
-        while not manager.asked("POST", f"{ONE}/stop"):
-            await response.write(b": wait\n\n")
+        await told.wait()
         await response.write((line(0, "down", "p2") + END).encode())
         await response.write_eof()
         return response
 
     a_run(manager, session("cancelled", exit_code=143))
     manager.on("GET", f"{ONE}/logs", logs)
-    manager.on("POST", f"{ONE}/stop", session("stopping"))
+    manager.on("POST", f"{ONE}/stop", stop)
     argv = ["--url", manager.url, "run", "--no-prefix", "-i", "x", "true"]
     with subprocess.Popen(
         [sys.executable, "-m", "phalanx_client", *argv],
