@@ -39,7 +39,7 @@ def outside(ground: Ground) -> Iterator[str]:
     where = (f"{OUTSIDE}/32", "dev", "lo")
     subprocess.run(["ip", "-n", switch, "address", "add", *where], check=True)
     try:
-        with program(switch, "echo.py", PORT):
+        with program(switch, "echo.py", PORT, OUTSIDE):
             yield OUTSIDE
     finally:
         subprocess.run(["ip", "-n", switch, "address", "del", *where], check=True)
@@ -140,7 +140,7 @@ def test_a_forged_overlay_frame_does_not_leave_its_host(clean: Ground) -> None:
     )
     with clean.created("--mode", "single-node") as name:
         here = clean.host(clean.containers(name)["main1"])
-        there = next(host for host in clean.lab.hosts if host is not here)
+        there = next(host for host in clean.lab.hosts if host != here)
         with program(there.netns, "sniff.py", "eth0", "forged", "honest") as tap:
             assert tap.stdout is not None
             clean.inside(f"{name}/main1", "python3", "-c", send, there.address, "forged").ok()

@@ -1,4 +1,7 @@
-"""Answer on one port, TCP and UDP, until killed; says `ready` once it does."""
+"""Answer on a port, TCP and UDP, until killed; says `ready` once it does.
+
+Arguments: port, and the address, if not all.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import socket
 import sys
 import threading
 
-port = int(sys.argv[1])
-stream = socket.create_server(("0.0.0.0", port))
+place = (sys.argv[2] if len(sys.argv) > 2 else "0.0.0.0", int(sys.argv[1]))
+stream = socket.create_server(place)
 packets = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-packets.bind(("0.0.0.0", port))
+packets.bind(place)
 
 
 def accept() -> None:

@@ -1,8 +1,8 @@
 """Try to reach addresses; print those that answered, one a line.
 
 Arguments are `KIND:HOST:PORT`. A `tcp` address answers when it accepts or refuses a connection, a
-`say` address when it is TCP and greets whoever calls (a network may accept for hosts that are not
-there), a `udp` address when anything comes back, be it that nobody listens.
+`say` address when it is TCP and greets whoever calls, a `udp` address when it sends something back:
+what is on the way may accept connections and complain of packets for hosts that are not there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def answers(target: str) -> bool:
                 probe.send(b"phalanx-probe")
             return kind == "tcp" or len(probe.recv(64)) > 0
         except ConnectionRefusedError:
-            return kind != "say"
+            return kind == "tcp"
         except OSError:
             return False
 
