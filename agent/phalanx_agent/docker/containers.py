@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -60,6 +60,7 @@ class Containers:
     def __init__(self, line: Line, ulimits: Ulimits) -> None:
         self._line = line
         self._ulimits = ulimits
+        self.cpu_count = 0  # of the engine, once known: it refuses to grant more than it has
         self._first_attach = asyncio.Lock()
         self._bonds: dict[str, _Bond] = {}
         self._connected: set[str] = set()  # containers that have their way out
@@ -107,7 +108,7 @@ class Containers:
                 what=f"container {recipe.name}",
                 doing="making it",
                 params={"name": recipe.name},
-                body=_body(cluster, recipe, self._ulimits),
+                body=_body(cluster, self._within(recipe), self._ulimits),
             )
             container_id = str(made["Id"])
         except Unavailable as error:
@@ -116,6 +117,11 @@ class Containers:
             container_id = await self._adopt(recipe, error)
         self._bonds[container_id] = _Bond(recipe.network_id, egress=recipe.egress)
         return container_id
+
+    def _within(self, recipe: ContainerRecipe) -> ContainerRecipe:
+        """An operator may offer more cores than there are; as a limit, all there are is as good."""
+        most = self.cpu_count * 1000 or recipe.cpu_milli
+        return replace(recipe, cpu_milli=min(recipe.cpu_milli, most))
 
     async def _adopt(self, recipe: ContainerRecipe, error: Unavailable) -> str:
         """Find out what the name's holder is: what we made and do not remember, or a stranger."""

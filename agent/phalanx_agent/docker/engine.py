@@ -67,6 +67,7 @@ class DockerEngine:
         """Ask what it is, and agree on the version to speak."""
         version = await self._line.agree()
         said = await self._line.ask("GET", "info", doing="asking for its state")
+        self._containers.cpu_count = said["NCPU"]
         return EngineFacts(
             version=version["Version"],
             api=version["ApiVersion"],
