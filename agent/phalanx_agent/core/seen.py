@@ -112,6 +112,7 @@ class Seen:
         image, network: there for a container to be made from and attached to.
         filled: this process has unpacked the upload into the container.
         trusted: this process has written whom the container trusts.
+        outside: this process has attached the way out.
         kept: its output is in the agent's own store.
         killed: the engine was told to signal it, and not by us.
         connected: its runner is.
@@ -125,6 +126,7 @@ class Seen:
     network: bool = False
     filled: bool = False
     trusted: bool = False
+    outside: bool = False
     kept: bool = False
     killed: bool = False
     connected: bool = False

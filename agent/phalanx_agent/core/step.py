@@ -21,6 +21,7 @@ class Op(enum.Enum):
     TRUST = "trust"  # write the peers' keys
     MARK = "mark"  # note on disk that a start begins
     START = "start"
+    CONNECT = "connect"  # attach the way out, while the gang gets ready
     MESH = "mesh"  # ask the runner to reach its peers
     RELEASE = "release"  # ask the runner to start the command
     DISMISS = "dismiss"  # the runner need not linger
@@ -38,10 +39,12 @@ class Needs:
     Attributes:
         upload: an archive has to be unpacked before it is created for its gang.
         peers: the public keys of all its peers are known.
+        outside: it gets a way out beside the private network.
     """
 
     upload: bool = False
     peers: bool = True
+    outside: bool = False
 
 
 def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
@@ -59,7 +62,7 @@ def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
         case Created(failure=failure):
             return None if failure else _begin(goal, seen, needs)
         case Running():
-            return _release(goal, seen)
+            return _release(goal, seen, needs)
         case Ended():
             return None
         case _:
@@ -88,19 +91,21 @@ def _begin(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
     return Op.START if seen.marked else Op.MARK
 
 
-def _release(goal: KernelState, seen: Seen) -> Op | None:
+def _release(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
     runner, asked = seen.runner, seen.asked
     if runner.failure is not None and not runner.released:
         return _end(seen)
-    if not seen.connected:
-        return None
     if runner.exited is not None:
-        return None if asked.dismiss else Op.DISMISS
-    if runner.released or not runner.ready:
+        return Op.DISMISS if seen.connected and not asked.dismiss else None
+    if runner.released:
         return None
-    if not runner.meshed:
-        return Op.MESH if goal >= KernelState.MESHED and not asked.mesh else None
-    return Op.RELEASE if goal >= KernelState.RUNNING and not asked.release else None
+    talks = seen.connected and runner.ready
+    if talks and not runner.meshed and goal >= KernelState.MESHED and not asked.mesh:
+        return Op.MESH
+    if needs.outside and not seen.outside:
+        return Op.CONNECT
+    released = talks and runner.meshed and goal >= KernelState.RUNNING
+    return Op.RELEASE if released and not asked.release else None
 
 
 def _downwards(goal: KernelState, seen: Seen) -> Op | None:

@@ -49,6 +49,7 @@ class Case:
         detail: what is being done for it now, as a sentence.
         image, account: known once the image has been looked up.
         pid: of the container's first process on this host, while it runs.
+        stale: something may have happened to the container since the engine was last asked.
         news: set at the next thing that is told, and then another one stands here.
         overdue_at: by the clock, when a container that was told to stop is killed.
     """
@@ -63,6 +64,7 @@ class Case:
         self.pid: int | None = None
         self.warnings: tuple[str, ...] = ()
         self.overdue_at: float | None = None
+        self.stale = True
         self.news = asyncio.Event()
         self.engine_started_at = 0.0
         self.engine_gone_at = 0.0
@@ -91,7 +93,9 @@ class Case:
     def needs(self) -> Needs:
         """What it waits for."""
         known = all(member.host_key and member.user_key for member in self.members)
-        return Needs(upload=self.aim.assignment.upload != "", peers=known)
+        return Needs(
+            upload=self.aim.assignment.upload != "", peers=known, outside=self.aim.gang.egress
+        )
 
     @property
     def state(self) -> KernelState:

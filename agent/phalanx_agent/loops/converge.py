@@ -87,10 +87,13 @@ class Fleet:
         kept = self._kept.get(kernel)
         if kept is None:
             return
-        if action == "kill":
-            kept.keeper.killed()
-        else:
-            kept.keeper.look_again()
+        match action:
+            case "kill":
+                kept.keeper.killed()
+            case "create":
+                pass  # nobody but its keeper makes it
+            case _:
+                kept.keeper.look_again()
 
     # ---------------------------------------------------------------- keepers come and go
 

@@ -57,8 +57,19 @@ class Deeds:
         """Whether the runner is there."""
         return self._line is not None and self._line.connected
 
-    def recheck(self) -> None:
-        """The container's pid may be known now: let the runner in that waits at the door."""
+    async def look(self) -> None:
+        """Ask the engine for the container; its pid lets the runner in that waits at the door.
+
+        Raises:
+            Unavailable: it was not answered; the case stays stale.
+        """
+        case = self._case
+        case.stale = False  # what happens from now on rings again
+        try:
+            case.found(await self._workshop.docker.inspect(case.container_id))
+        except BaseException:
+            case.stale = True
+            raise
         if self._line is not None:
             self._line.recheck()
 
@@ -95,6 +106,8 @@ class Deeds:
                 case.seen = replace(case.seen, marked=True)
             case Op.START:
                 await self._start()
+            case Op.CONNECT:
+                await self._connect()
             case Op.MESH:
                 await self._workshop.docker.connect(case.container_id)
                 self._ask(mesh=self._send(messages.mesh()))
@@ -208,19 +221,22 @@ class Deeds:
 
     async def _start(self) -> None:
         """Start it, and learn its pid, by which its runner is told from strangers."""
-        case, docker = self._case, self._workshop.docker
+        case = self._case
         try:
-            await docker.start(case.container_id)
+            await self._workshop.docker.start(case.container_id)
         except Unavailable as error:
             if error.kind != "answered":
                 raise
-            case.found(await docker.inspect(case.container_id))
+            await self.look()
             if isinstance(case.seen.container, Created) and not case.seen.container.failure:
                 raise
             return
-        case.found(await docker.inspect(case.container_id))
-        self.recheck()
-        await docker.connect(case.container_id)  # while the runner comes up
+        await self.look()
+
+    async def _connect(self) -> None:
+        case = self._case
+        await self._workshop.docker.connect(case.container_id)
+        case.seen = replace(case.seen, outside=True)
 
     def signal(self, number: int) -> bool:
         """Send the command a signal; False when the runner is not there."""
@@ -247,10 +263,10 @@ class Deeds:
             await self._workshop.docker.kill(case.container_id, "SIGTERM")
 
     async def _kill(self) -> None:
-        case, docker = self._case, self._workshop.docker
+        case = self._case
         case.overdue_at = self._workshop.clock() + KILL_AGAIN_S
-        await docker.kill(case.container_id, "SIGKILL")
-        case.found(await docker.inspect(case.container_id))
+        await self._workshop.docker.kill(case.container_id, "SIGKILL")
+        await self.look()
 
     async def _clear(self) -> None:
         case = self._case

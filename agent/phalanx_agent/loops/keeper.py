@@ -46,7 +46,6 @@ class Keeper:
         self._deeds = Deeds(self.case, workshop, self._heard)
         self._bell = asyncio.Event()
         self._loaded = False
-        self._stale = True
         self._breakable: asyncio.Timeout | None = None
         self._tries = 0
         self._retry_at = 0.0
@@ -69,7 +68,7 @@ class Keeper:
 
     def look_again(self) -> None:
         """Something may have happened to the container."""
-        self._stale = True
+        self.case.stale = True
         self._bell.set()
 
     def killed(self) -> None:
@@ -95,7 +94,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Keep the kernel, until cancelled."""
-        self._loaded, self._stale = False, True
+        self._loaded, self.case.stale = False, True
         self._deeds = Deeds(self.case, self._workshop, self._heard)
         async with self._deeds:
             while True:
@@ -133,8 +132,7 @@ class Keeper:
             await self._load()
         while True:
             self._bell.clear()
-            if self._stale:
-                self._stale = False
+            if self.case.stale:
                 await self._look()
             self._refresh()
             self.case.publish()
@@ -149,14 +147,10 @@ class Keeper:
 
     async def _look(self) -> None:
         if self.case.container_id:
-            try:
-                await self._workshop.know_engine()  # an end is judged by who noted it
-                self._note_engine()
-                self.case.found(await self._workshop.docker.inspect(self.case.container_id))
-            except Unavailable:
-                self._stale = True
-                raise
-            self._deeds.recheck()
+            await self._workshop.know_engine()  # an end is judged by who noted it
+            self._note_engine()
+            await self._deeds.look()
+        self.case.stale = False
 
     def _note_engine(self) -> None:
         self.case.engine_started_at = self._workshop.engine_started_at
@@ -172,9 +166,9 @@ class Keeper:
         except TimeoutError:
             if not scope.expired():
                 raise
-            self._stale = True
+            self.case.stale = True
         except Unavailable:
-            self._stale = True
+            self.case.stale = True
             raise
         finally:
             self._breakable = None

@@ -33,6 +33,8 @@ def do(seen: Seen, op: Op) -> Seen:
         case Op.START:
             ready = Runner(heard=True, ready=True)
             return replace(seen, container=Running(ID), connected=True, runner=ready)
+        case Op.CONNECT:
+            return replace(seen, outside=True)
         case Op.MESH:
             return replace(
                 seen, asked=replace(asked, mesh=True), runner=replace(runner, meshed=True)
@@ -86,9 +88,10 @@ WAY_UP = [
     Op.MARK,
     Op.START,
     Op.MESH,
+    Op.CONNECT,
     Op.RELEASE,
 ]
-UPLOAD = Needs(upload=True)
+UPLOAD = Needs(upload=True, outside=True)
 READY_TO_MAKE = Seen(network=True)
 
 
@@ -99,9 +102,7 @@ def test_the_way_to_running_is_one_line() -> None:
     assert seen.runner.released
 
 
-@pytest.mark.parametrize(
-    ("goal", "last"), [(S.CREATED, Op.FILL), (S.READY, Op.START), (S.MESHED, Op.MESH)]
-)
+@pytest.mark.parametrize(("goal", "last"), [(S.CREATED, Op.FILL), (S.MESHED, Op.CONNECT)])
 def test_a_barrier_ends_the_way_up_there(goal: S, last: Op) -> None:
     ops, _ = run(goal, READY_TO_MAKE, UPLOAD)
 
@@ -118,11 +119,8 @@ def test_an_agent_that_dies_after_any_operation_is_carried_on_from_what_it_left(
 
     ops, end = run(S.RUNNING, restarted(seen), UPLOAD)
 
-    again = {
-        Op.GET_IMAGE,
-        Op.FILL,
-        Op.TRUST,
-    }  # done anew where the process that had done it is gone
+    # Done anew, where the process that had done it is gone:
+    again = {Op.GET_IMAGE, Op.FILL, Op.TRUST, Op.CONNECT}
     assert [op for op in WAY_UP[dies_after:] if op not in again] == [
         op for op in ops if op not in again
     ]
@@ -224,6 +222,19 @@ def test_a_lingering_runner_is_dismissed_once() -> None:
 
     assert Op.DISMISS == next_op(S.RUNNING, seen, Needs())
     assert next_op(S.RUNNING, replace(seen, asked=Asked(dismiss=True)), Needs()) is None
+
+
+def test_the_way_out_is_attached_while_the_gang_gets_ready() -> None:
+    ops, _ = run(S.READY, READY_TO_MAKE, UPLOAD)
+
+    assert [Op.START, Op.CONNECT] == ops[-2:]
+
+
+def test_nothing_of_the_users_runs_before_the_way_out_is_attached() -> None:
+    runner = Runner(heard=True, ready=True, meshed=True)
+    seen = Seen(container=Running(ID), connected=True, runner=runner)
+
+    assert Op.CONNECT == next_op(S.RUNNING, seen, Needs(outside=True))
 
 
 def test_a_silent_runner_is_waited_for() -> None:
