@@ -71,6 +71,15 @@ def _role_mistakes(
 ) -> Iterator[Refusal]:
     for index, role in enumerate(given):
         yield from check.part_mistakes(role, f"roles[{index}].")
+    several = sum(role.replicas for role in full) > 1
+    if several and spec.mode == "single-node" and spec.spread in ("spread", "one-per-node"):
+        yield Refusal(
+            "spread",
+            400,
+            f"a single-node session cannot be laid out {spec.spread}",
+            "spread",
+            "leave out spread, or use mode multi-node",
+        )
     kind = _kind(spec, full)
     for index, role in enumerate(full):
         path = f"roles[{index}]." if spec.roles is not None else ""

@@ -141,8 +141,8 @@ def gang(request: Request, offered: Sequence[Room], waits: str = "") -> Fit | No
     if single or (request.mode == "auto" and request.spread == "pack"):
         fit = search.on_one(offered)
         if fit is not None:
-            several = request.spread == "one-per-node" and len(request.needs) > 1
-            return fit if not several else _too_few(request, offered)
+            strict = request.spread == "one-per-node" and request.mode != "single-node"
+            return _too_few(request, offered) if strict and len(request.needs) > 1 else fit
         if single:
             return NoFit(_shortage(request, offered))
     hosts = [room for room in offered if room.in_swarm]
@@ -255,7 +255,7 @@ class _Search:
 
     def spread(self, hosts: Sequence[Room]) -> Fit | None:
         """Keep the fullest agent's share as small as can be, on as many agents as help."""
-        most = [max(self.run(start, room, self.size) for start in self._starts()) for room in hosts]
+        most = [self._longest(room) for room in hosts]
         for cap in range(math.ceil(self.size / len(hosts)), self.size + 1):
             if sum(min(cap, share) for share in most) < self.size:
                 continue
@@ -275,12 +275,18 @@ class _Search:
             return None
         return Fit(tuple(room.agent for room, length in blocks for _ in range(length)))
 
-    def _starts(self) -> Sequence[int]:
-        """Where runs may begin that matter for the longest one; equal kernels: anywhere."""
+    def _longest(self, room: Room) -> int:
+        """Count the most ranks in a row that fit, wherever they begin: a window that only moves
+        forward, since what fits still fits without its first rank.
+        """
         if self.equal:
-            return (0,)
-        kinds = (at for at in range(1, self.size) if self.needs[at] != self.needs[at - 1])
-        return (0, *kinds)
+            return self.run(0, room, self.size)
+        start = longest = 0
+        for end in range(1, self.size + 1):
+            while start < end and not self.fits(start, end, room):
+                start += 1
+            longest = max(longest, end - start)
+        return longest
 
     def _fill(self, start: int, cap: int, unused: list[Room]) -> list[tuple[Room, int]] | None:
         if start == self.size:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from phalanx_manager.core import address, place, queue
 from phalanx_manager.core.model import AgentRecord, SessionRow
 from phalanx_manager.core.seat import Placement, Wait, plan
+from phalanx_wire.control import Gpu
 from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.slots import Slots
 from phalanx_wire.spec import Resources
 from tests.support.house import (
     NOW,
@@ -200,9 +202,6 @@ def test_the_queue_is_by_priority_and_then_by_arrival() -> None:
 
 
 def test_models_are_matched_and_the_choosy_choose_first() -> None:
-    from phalanx_wire.control import Gpu  # noqa: PLC0415 - one test's need
-    from phalanx_wire.slots import Slots  # noqa: PLC0415 - the same
-
     room = place.Room(AgentId("a"), Slots(9, 9, 2, 9), (Gpu("g0", "h200"), Gpu("g1", "l4")))
     needs = (place.Need(Slots(1, 1, 1)), place.Need(Slots(1, 1, 1), "h200"))
     fit = place.gang(place.Request(needs, "auto", "pack"), [room])
@@ -216,3 +215,16 @@ def test_removing_everything_gives_the_agent_back_whole() -> None:
     (room,) = place.rooms(snapshot([gone], [agent("a")]), agent("a").cluster, set(), NOW)
 
     assert room.free == replace(room, free=observed("a").capacity).free
+
+
+def test_spreading_finds_a_cut_inside_a_role() -> None:
+    main, worker = place.Need(Slots(4, 1, 0)), place.Need(Slots(1, 1, 1))
+    hosts = (
+        place.Room(AgentId("x"), Slots(4, 9, 0)),
+        place.Room(AgentId("y"), Slots(7, 9, 3), tuple(Gpu(f"g{n}", "l4") for n in range(3))),
+    )
+    needs = (main, main, worker, worker, worker)
+
+    assert place.Fit(("x", "y", "y", "y", "y")) == place.gang(  # type: ignore[arg-type]
+        place.Request(needs, "multi-node", "spread"), hosts
+    )
