@@ -23,6 +23,8 @@ CALL_S: Final = 60.0
 _TRANSPORT_ERROR: Final = 900
 """From this status on aiodocker reports a broken connection, not an answer."""
 
+_NOT_THERE: Final = "The engine does not answer on its socket; is it running?"
+
 _ID: Final = re.compile(r"[a-f0-9]{64}")
 
 
@@ -189,6 +191,8 @@ def speaking(what: str, doing: str) -> Iterator[None]:
     try:
         yield
     except DockerError as error:
+        if isinstance(error.__context__, aiohttp.ClientConnectorError):
+            raise Unavailable(what, doing, _NOT_THERE, kind="not_sent") from error
         answered = error.status < _TRANSPORT_ERROR
         raise Unavailable(
             what,
@@ -198,8 +202,7 @@ def speaking(what: str, doing: str) -> Iterator[None]:
             status=error.status if answered else 0,
         ) from error
     except (aiohttp.ClientConnectorError, FileNotFoundError, ConnectionRefusedError) as error:
-        hint = "The engine does not answer on its socket; is it running?"
-        raise Unavailable(what, doing, hint, kind="not_sent") from error
+        raise Unavailable(what, doing, _NOT_THERE, kind="not_sent") from error
     except TimeoutError as error:
         hint = "The engine did not answer in time; is it overloaded or stopped?"
         raise Unavailable(what, doing, hint) from error

@@ -1,0 +1,309 @@
+"""What is done when an engine refuses, breaks off, or does not know what it has done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phalanx_agent.core.recipe import Image
+from phalanx_agent.docker import call
+from phalanx_agent.docker.engine import DockerEngine
+from phalanx_agent.docker.port import Conflict, Unavailable
+from phalanx_wire import names
+from phalanx_wire.ids import KernelId
+from tests.support.engine_stage import SESSION, SUBNET, Wanted, listening, network
+from tests.support.scripted_engine import Script, breaks, says, scripted, waits
+
+IMAGE = Image("sha256:" + "a" * 64)
+NETWORK = "b" * 64
+OVERLAY = "o" * 25
+ONE, TWO = "1" * 64, "2" * 64
+NAME = names.container_name(SESSION, 1, "main1")
+START = f"POST containers/{ONE}/start"
+ATTACH_FAILED = says(500, "Could not attach to network x: context deadline exceeded")
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[tuple[Script, DockerEngine]]:
+    async with scripted(tmp_path) as (script, docker):
+        yield script, docker
+
+
+@pytest.fixture
+def script(engine: tuple[Script, DockerEngine]) -> Script:
+    return engine[0]
+
+
+@pytest.fixture
+def docker(engine: tuple[Script, DockerEngine]) -> DockerEngine:
+    return engine[1]
+
+
+async def created(script: Script, docker: DockerEngine, container_id: str = ONE) -> str:
+    """A container on an overlay that this host has never attached."""
+    script.on("POST containers/create", says(201, {"Id": container_id}))
+    return await docker.create_container(Wanted(IMAGE, OVERLAY).recipe())
+
+
+def container(container_id: str, spec_hash: str = "hash") -> dict[str, Any]:
+    return {"Id": container_id, "Config": {"Labels": {names.LABEL_SPEC_HASH: spec_hash}}}
+
+
+# -------------------------------------------------------------------- kinds of failure
+
+
+async def test_an_engine_that_is_not_there_never_got_the_call(tmp_path: Path) -> None:
+    async with DockerEngine.open(str(tmp_path / "none.sock")) as docker:
+        with pytest.raises(Unavailable) as failure:
+            await docker.info()
+
+    assert ("not_sent", 0) == (failure.value.kind, failure.value.status)
+
+
+async def test_a_broken_connection_leaves_open_what_was_done(
+    script: Script, docker: DockerEngine
+) -> None:
+    script.on(f"POST containers/{ONE}/kill", breaks())
+
+    with pytest.raises(Unavailable) as failure:
+        await docker.kill(ONE, "SIGKILL")
+
+    assert "unknown" == failure.value.kind
+
+
+async def test_a_silent_engine_is_not_waited_for_for_ever(
+    script: Script, docker: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script.on(f"GET containers/{ONE}/json", waits(asyncio.Event(), says(200)))
+
+    with pytest.raises(Unavailable) as failure:
+        async with asyncio.timeout(10):
+            await docker._line.ask(
+                "GET", f"containers/{ONE}/json", doing="looking at it", within_s=0.05
+            )
+
+    assert "unknown" == failure.value.kind
+    assert "did not answer in time" in failure.value.hint
+
+
+async def test_an_engine_that_is_too_old_is_named(script: Script, docker: DockerEngine) -> None:
+    script._answers["GET version"].clear()
+    script.on("GET version", says(200, {"Version": "19.03", "ApiVersion": "1.40"}))
+
+    with pytest.raises(Unavailable) as failure:
+        await docker.info()
+
+    assert "1.41" in failure.value.hint
+
+
+async def test_an_answer_that_is_no_json_is_a_fault_of_the_engine(
+    script: Script, docker: DockerEngine
+) -> None:
+    script.on("GET networks", says(200, {"not": "a list"}))
+    script.on("GET containers/json", says(200, []))
+
+    with pytest.raises(Unavailable):
+        await docker._line.ask("GET", "../../info?", doing="asking for something else")
+
+
+# -------------------------------------------------------------------- containers
+
+
+async def test_a_container_whose_creation_was_not_answered_is_found_again(
+    script: Script, docker: DockerEngine
+) -> None:
+    script.on("POST containers/create", breaks())
+    script.on(f"GET containers/{NAME}/json", says(200, container(TWO)))
+
+    assert TWO == await docker.create_container(Wanted(IMAGE, NETWORK).recipe())
+
+
+async def test_a_creation_that_did_not_happen_is_not_invented(
+    script: Script, docker: DockerEngine
+) -> None:
+    script.on("POST containers/create", breaks())
+    script.on(f"GET containers/{NAME}/json", says(404, "no such container"))
+
+    with pytest.raises(Unavailable) as failure:
+        await docker.create_container(Wanted(IMAGE, NETWORK).recipe())
+
+    assert "unknown" == failure.value.kind
+
+
+async def test_a_name_that_somebody_else_holds_is_a_conflict(
+    script: Script, docker: DockerEngine
+) -> None:
+    script.on("POST containers/create", says(409, "the name is in use"))
+    script.on(f"GET containers/{NAME}/json", says(200, container(TWO, "another")))
+
+    with pytest.raises(Conflict, match=NAME):
+        await docker.create_container(Wanted(IMAGE, NETWORK).recipe())
+
+
+async def test_a_container_gets_no_more_than_its_recipe(
+    script: Script, docker: DockerEngine
+) -> None:
+    await created(script, docker)
+    host = script.bodies[-1]["HostConfig"]
+
+    assert (["ALL"], ["no-new-privileges"], False, False) == (
+        host["CapDrop"],
+        host["SecurityOpt"],
+        host["Init"],
+        host["AutoRemove"],
+    )
+    assert not {"NET_RAW", "NET_ADMIN", "SYS_ADMIN", "MKNOD", "SETFCAP"} & set(host["CapAdd"])
+    assert (128 << 20, 128 << 20, 64) == (host["Memory"], host["MemorySwap"], host["PidsLimit"])
+
+
+async def test_a_removal_that_is_in_progress_is_waited_for(
+    script: Script, docker: DockerEngine
+) -> None:
+    in_progress = says(409, "removal of container is already in progress")
+    script.on(f"DELETE containers/{ONE}", in_progress, in_progress, says(404, "gone"))
+
+    await docker.remove(ONE)
+
+    assert 3 == script.count(f"DELETE containers/{ONE}")
+
+
+# -------------------------------------------------------------------- first attach
+
+
+async def test_a_first_attach_that_fails_is_tried_again_with_the_same_container(
+    script: Script, docker: DockerEngine
+) -> None:
+    made = await created(script, docker)
+    script.on(START, ATTACH_FAILED, ATTACH_FAILED, says(204))
+
+    await docker.start(made)
+
+    assert 3 == script.count(START)
+
+
+async def test_a_first_attach_is_given_up_after_four_tries(
+    script: Script, docker: DockerEngine
+) -> None:
+    made = await created(script, docker)
+    script.on(START, ATTACH_FAILED)
+
+    with pytest.raises(Unavailable):
+        await docker.start(made)
+
+    assert 4 == script.count(START)
+
+
+async def test_a_start_that_can_never_be_is_not_tried_again(
+    script: Script, docker: DockerEngine
+) -> None:
+    made = await created(script, docker)
+    script.on(START, says(400, "exec: /no/such/program: no such file or directory"))
+
+    with pytest.raises(Unavailable):
+        await docker.start(made)
+
+    assert 1 == script.count(START)
+
+
+async def test_first_attaches_of_a_host_go_one_by_one_and_later_ones_together(
+    script: Script, docker: DockerEngine
+) -> None:
+    bell = asyncio.Event()
+    script.on("POST containers/create", says(201, {"Id": ONE}), says(201, {"Id": TWO}))
+    one = await docker.create_container(Wanted(IMAGE, OVERLAY).recipe())
+    two = await docker.create_container(Wanted(IMAGE, OVERLAY).recipe("sub1"))
+    script.on(START, waits(bell, says(204)))
+    script.on(f"POST containers/{TWO}/start", says(204))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(docker.start(one))
+        tasks.create_task(docker.start(two))
+        async with asyncio.timeout(10):
+            while not script.count(START):  # noqa: ASYNC110 - a socket lies between
+                await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        together = script.count(f"POST containers/{TWO}/start")
+        bell.set()
+
+    assert (0, 1) == (together, script.count(f"POST containers/{TWO}/start"))
+
+
+# -------------------------------------------------------------------- networks
+
+
+async def test_a_network_that_gets_no_subnet_is_taken_back(
+    script: Script, docker: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_agent.docker.networks._SUBNET_WITHIN_S", 0.0)
+    script.on("GET networks", says(200, []))
+    script.on("POST networks/create", says(201, {"Id": OVERLAY}))
+    script.on(f"GET networks/{OVERLAY}", says(200, {"IPAM": {"Config": None}}))
+    script.on(f"DELETE networks/{OVERLAY}", says(204))
+
+    with pytest.raises(Unavailable, match=SUBNET):
+        await docker.create_network(SESSION, 1, network("overlay"))
+
+    assert 1 == script.count(f"DELETE networks/{OVERLAY}")
+
+
+async def test_a_network_in_use_is_removed_when_it_is_free(
+    script: Script, docker: DockerEngine
+) -> None:
+    in_use = says(403, "network has active endpoints")
+    script.on(f"DELETE networks/{NETWORK}", in_use, in_use, says(204))
+
+    await docker.remove_network(NETWORK)
+
+    assert 3 == script.count(f"DELETE networks/{NETWORK}")
+
+
+async def test_the_way_out_is_asked_for_once(script: Script, docker: DockerEngine) -> None:
+    script.on("GET networks", says(200, []))
+    script.on("POST networks/create", says(201, {"Id": NETWORK}))
+
+    assert NETWORK == await docker.ensure_egress("10.212.0.0/20")
+    assert NETWORK == await docker.ensure_egress("10.212.0.0/20")
+
+    assert 1 == script.count("POST networks/create")
+    options = script.bodies[-1]["Options"]
+    assert "false" == options["com.docker.network.bridge.enable_icc"]
+
+
+# -------------------------------------------------------------------- events
+
+
+async def test_events_begin_again_when_their_stream_has_ended(
+    script: Script, docker: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_agent.docker.engine._REOPEN_S", (0.0, 0.0))
+    kernel = KernelId(f"{SESSION}-1-0")
+    message = {
+        "Action": "die",
+        "Actor": {"ID": ONE, "Attributes": {names.LABEL_KERNEL: kernel}},
+    }
+    script.on("GET events", says(200, message), breaks(), says(200, message))
+
+    async with listening(docker) as ears:
+        await ears.action(ONE, "die", kernel)
+        await ears.reopened()
+        await ears.action(ONE, "die", kernel)
+
+
+async def test_what_is_no_event_of_ours_does_not_end_the_stream_for_good(
+    script: Script, docker: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_agent.docker.engine._REOPEN_S", (0.0, 0.0))
+    script.on("GET events", says(200, {"Action": "die"}), says(200, {}))
+
+    async with listening(docker) as ears:
+        for _ in range(3):
+            await ears.reopened()
+
+
+def test_calls_are_bounded_below_the_patience_of_a_barrier() -> None:
+    assert call.CALL_S <= 60.0
