@@ -77,8 +77,11 @@ async def serve(config: AgentConfig, ready: Callable[[], None] | None = None) ->
         except (IdentityError, JoinRefused, NotInMemory, bundle.BundleMissing, OSError) as error:
             raise CannotStart(str(error)) from error
         address = _Address(config.advertise, manager)
-        async with DockerEngine.open(config.engine, manager.cluster_id, _ulimits()) as docker:
+        ulimits = _ulimits()
+        async with DockerEngine.open(config.engine, manager.cluster_id, ulimits) as docker:
             agent = _Agent(config, address, docker, scratch, folder)
+            agent.workshop.shortfalls = _shortfalls(ulimits)
+            agent.board.warn("limits", agent.workshop.shortfalls)
             await agent.run(manager, own, ready or (lambda: None))
 
 
@@ -243,6 +246,19 @@ async def _manager(config: AgentConfig) -> Manager:
 
 def _ulimits() -> Ulimits:
     return Ulimits(inventory.largest_nofile(), -1 if inventory.may_lock_memory() else 0)
+
+
+def _shortfalls(granted: Ulimits) -> tuple[str, ...]:
+    """What containers of this host get less of than they should, as sentences."""
+    wanted, found = Ulimits(), []
+    if granted.nofile < wanted.nofile:
+        found.append(
+            f"Containers may open {granted.nofile} files here, not {wanted.nofile}: the host "
+            f"allows no more."
+        )
+    if granted.memlock != wanted.memlock:
+        found.append("Containers may lock little memory here, which RDMA needs: the host's limit.")
+    return tuple(found)
 
 
 async def _watchdog() -> None:

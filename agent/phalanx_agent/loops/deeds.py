@@ -193,6 +193,7 @@ class Deeds:
             container_id = await workshop.docker.create_container(made)
         except Conflict as error:
             raise Refused(str(error)) from error
+        case.warnings = workshop.shortfalls
         case.now(Created(container_id))
 
     async def _fill(self) -> None:

@@ -126,6 +126,7 @@ class Workshop:
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         clock: seconds, never set back.
         egress_subnet: where containers' way out is numbered; empty until the manager is known.
+        shortfalls: what containers get less of here than they should, as sentences.
         wall: Unix seconds.
         engine_gone_at: when the engine last stopped to answer, Unix seconds; 0 for never.
     """
@@ -140,6 +141,7 @@ class Workshop:
     account: Callable[[Image, str], Awaitable[Account]]
     clock: Callable[[], float]
     egress_subnet: str = ""
+    shortfalls: tuple[str, ...] = ()
     wall: Callable[[], float] = time.time
     engine_gone_at: float = 0.0
     once: Once = field(default_factory=Once)
