@@ -174,11 +174,10 @@ PLACES = [
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_stays(ground: Ground) -> Iterator[None]:
-    """After all refusals together nothing may be left behind, and no session may be there."""
-    sessions, before = ground.http("GET", f"{SESSIONS}?all=1").ok(), settled_traces(ground)
+    """After all refusals together no session may be there, and nothing may be left behind."""
+    sessions, before = ground.sessions(), settled_traces(ground)
     yield
-    after = ground.http("GET", f"{SESSIONS}?all=1").ok()
-    assert {one["id"] for one in sessions["sessions"]} == {one["id"] for one in after["sessions"]}
+    assert sessions == ground.sessions()
     assert_same_traces(before, ground)
 
 
@@ -265,14 +264,14 @@ def test_the_same_key_with_another_body_is_refused_and_with_the_same_is_the_same
 
 
 def test_a_live_name_is_not_given_twice(clean: Ground) -> None:
-    with clean.created("-J", "mine"):
-        again = clean.http("POST", SESSIONS, spec(name="mine"))
-        said = clean.run("-J", "mine", "--", "true").failed(65)
-    later = clean.http("POST", SESSIONS, spec(name="mine"))
+    with clean.created() as name:
+        again = clean.http("POST", SESSIONS, spec(name=name))
+        said = clean.run("-J", name, "--", "true").failed(65)
+    later = clean.http("POST", SESSIONS, spec(name=name))
     clean.await_state(later.json()["id"], "succeeded")
 
     assert (409, "name_taken") == (again.status, again.json()["code"])
-    assert "mine" in said
+    assert name in said
 
 
 # ---------------------------------------------------------------- uploads

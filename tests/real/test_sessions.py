@@ -83,16 +83,17 @@ def test_two_and_two_containers_see_just_what_phalanx_env_says(clean: Ground) ->
     assert "user over phalanx" in table
 
 
-def test_twelve_containers_over_three_engines_run_as_one(clean: Ground) -> None:
-    told = clean.run(
-        "-N", "12", "--mode", "multi-node", "-c", "0.2", "-m", "64M", "--",
-        "sh", "-c", "echo $RANK $LOCAL_RANK $LOCAL_WORLD_SIZE $NODE_RANK $WORLD_SIZE; "
+def test_twelve_containers_over_three_engines_are_one_session(clean: Ground) -> None:
+    look = (
+        "echo $RANK $LOCAL_RANK $LOCAL_WORLD_SIZE $NODE_RANK $WORLD_SIZE; "
         'for h in $(echo "$BACKENDAI_CLUSTER_HOSTS" | tr , " "); do '
-        "nc -z -w 5 $h 2200 || echo cannot reach $h; done",
-        timeout=120,
-    ).ok()  # fmt: skip
+        "nc -z -w 5 $h 2200 || echo cannot reach $h; done"
+    )
 
-    assert {r: [f"{r} {r % 4} 4 {r // 4} 12"] for r in range(12)} == ranks(told)
+    with clean.created("-N", "12", "--mode", "multi-node", "-c", "0.2", "-m", "64M") as name:
+        told = clean.phalanx("exec", name, "--all", "--", "sh", "-c", look).ok()
+
+    assert {rank: [f"{rank} {rank % 4} 4 {rank // 4} 12"] for rank in range(12)} == ranks(told)
 
 
 def test_roles_have_their_own_image_command_resources_and_environment(
@@ -286,11 +287,11 @@ def test_a_container_has_the_settings_that_training_needs(clean: Ground) -> None
         "-m", "512M", "--shm", "100M", "--no-prefix", "-J", "set", "--", "sh", "-c", look
     )
     shm, nofile, memlock, pids = told.ok().split()
-    warnings = " ".join(clean.show("set")["warnings"])
+    warnings = " ".join(clean.show("set").get("warnings", ()))
 
     assert str(100 << 20) == shm
-    assert int(nofile) >= 65536 or "nofile" in warnings
-    assert "unlimited" == memlock or "memlock" in warnings
+    assert int(nofile) >= 65536 or "files" in warnings
+    assert "unlimited" == memlock or "lock" in warnings
     assert 4096 <= int(pids) <= 4200
 
 
@@ -298,31 +299,31 @@ def test_what_a_session_prints_is_kept_merged_after_its_end(clean: Ground) -> No
     script = 'for i in 1 2 3; do echo "$BACKENDAI_CLUSTER_HOST $i"; done; echo oops >&2'
     clean.run("-N", "3", *ACROSS, "-J", "speaks", "--", "sh", "-c", script).ok()
 
-    whole = clean.phalanx("logs", "speaks").ok()
-    last = clean.phalanx("logs", "speaks", "--tail", "1", "--rank", "0,2").ok()
+    whole = clean.phalanx("logs", "speaks")
+    last = clean.phalanx("logs", "speaks", "--tail", "2", "--rank", "0,2")
     bare = clean.phalanx("logs", "speaks", "--rank", "1", "--no-prefix").ok()
 
     names = ("main1", "sub1", "sub2")
     said = {rank: [f"{name} {i}" for i in (1, 2, 3)] for rank, name in enumerate(names)}
-    found = ranks(whole)
-    assert said == {rank: [line for line in text if line != "oops"] for rank, text in found.items()}
-    assert {0, 2} == set(ranks(last))
-    assert [1, 1] == [len(text) for text in ranks(last).values()]
-    assert "sub1 1\nsub1 2\nsub1 3\n" == bare.replace("oops\n", "")
+    assert said == ranks(whole.out)
+    assert {rank: ["oops"] for rank in range(3)} == ranks(whole.err)
+    assert 2 == len((last.out + last.err).splitlines())
+    assert set(ranks(last.out + last.err)) <= {0, 2}
+    assert "sub1 1\nsub1 2\nsub1 3\n" == bare
 
 
 def test_output_of_every_sort_arrives_whole(clean: Ground) -> None:
     noise = (
         "import sys\n"
         "sys.stdout.buffer.write(b'\\xff\\xfe not text\\n' + 'räksmörgås\\n'.encode())\n"
-        "print('x' * 300000)\n"
+        "print('z' * 300000)\n"
         "sys.stdout.write('no newline at the end')\n"
     )
 
     told = clean.run("--no-prefix", "--", "python3", "-c", noise).ok()
 
     assert "räksmörgås\n" in told
-    assert 300000 == told.count("x")
+    assert 300000 == told.count("z")
     assert told.rstrip("\n").endswith("no newline at the end")
 
 
