@@ -19,6 +19,7 @@ from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Unavailable
 from phalanx_agent.host import inventory
+from phalanx_lab import engine_root
 from phalanx_lab.lab import Host, Lab
 from phalanx_wire.ids import kernel_id
 from tests.support.engine_stage import EGRESS, SESSION, Wanted, eventually, listening, network
@@ -39,10 +40,11 @@ asyncio.run(guard.remove() if sys.argv[1] == "remove" else guard.keep(sys.argv[2
 """
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """Two engines with a small image."""
-    with Lab.up("engines", 2, engines_only=True) as lab:
+@pytest.fixture(scope="module", params=["own", "newer"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Two engines with a small image: this Debian's, and then a later generation's."""
+    root = engine_root.build(engine_root.SUITE, print) if request.param == "newer" else ""
+    with Lab.up(f"engines-{request.param}", 2, engines_only=True, engine_root=root) as lab:
         lab.load("busybox")
         yield lab
 
