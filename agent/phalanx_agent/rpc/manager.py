@@ -37,7 +37,7 @@ from phalanx_wire.stream import Call, Closed, Open
 VERSION: Final = metadata.version("phalanx")
 HELLO_EVERY_S: Final = 1.0
 ANSWER_WITHIN_S: Final = 10.0
-BACKOFF_S: Final = (0.1, 5.0)
+BACKOFF_S: Final = (0.1, 2.0)
 REFUSED_BACKOFF_S: Final = 15.0
 
 _LOG = structlog.get_logger()
