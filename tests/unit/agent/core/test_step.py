@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phalanx_agent.core.seen import Absent, Asked, Created, Ended, Failure, Runner, Running, Seen
 from phalanx_agent.core.step import Needs, Op, next_op
@@ -243,3 +245,43 @@ def test_a_silent_runner_is_waited_for() -> None:
 
 def test_a_refused_kernel_is_not_tried_again() -> None:
     assert next_op(S.RUNNING, replace(READY_TO_MAKE, refused="no such image"), Needs()) is None
+
+
+worlds = st.builds(
+    Seen,
+    container=st.sampled_from(
+        [Absent(), Created(ID), Created(ID, "broken"), Running(ID), Ended(ID, 1)]
+    ),
+    runner=st.builds(
+        Runner,
+        ready=st.booleans(),
+        meshed=st.booleans(),
+        released=st.booleans(),
+        exited=st.sampled_from([None, 0]),
+        failure=st.sampled_from([None, Failure("mesh-failed", "sub1")]),
+    ),
+    asked=st.builds(Asked),
+    refused=st.sampled_from(["", "no"]),
+    **dict.fromkeys(
+        ("marked", "material", "image", "network", "filled", "trusted", "outside", "kept"),
+        st.booleans(),
+    ),
+    connected=st.booleans(),
+)
+goals = st.sampled_from([S.CREATED, S.READY, S.MESHED, S.RUNNING, S.STOPPED, S.REMOVED])
+
+
+@given(seen=worlds, goal=goals, upload=st.booleans())
+def test_whatever_is_found_the_planner_comes_to_rest(seen: Seen, goal: S, *, upload: bool) -> None:
+    _, end = run(goal, seen, Needs(upload=upload, outside=True))
+
+    if goal is S.REMOVED:
+        assert (Absent(), False, False) == (end.container, end.material, end.marked)
+
+
+@given(seen=worlds, goal=goals)
+def test_a_container_is_made_only_where_none_was_ever_started(seen: Seen, goal: S) -> None:
+    ops, _ = run(goal, seen, Needs())
+
+    if seen.marked or not isinstance(seen.container, Absent):
+        assert Op.CREATE not in ops
