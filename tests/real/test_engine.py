@@ -40,11 +40,11 @@ asyncio.run(guard.remove() if sys.argv[1] == "remove" else guard.keep(sys.argv[2
 """
 
 
-@pytest.fixture(scope="module", params=["own", "newer"])
+@pytest.fixture(scope="module", params=["own", "new"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two engines with a small image: this Debian's, and then a later generation's."""
-    root = engine_root.build(engine_root.SUITE, print) if request.param == "newer" else ""
-    with Lab.up(f"engines-{request.param}", 2, engines_only=True, engine_root=root) as lab:
+    root = engine_root.build(engine_root.SUITE, print) if request.param == "new" else ""
+    with Lab.up(f"engines{request.param}", 2, engines_only=True, engine_root=root) as lab:
         lab.load("busybox")
         yield lab
 
