@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, Final
 
 from aiodocker.execs import Exec
@@ -16,6 +17,7 @@ from phalanx_agent.docker.call import CALL_S, Line, checked_id, speaking
 from phalanx_agent.docker.port import Unavailable
 
 _CODE_WITHIN_S: Final = 5.0
+_FREEZE_ROUNDS: Final = 20
 
 
 class Execution:
@@ -85,9 +87,7 @@ class Execution:
         with contextlib.suppress(Unavailable):
             seen = await self._look()
             if seen["Running"] and seen["Pid"]:
-                for pid in _family(seen["Pid"]):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                _signal(_frozen_family(seen["Pid"]), signal.SIGKILL)
         with contextlib.suppress(AssertionError, OSError):
             await self._stream.close()
 
@@ -119,6 +119,26 @@ async def run(
     execution = Execution(line, checked_id(made["Id"]), what, tty=tty)
     await execution.begin()
     return execution
+
+
+def _frozen_family(pid: int) -> set[int]:
+    """A process and all its descendants, stopped: what runs on could start another one, which
+    nobody would find any more once its parent is dead.
+    """
+    frozen: set[int] = set()
+    for _ in range(_FREEZE_ROUNDS):
+        found = set(_family(pid)) - frozen
+        if not found:
+            break
+        _signal(found, signal.SIGSTOP)
+        frozen |= found
+    return frozen
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _family(pid: int) -> list[int]:
