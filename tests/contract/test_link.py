@@ -230,6 +230,19 @@ async def test_a_revoked_key_is_told_so_at_its_next_greeting() -> None:
     assert "unknown_key" == answer.code
 
 
+async def test_an_agent_that_is_expelled_has_to_greet_again() -> None:
+    async with office() as here:
+        keys = here.directory.add("gpu-1")
+        async with peer(here, keys) as agent:
+            await agent.greet("gpu-1")
+            del here.directory.agents[keys.public]
+            here.agents.expel(AgentId("gpu-1"))
+            assert frozenset() == here.agents.connected()
+            answer = await agent.greet("gpu-1")
+    assert isinstance(answer, Refused)
+    assert "unknown_key" == answer.code
+
+
 # ---------------------------------------------------------------- identity
 
 

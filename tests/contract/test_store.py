@@ -391,6 +391,29 @@ async def test_a_revoked_join_token_is_refused(case: Case) -> None:
     assert "token_revoked" == outcome.code
 
 
+async def test_with_its_join_token_revoked_an_agents_key_is_worth_nothing(case: Case) -> None:
+    await case.join()
+    known = await case.store.agent_by_key("own-a")
+    await case.store.revoke_token("ta")
+    assert known is not None
+    assert None is await case.again().agent_by_key("own-a")
+    assert [A] == [record.name for record in await case.store.agents()]
+
+
+async def test_an_agent_whose_token_was_revoked_joins_again_by_another(case: Case) -> None:
+    await case.join()
+    await case.store.revoke_token("ta")
+    await case.store.add_token(
+        TokenRow("t2", "agent", "", "user", CLUSTER, NOW, None, public_key="k2")
+    )
+    joined = await case.store.use_agent_token("k2", A, "new-a", later(1))
+    found = await case.again().agent_by_key("new-a")
+    assert isinstance(joined, Joined)
+    assert found is not None
+    assert (A, later(1)) == (found.name, found.joined_at)
+    assert None is await case.store.agent_by_key("own-a")
+
+
 async def test_bearer_tokens_are_found_by_their_hash_and_revoked_by_id(case: Case) -> None:
     token = TokenRow("t1", "bearer", "ada", "user", CLUSTER, NOW, later(60), secret_hash="abc")
     await case.store.add_token(token)

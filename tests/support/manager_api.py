@@ -69,12 +69,16 @@ class LocalLink:
     tasks: asyncio.TaskGroup
     answer: Answer
     away: set[AgentId] = field(default_factory=set)
+    expelled: list[AgentId] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     muxes: list[tuple[Mux, Mux]] = field(default_factory=list)
     serving: list[asyncio.Task[None]] = field(default_factory=list)
 
     def connected(self) -> frozenset[AgentId]:
         return frozenset()
+
+    def expel(self, agent: AgentId) -> None:
+        self.expelled.append(agent)
 
     async def open(self, agent: AgentId, call: Call, window: int = WINDOW_BYTES) -> Stream:
         if agent in self.away:

@@ -17,7 +17,7 @@ from phalanx_manager.rpc.keys import make_pair
 from phalanx_manager.store.port import NewEvent, TokenRow
 from phalanx_wire import join
 from phalanx_wire.api import CreateAgentToken, CreateToken, NodeList, TokenCreated, TokenList
-from phalanx_wire.ids import ClusterName
+from phalanx_wire.ids import AgentId, ClusterName
 from phalanx_wire.names import is_session_name
 
 _MAX_TTL_S: Final = 10 * 366 * 86_400.0
@@ -80,10 +80,15 @@ async def listing(ask: Ask) -> web.Response:
 
 
 async def revoke(ask: Ask) -> web.Response:
-    """Make a token worthless; a second time changes nothing."""
+    """Make a token worthless, and with it the key of the agent that has joined by it; a second
+    time changes nothing.
+    """
     token = ask.request.match_info["token"]
-    if len(token) > 64 or not await ask.doors.store.revoke_token(token):
+    row = await ask.doors.store.revoke_token(token) if len(token) <= 64 else None
+    if row is None:
         raise not_found("token", token)
+    if row.used_by is not None:
+        ask.doors.link.expel(AgentId(row.used_by))
     await _tell(ask, "token.revoked", f"{ask.caller.user} revoked token {token}")
     return web.Response(status=204)
 

@@ -27,6 +27,10 @@ class Link(Protocol):
         """Open a stream, or raise the link's `Unavailable`."""
         ...
 
+    def expel(self, agent: AgentId) -> None:
+        """End an agent's link: it has to greet again, and is let in or not."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:

@@ -144,6 +144,12 @@ class Agents:
         except StreamClosed as error:
             raise Unavailable(f"agent {agent}", str(error), "try again") from error
 
+    def expel(self, agent: AgentId) -> None:
+        """End an agent's link: it has to greet again, and is let in or not."""
+        link = self._links.get(agent)
+        if link is not None:
+            self._drop(link, "its join token was revoked")
+
     # -------------------------------------------------------------- down
 
     async def _post(self, link: _Link, message: Message) -> bool:

@@ -25,6 +25,7 @@ class Access:
         for row in database.rows("agents", {}):
             record = rows.agent(row)
             self._agents[record.name] = record
+        self._expelled = self._revoked_agents()
 
     # -- agents
 
@@ -71,7 +72,12 @@ class Access:
 
     async def agent_by_key(self, public_key: str) -> AgentRecord | None:
         """See `port.Store`."""
-        return next((a for a in self._agents.values() if a.public_key == public_key), None)
+        found = next((a for a in self._agents.values() if a.public_key == public_key), None)
+        return None if found is None or found.name in self._expelled else found
+
+    def _revoked_agents(self) -> frozenset[AgentId]:
+        """Find the agents whose key came by a join token that is revoked now."""
+        return frozenset(AgentId(row[0]) for row in self._database.rows("agents_revoked", {}))
 
     # -- tokens
 
@@ -105,10 +111,13 @@ class Access:
         found = self._database.rows("token_columns", {}, "ORDER BY created_at DESC, id")
         return tuple(rows.token(row) for row in found)
 
-    async def revoke_token(self, token: str) -> bool:
+    async def revoke_token(self, token: str) -> TokenRow | None:
         """See `port.Store`."""
         with self._database.transaction():
-            return self._database.run("token_revoke", {"id": token}) == 1
+            self._database.run("token_revoke", {"id": token})
+        self._expelled = self._revoked_agents()
+        found = self._database.rows("token_columns", {"id": token}, "WHERE id = :id")
+        return rows.token(found[0]) if found else None
 
     async def agent_token(self, public_key: str) -> TokenRow | None:
         """See `port.Store`."""
@@ -126,11 +135,12 @@ class Access:
             if refusal is not None:
                 return refusal
             known = self._agents.get(agent)
-            if row is not None and known is None:
+            if row is not None and (known is None or agent in self._expelled):
                 token = rows.token(row)
                 record = AgentRecord(agent, token.cluster, agent_public_key, at)
                 values = {"name": agent, "cluster": token.cluster, "public_key": agent_public_key}
-                self._database.run("agent_add", {**values, "joined_at": rows.micros(at)})
+                statement = "agent_add" if known is None else "agent_add_again"
+                self._database.run(statement, {**values, "joined_at": rows.micros(at)})
                 used = {"id": token.id, "agent": agent, "key": agent_public_key}
                 self._database.run("token_use", used)
                 text = f"agent {agent} joined cluster {token.cluster}"
@@ -138,6 +148,7 @@ class Access:
                 self._database.run("event_add", {**event, "session": None, "rank": None})
         if record is not None:
             self._agents[agent] = record
+            self._expelled = self._revoked_agents()
             self._on_agent_event()
         return Joined(self._agents[agent])
 
@@ -155,19 +166,20 @@ class Access:
         if row is None:
             return Refusal("token_unknown", 401, "the join token is not known here", hint=again)
         token = rows.token(row)
+        if token.revoked:
+            return Refusal("token_revoked", 401, "the join token is revoked", hint=again)
         if token.used_by is not None:
             if (token.used_by, row[11]) == (agent, key) and agent in self._agents:
                 return None
             title = f"the join token was used by agent {token.used_by}"
             return Refusal("token_used", 401, title, hint=again)
-        if token.revoked:
-            return Refusal("token_revoked", 401, "the join token is revoked", hint=again)
         if token.expires_at is not None and token.expires_at <= at:
             return Refusal("token_expired", 401, "the join token has expired", hint=again)
         if token.name and token.name != agent:
             title = f"the join token is for agent {token.name}, not {agent}"
             return Refusal("agent_name_mismatch", 409, title, hint="set the agent's name to that")
-        if agent in self._agents or any(a.public_key == key for a in self._agents.values()):
+        taken = agent in self._agents and agent not in self._expelled
+        if taken or any(a.public_key == key for a in self._agents.values()):
             title = f"there is an agent {agent} already, or its key is known under another name"
             return Refusal("agent_name_taken", 409, title, hint="give this agent another name")
         return None

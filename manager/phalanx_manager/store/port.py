@@ -203,7 +203,7 @@ class Store(Protocol):
         """All agents by name."""
 
     async def agent_by_key(self, public_key: str) -> AgentRecord | None:
-        """Tell whose key this is."""
+        """Tell whose key this is; None where the token that it came by is revoked."""
 
     # -- tokens
 
@@ -216,8 +216,10 @@ class Store(Protocol):
     async def tokens(self) -> tuple[TokenRow, ...]:
         """All, newest first."""
 
-    async def revoke_token(self, token: str) -> bool:
-        """Revoke by id; False when there is none."""
+    async def revoke_token(self, token: str) -> TokenRow | None:
+        """Revoke by id; None when there is none. The key of an agent that joined by it is worth
+        nothing from now on; it may join again by another token.
+        """
 
     async def agent_token(self, public_key: str) -> TokenRow | None:
         """Find a join token by its one-time key."""

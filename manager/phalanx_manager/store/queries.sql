@@ -87,6 +87,16 @@ SELECT name, cluster, public_key, joined_at, observed, seen_at, lost FROM agent 
 INSERT INTO agent (name, cluster, public_key, joined_at)
 VALUES (:name, :cluster, :public_key, :joined_at);
 
+-- name: agent_add_again
+UPDATE agent SET cluster = :cluster, public_key = :public_key, joined_at = :joined_at,
+    observed = NULL, seen_at = NULL
+WHERE name = :name;
+
+-- name: agents_revoked
+SELECT agent.name FROM agent
+JOIN token ON token.used_by = agent.name AND token.used_key = agent.public_key
+WHERE token.revoked = 1;
+
 -- name: agent_saw
 UPDATE agent SET observed = :observed, seen_at = :seen_at, lost = 0 WHERE name = :name;
 

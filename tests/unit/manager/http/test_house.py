@@ -51,6 +51,13 @@ async def test_tokens_are_listed_without_their_secrets_and_revoked(api: Scene) -
     assert "not_found" == (await problem(response)).code
 
 
+async def test_who_revokes_a_used_join_token_expels_the_agent(api: Scene) -> None:
+    name = (await api.doors.store.agents())[0].name
+    response = await api.client.delete(f"/v1/tokens/join-{name}", headers=api.as_("root"))
+    assert 204 == response.status
+    assert [name] == api.link.expelled
+
+
 async def test_a_join_token_says_where_and_who_the_manager_is(api: Scene) -> None:
     made = await _created(await api.post("/v1/agent-tokens", {"name": "gpu-7"}, "root"))
     token = join.parse(made.token)
