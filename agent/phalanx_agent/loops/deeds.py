@@ -135,15 +135,11 @@ class Deeds:
 
     async def _know_image(self) -> tuple[Image, Account]:
         """Have the image on this host, and know who its user is."""
-        case, docker = self._case, self._workshop.docker
+        case = self._case
         if case.image is not None and case.account is not None:
             return case.image, case.account
         ref = case.aim.assignment.image
-        async with self._workshop.once.alone(f"image {ref}"):
-            image = await docker.image(ref)
-            if image is None:
-                case.say(f"It pulls the image {ref}.")
-                image = await docker.pull(ref, case.say)
+        image = await self._workshop.image(ref, case.say)
         account = await self._workshop.account(
             image, recipe.effective_user(case.aim.assignment, image)
         )

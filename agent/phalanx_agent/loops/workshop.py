@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.docker.port import Docker, EngineFacts
@@ -94,6 +94,10 @@ Listen = Callable[
 ]
 
 
+IMAGE_KNOWN_S: Final = 1.0
+"""A tag may be moved at any time; a gang that asks within a second may still get one answer."""
+
+
 class Once:
     """Lets one of many do a thing that serves all of them, such as pulling an image."""
 
@@ -145,6 +149,7 @@ class Workshop:
     wall: Callable[[], float] = time.time
     engine_gone_at: float = 0.0
     once: Once = field(default_factory=Once)
+    _images: dict[str, tuple[Image, float]] = field(default_factory=dict)
     _egress: str = ""
     _engine: EngineFacts | None = None
 
@@ -168,6 +173,25 @@ class Workshop:
         if self._engine is None or anew:
             self._engine = await self.docker.info()
         return self._engine
+
+    async def image(self, ref: str, progress: Callable[[str], None]) -> Image:
+        """Have an image on this host. Kernels that ask at the same time share one answer.
+
+        Raises:
+            Unavailable: it is not here and cannot be had.
+        """
+        async with self.once.alone(f"image {ref}"):
+            found, at = self._images.get(ref, (None, 0.0))
+            if found is not None and self.clock() - at < IMAGE_KNOWN_S:
+                return found
+            image = await self.docker.image(ref)
+            if image is None:
+                progress(f"It pulls the image {ref}.")
+                image = await self.docker.pull(ref, progress)
+            now = self.clock()
+            fresh = {r: kept for r, kept in self._images.items() if now - kept[1] < IMAGE_KNOWN_S}
+            self._images = {**fresh, ref: (image, now)}
+            return image
 
     async def have_egress(self, *, anew: bool = False) -> None:
         """Have the host's way out of containers; `anew` looks even if it was seen before.
