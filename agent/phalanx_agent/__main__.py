@@ -128,10 +128,10 @@ class _Agent:
         )
         self.board = Board(inventory.boot_id(), self._say)
         self.fleet = Fleet(config.name, self.workshop, self.board)
-        self.watch = Watch(self.workshop, self.fleet, self.board)
+        self.guard = GuardLoop(Guard(), self.board.hinder)
+        self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         self.swarm = SwarmMember(docker, address, self.board.swarm)
         self.streams = Streams(docker, self.fleet, self.logs)
-        self.guard = GuardLoop(Guard(), self.board.hinder)
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
 

@@ -80,6 +80,10 @@ class GuardLoop:
             self._guarded = guarded
             self._bell.set()
 
+    def look_again(self) -> None:
+        """An engine that comes up puts its own rules before those that it finds."""
+        self._bell.set()
+
     async def run(self) -> Never:
         """Set the rules at the start, when addresses change, and when somebody has dropped them."""
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final, Never
 
 import structlog
@@ -26,8 +27,16 @@ class Watch:
         bell: asks for a listing.
     """
 
-    def __init__(self, workshop: Workshop, fleet: Fleet, board: Board) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        fleet: Fleet,
+        board: Board,
+        reopened: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Args: reopened: called when the engine is there (again)."""
         self._workshop = workshop
+        self._reopened = reopened
         self._fleet = fleet
         self._board = board
         self.bell = asyncio.Event()
@@ -43,6 +52,7 @@ class Watch:
                     self._workshop.engine_went()
                     self.bell.set()
                 case Reopened():
+                    self._reopened()
                     self.bell.set()
 
     async def listings(self) -> Never:
