@@ -159,7 +159,11 @@ class Ground:
             seen.update(self.http("GET", f"/v1/sessions/{session}").ok())
             return seen["state"] in states
 
-        await_true(f"{session} is {' or '.join(states)}; {seen}", there, within)
+        try:
+            await_true(f"{session} is {' or '.join(states)}", there, within)
+        except AssertionError as late:
+            late.add_note(json.dumps(seen, indent=2))
+            raise
         return seen
 
     # ------------------------------------------------------------ as a program
@@ -277,8 +281,9 @@ def is_rule(line: str) -> bool:
 
 
 def interface_names(listing: str) -> list[str]:
-    """Names of interfaces out of `ip -o link`."""
-    return [line.split(": ")[1].split("@")[0] for line in listing.splitlines()]
+    """Names of interfaces out of `ip -o link`, without the swarm's own legs, which come and go."""
+    kept = [line for line in listing.splitlines() if "master docker_gwbridge" not in line]
+    return [line.split(": ")[1].split("@")[0] for line in kept]
 
 
 def files_below(folder: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from phalanx_lab import engine_root
 from phalanx_lab.lab import Lab
-from tests.real.ground import ACROSS, PROGRAMS, Ground, assert_same_traces, ranks
+from tests.real.ground import ACROSS, PROGRAMS, Ground, assert_same_traces, ranks, settled_traces
 
 pytestmark = pytest.mark.real
 
@@ -36,7 +36,7 @@ def test_a_session_over_two_newer_engines_runs_and_leaves_nothing(newer: Ground)
         for host in newer.lab.hosts
     }
     newer.run("-N", "2", *ACROSS, "--", "true", timeout=120).ok()  # the first makes the swarm
-    before = newer.traces()
+    before = settled_traces(newer)
 
     told = newer.run(
         "-N", "4", "--mode", "multi-node", "--upload", str(PROGRAMS), "-u", "1000",

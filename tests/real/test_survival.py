@@ -156,8 +156,8 @@ def test_a_session_can_be_stopped_while_it_is_being_prepared(clean: Ground) -> N
     clean.lab.fault("stop", "agent-2")
     try:
         name = clean.detached("-N", "3", *ACROSS, "--", "echo", "ran")
-        clean.await_state(name, "preparing")
-        clean.phalanx("stop", name).ok()
+        clean.await_state(name, "scheduled", "preparing")
+        clean.phalanx("stop", "--detach", name).ok()
     finally:
         clean.lab.fault("cont", "agent-2")
     view = clean.await_state(name, "cancelled")
