@@ -48,6 +48,7 @@ class DockerEngine:
         self._line = line
         self._images = Images(line)
         self._containers = Containers(line, ulimits)
+        self._cleared = False
         self._egress: tuple[str, str] | None = None  # subnet and id, while it is known to be there
 
     @classmethod
@@ -89,7 +90,10 @@ class DockerEngine:
         return unix_seconds_of_zone(seen["Created"])
 
     async def inventory(self) -> Inventory:
-        """List what is ours."""
+        """List what is ours. Before the first list nobody asks for anything to be made."""
+        if not self._cleared:
+            await userfiles.clear(self._line, self.cluster)
+            self._cleared = True
         containers, private = await asyncio.gather(
             self._containers.listing(self.cluster), networks.listing(self._line, self.cluster)
         )

@@ -14,6 +14,7 @@ from phalanx_wire.ids import SessionId
 
 EGRESS: Final = "phx-egress"
 EGRESS_BRIDGE: Final = "phxegress"
+_OPTION_BRIDGE: Final = "com.docker.network.bridge.name"
 _SUBNET_WITHIN_S: Final = 1.0
 _REMOVE_WITHIN_S: Final = 30.0
 _NOT_FOUND: Final = 404
@@ -38,22 +39,24 @@ async def create(
     """Make a private network with its subnet, or find it made. Engines of this age make as many
     of one name as they are asked for, so what is there is looked for first.
     """
-    found = await _by_name(line, network.name)
-    ours = [entry for entry in found if entry["Labels"].get(names.LABEL_CLUSTER) == cluster]
-    if ours:
-        return str(ours[0]["Id"])
     what = f"network {network.name}"
+    ours = await _ours_by_name(line, cluster, network.name)
     try:
-        made = await line.ask(
-            "POST",
-            "networks/create",
-            what=what,
-            doing="making it",
-            body=_body(network, names.labels(cluster, session, attempt)),  # type: ignore[arg-type]
+        made = (
+            ours[0]
+            if ours
+            else await line.ask(
+                "POST",
+                "networks/create",
+                what=what,
+                doing="making it",
+                body=_body(network, names.labels(cluster, session, attempt)),  # type: ignore[arg-type]
+            )
         )
     except Unavailable as error:
-        again = await _by_name(line, network.name) if error.kind != "not_sent" else []
-        if not again:
+        if error.kind == "not_sent" or not (
+            again := await _ours_by_name(line, cluster, network.name)
+        ):
             raise
         made = again[0]
     network_id = str(made["Id"])
@@ -78,7 +81,7 @@ def _body(network: Network, labels: dict[str, str]) -> dict[str, Any]:
     else:
         session = SessionId(labels[names.LABEL_SESSION])
         attempt = int(labels[names.LABEL_ATTEMPT])
-        options["com.docker.network.bridge.name"] = names.bridge_name(session, attempt)
+        options[_OPTION_BRIDGE] = names.bridge_name(session, attempt)
     return {
         "Name": network.name,
         "CheckDuplicate": True,
@@ -132,11 +135,25 @@ def checked_id_or_swarm(text: str) -> str:
 
 
 async def ensure_egress(line: Line, cluster: str, subnet: str) -> str:
-    """Make the host's way out, or find it made; an unused one with another subnet is replaced."""
+    """Make the host's way out, or find it made; an unused one with another subnet is replaced.
+
+    Raises:
+        Unavailable: somebody else's network has its name, or as for all calls.
+    """
     for entry in await _by_name(line, EGRESS):
         seen = await line.ask("GET", f"networks/{entry['Id']}", doing="looking at a network")
-        if (seen["IPAM"].get("Config") or [{}])[0].get("Subnet") == subnet or seen["Containers"]:
+        as_ours = (seen["Options"] or {}).get(_OPTION_BRIDGE) == EGRESS_BRIDGE
+        fits = (seen["IPAM"].get("Config") or [{}])[0].get("Subnet") == subnet
+        if as_ours and (fits or seen["Containers"]):
             return str(entry["Id"])
+        if not as_ours or seen["Labels"].get(names.LABEL_CLUSTER) != cluster:
+            raise Unavailable(
+                f"network {EGRESS}",
+                "using it as the way out",
+                f"It was not made by this agent; remove it: docker network rm {EGRESS}.",
+                kind="answered",
+                status=409,
+            )
         await remove(line, str(entry["Id"]))
     made = await line.ask(
         "POST",
@@ -149,7 +166,7 @@ async def ensure_egress(line: Line, cluster: str, subnet: str) -> str:
             "Driver": "bridge",
             "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet}]},
             "Options": {
-                "com.docker.network.bridge.name": EGRESS_BRIDGE,
+                _OPTION_BRIDGE: EGRESS_BRIDGE,
                 "com.docker.network.bridge.enable_icc": "false",
                 "com.docker.network.bridge.enable_ip_masquerade": "true",
             },
@@ -157,6 +174,11 @@ async def ensure_egress(line: Line, cluster: str, subnet: str) -> str:
         },
     )
     return str(made["Id"])
+
+
+async def _ours_by_name(line: Line, cluster: str, name: str) -> list[dict[str, Any]]:
+    found = await _by_name(line, name)
+    return [entry for entry in found if entry["Labels"].get(names.LABEL_CLUSTER) == cluster]
 
 
 async def _by_name(line: Line, name: str) -> list[dict[str, Any]]:

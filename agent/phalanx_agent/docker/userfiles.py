@@ -11,6 +11,7 @@ from phalanx_agent.docker.call import Line, checked_id
 from phalanx_agent.docker.port import Unavailable
 from phalanx_wire import names
 
+LABEL: Final = f"{names.LABEL}looks-at"
 _PATHS: Final = ("/etc/passwd", "/etc/group")
 _LIMIT_BYTES: Final = 4 << 20
 _NOT_FOUND: Final = 404
@@ -26,7 +27,7 @@ async def read(line: Line, cluster: str, image_id: str) -> tuple[str, str]:
         body={
             "Image": image_id,
             "Entrypoint": ["/never-started"],
-            "Labels": {names.LABEL_CLUSTER: cluster},
+            "Labels": {names.LABEL_CLUSTER: cluster, LABEL: image_id},
             "HostConfig": {"NetworkMode": "none"},
         },
     )
@@ -34,14 +35,35 @@ async def read(line: Line, cluster: str, image_id: str) -> tuple[str, str]:
     try:
         passwd, group = [await _text(line, container_id, path) for path in _PATHS]
     finally:
+        await _remove(line, container_id)
+    return passwd, group
+
+
+async def clear(line: Line, cluster: str) -> None:
+    """Remove what an agent that was killed while it read has left; nobody may read meanwhile."""
+    left = await line.ask(
+        "GET",
+        "containers/json",
+        doing="looking for what was left behind",
+        params={"all": "1", "filters": {"label": [f"{names.LABEL_CLUSTER}={cluster}", LABEL]}},
+    )
+    for entry in left:
+        if LABEL in entry["Labels"]:
+            await _remove(line, checked_id(entry["Id"]))
+
+
+async def _remove(line: Line, container_id: str) -> None:
+    try:
         await line.ask(
             "DELETE",
             f"containers/{container_id}",
-            what=f"image {image_id[:19]}",
-            doing="reading its users",
+            what=f"container {container_id[:12]}",
+            doing="removing it after its image's users were read",
             params={"force": "1", "v": "1"},
         )
-    return passwd, group
+    except Unavailable as error:
+        if error.status != _NOT_FOUND:
+            raise
 
 
 async def _text(line: Line, container_id: str, path: str) -> str:

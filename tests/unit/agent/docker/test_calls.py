@@ -251,6 +251,22 @@ async def test_a_network_that_gets_no_subnet_is_taken_back(
     assert 1 == script.count(f"DELETE networks/{OVERLAY}")
 
 
+async def test_a_network_found_made_is_looked_at_as_if_just_made(
+    script: Script, docker: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_agent.docker.networks._SUBNET_WITHIN_S", 0.0)
+    wanted = network("overlay")
+    found = {"Id": OVERLAY, "Name": wanted.name, "Labels": {names.LABEL_CLUSTER: docker.cluster}}
+    script.on("GET networks", says(200, [found]))
+    script.on(f"GET networks/{OVERLAY}", says(200, {"IPAM": {"Config": None}}))
+    script.on(f"DELETE networks/{OVERLAY}", says(204))
+
+    with pytest.raises(Unavailable, match=SUBNET):
+        await docker.create_network(SESSION, 1, wanted)
+
+    assert 0 == script.count("POST networks/create")
+
+
 async def test_a_network_in_use_is_removed_when_it_is_free(
     script: Script, docker: DockerEngine
 ) -> None:
@@ -272,6 +288,35 @@ async def test_the_way_out_is_asked_for_once(script: Script, docker: DockerEngin
     assert 1 == script.count("POST networks/create")
     options = script.bodies[-1]["Options"]
     assert "false" == options["com.docker.network.bridge.enable_icc"]
+
+
+async def test_a_strangers_network_is_neither_used_as_the_way_out_nor_removed(
+    script: Script, docker: DockerEngine
+) -> None:
+    theirs = {"Id": NETWORK, "Name": "phx-egress", "Labels": {}, "Options": {}, "Containers": {}}
+    theirs["IPAM"] = {"Config": [{"Subnet": "10.212.0.0/20"}]}
+    script.on("GET networks", says(200, [theirs]))
+    script.on(f"GET networks/{NETWORK}", says(200, theirs))
+
+    with pytest.raises(Unavailable, match="docker network rm phx-egress"):
+        await docker.ensure_egress("10.212.0.0/20")
+
+    assert 0 == script.count(f"DELETE networks/{NETWORK}")
+
+
+async def test_what_a_killed_agent_left_when_it_read_an_image_is_removed_once(
+    script: Script, docker: DockerEngine
+) -> None:
+    left = {"Id": ONE, "Labels": {"io.phalanx.looks-at": IMAGE.id}}
+    script.on("GET containers/json", says(200, [left]), says(200, []), says(200, []))
+    script.on("GET networks", says(200, []))
+    script.on(f"DELETE containers/{ONE}", says(204))
+
+    await docker.inventory()
+    await docker.inventory()
+
+    assert 1 == script.count(f"DELETE containers/{ONE}")
+    assert 3 == script.count("GET containers/json")
 
 
 # -------------------------------------------------------------------- events
