@@ -67,6 +67,12 @@ def test_a_restart_of_a_daemon_ends_nothing_but_the_daemon(name: str) -> None:
     assert [] == [line for line in lines if line.startswith("KillSignal")]
 
 
+def test_the_agents_unit_lets_it_end_what_another_user_runs() -> None:
+    granted = (UNITS / "phalanx-agent.service").read_text()
+
+    assert "CAP_KILL" in granted
+
+
 class Listener:
     """The socket that systemd would listen on."""
 
