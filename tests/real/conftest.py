@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from phalanx_lab.lab import Lab
+from phalanx_lab.lab import Lab, all_labs
 from tests.real.ground import ACROSS, Ground, assert_same_traces, settled_traces
 
-LAB = "tests"
+LAB = "real"
+
+
+def clear_away_the_dead() -> None:
+    """Take down labs of test runs that were killed."""
+    for found in all_labs():
+        pid = found.plan.name.removeprefix(LAB).rstrip("en")
+        if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            found.down()
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +29,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     patch = pytest.MonkeyPatch()
     patch.setenv("PHALANX_CONFIG", str(config))
     try:
-        with Lab.up(LAB, 3) as lab:
+        clear_away_the_dead()
+        with Lab.up(f"{LAB}{os.getpid()}", 3) as lab:
             ground = Ground(lab, config)
             lab.load("base")
             ground.run("-N", "3", *ACROSS, "--", "true", timeout=180).ok()

@@ -17,7 +17,7 @@ from tests.real.ground import BASE, SMALL, Done, await_true, call, ranks
 
 pytestmark = pytest.mark.real
 
-LAB = "embedded"
+LAB = f"real{os.getpid()}e"
 READY_WITHIN = 30.0
 COUNT = "i=0; until [ -e /tmp/enough ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from tests.real.ground import ACROSS, PROGRAMS, Ground, assert_same_traces, rank
 
 pytestmark = pytest.mark.real
 
-LAB = "newer"
+LAB = f"real{os.getpid()}n"
 
 
 @pytest.fixture(scope="module")
