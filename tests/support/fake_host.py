@@ -175,6 +175,7 @@ class FakeHost:
         self.uploads = FakeUploads()
         self.runners: dict[KernelId, FakeRunner] = {}
         self.skipped = 0.0
+        self.mounts_hold = True
         self.engine.started = self._started
 
     def runner(self, kernel: KernelId) -> FakeRunner:
@@ -216,6 +217,7 @@ class FakeHost:
             listen=self.listen,
             bundle="/bundle",
             judge_mounts=self.judge,
+            mounts_hold=lambda _pid, _binds: self.mounts_hold,
             account=self.account,
             clock=lambda: asyncio.get_running_loop().time() + self.skipped,
             egress_subnet="10.212.0.0/20",

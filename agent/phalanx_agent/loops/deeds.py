@@ -9,6 +9,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self, assert_never
 
+import structlog
+
 from phalanx_agent.core import recipe, ssh_files
 from phalanx_agent.core.recipe import Account, Image, Place
 from phalanx_agent.core.refused import Refused
@@ -19,6 +21,8 @@ from phalanx_agent.loops.case import Case
 from phalanx_agent.loops.workshop import RunnerLine, Workshop
 from phalanx_runner import messages
 from phalanx_wire.lifecycle import KernelState
+
+_LOG = structlog.get_logger()
 
 RUNNER_GRACE_S: Final = 2.0
 """The runner kills at the end of the grace; the agent does a little later, should it not."""
@@ -108,6 +112,9 @@ class Deeds:
                 await self._start()
             case Op.CONNECT:
                 await self._connect()
+            case Op.MESH if not await self._mounts_hold():
+                await self._workshop.docker.kill(case.container_id, "SIGKILL")
+                await self.look()
             case Op.MESH:
                 await self._workshop.docker.connect(case.container_id)
                 self._ask(mesh=self._send(messages.mesh()))
@@ -229,6 +236,23 @@ class Deeds:
                 raise
             return
         await self.look()
+
+    async def _mounts_hold(self) -> bool:
+        """Look at the user's mounts after they were made and before anything of the user's runs."""
+        case, workshop = self._case, self._workshop
+        mounts = case.aim.assignment.mounts
+        if not mounts or case.pid is None:
+            return True
+        try:
+            holds = workshop.mounts_hold(case.pid, workshop.judge_mounts(mounts))
+        except Refused as error:
+            _LOG.error("mount.refused-late", kernel=case.kernel, why=str(error))
+            holds = False
+        if not holds:
+            _LOG.error("mount.changed", kernel=case.kernel, container=case.container_id[:12])
+            text = "A folder that was to be mounted was exchanged meanwhile; nothing was run."
+            case.warnings = (*case.warnings, text)
+        return holds
 
     async def _connect(self) -> None:
         case = self._case

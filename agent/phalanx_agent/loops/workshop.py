@@ -127,6 +127,7 @@ class Workshop:
     Attributes:
         bundle: the runner's folder on this host.
         judge_mounts: says what of the user's mounts is bound. Raises `Refused`.
+        mounts_hold: tells whether the container of a process has them from where they were judged.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         clock: seconds, never set back.
         egress_subnet: where containers' way out is numbered; empty until the manager is known.
@@ -142,6 +143,7 @@ class Workshop:
     listen: Listen
     bundle: str
     judge_mounts: Callable[[tuple[Mount, ...]], tuple[Bind, ...]]
+    mounts_hold: Callable[[int, tuple[Bind, ...]], bool]
     account: Callable[[Image, str], Awaitable[Account]]
     clock: Callable[[], float]
     egress_subnet: str = ""
