@@ -141,12 +141,12 @@ def nobody(records: Iterable[AgentRecord], now: datetime) -> str:
     return f"no agent of this cluster is ready: {', '.join(said)}{more}"
 
 
-def spell_slots(slots: Slots, gpu_model: str = "") -> str:
-    """Spell amounts for people: `cpu 2, mem 4 GiB, gpu 1`."""
+def spell_slots(slots: Slots, gpu_model: str = "", *, pids: bool = False) -> str:
+    """Spell amounts for people: `cpu 2, mem 4 GiB, gpu 1`, and the processes where they matter."""
     parts = [f"cpu {spell_cpu(slots.cpu_milli)}", f"mem {spell_bytes(slots.mem_bytes)}"]
     if slots.gpu:
         parts.append(f"gpu {gpu_model + ':' if gpu_model else ''}{slots.gpu}")
-    if slots.pids:
+    if pids:
         parts.append(f"pids {slots.pids}")
     return ", ".join(parts)
 

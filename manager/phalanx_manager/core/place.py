@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -380,9 +380,10 @@ def _too_few(request: Request, hosts: Sequence[Room]) -> NoFit:
 
 def _shortage(request: Request, offered: Sequence[Room]) -> str:
     """Say what is needed and what there is, with numbers."""
-    needed = spell_counts([spell_slots(_shown(n.slots), n.gpu_model) for n in request.needs])
+    pids = _pids_are_scarcest(request, offered)
+    needed = spell_counts([spell_slots(n.slots, n.gpu_model, pids=pids) for n in request.needs])
     there = [
-        f"{room.agent} has {spell_slots(_shown(_countable(room.free, len(room.gpus))))}"
+        f"{room.agent} has {spell_slots(_countable(room.free, len(room.gpus)), pids=pids)}"
         for room in offered[:6]
     ]
     more = f" and {len(offered) - 6} more agents" if len(offered) > 6 else ""
@@ -390,6 +391,12 @@ def _shortage(request: Request, offered: Sequence[Room]) -> str:
     return f"it needs {needed}; of the {where} that can be used {', '.join(there)}{more} free"
 
 
-def _shown(slots: Slots) -> Slots:
-    """Keep cores, memory and devices: processes are hardly ever what is short."""
-    return Slots(slots.cpu_milli, slots.mem_bytes, slots.gpu)
+def _pids_are_scarcest(request: Request, offered: Sequence[Room]) -> bool:
+    """Tell whether processes are what there is least of, for what is asked."""
+
+    def share(amount: Callable[[Slots], int]) -> float:
+        free = sum(max(0, amount(room.free)) for room in offered)
+        return sum(amount(need.slots) for need in request.needs) / max(1, free)
+
+    others = share(lambda slots: slots.cpu_milli), share(lambda slots: slots.mem_bytes)
+    return share(lambda slots: slots.pids) > max(others)

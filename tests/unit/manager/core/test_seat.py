@@ -109,6 +109,15 @@ def test_what_does_not_fit_now_waits_with_the_numbers_and_blocks_those_behind() 
     assert "a has cpu 2, mem 20 GiB free" in found.reason
 
 
+def test_processes_are_named_where_they_are_what_is_short() -> None:
+    small = observed("a", capacity=Slots(8000, 32 << 30, 0, 5_000))
+    found = planned(waiting(2), agent("a", small))
+
+    assert isinstance(found, Wait)
+    assert "it needs 2 x (cpu 1, mem 2 GiB, pids 4096)" in found.reason
+    assert "a has cpu 8, mem 32 GiB, pids 5000 free" in found.reason
+
+
 def test_slots_are_held_until_removed() -> None:
     ended = row("aaaaaaaa", S.EXITED, session=TWO)
     removed = row("aaaaaaaa", S.REMOVED, session=TWO)
