@@ -398,5 +398,4 @@ def _pids_are_scarcest(request: Request, offered: Sequence[Room]) -> bool:
         free = sum(max(0, amount(room.free)) for room in offered)
         return sum(amount(need.slots) for need in request.needs) / max(1, free)
 
-    others = share(lambda slots: slots.cpu_milli), share(lambda slots: slots.mem_bytes)
-    return share(lambda slots: slots.pids) > max(others)
+    return share(lambda s: s.pids) > max(share(lambda s: s.cpu_milli), share(lambda s: s.mem_bytes))
