@@ -161,13 +161,11 @@ class Streams:
     # ---------------------------------------------------------------- signals and look-ups
 
     async def _signal(self, kernel: KernelId, number: int) -> None:
-        try:
-            name = signal.Signals(number).name
-        except ValueError as error:
-            raise Refusal("bad_signal", f"There is no signal {number}.") from error
+        if number not in signal.valid_signals():
+            raise Refusal("bad_signal", f"There is no signal {number}.")
         keeper = self._running(kernel)
         if not keeper.signal(number):
-            await self._docker.kill(keeper.case.container_id, name)
+            await self._docker.kill(keeper.case.container_id, _signal_name(number))
 
     def _container(self, kernel: KernelId) -> str:
         keeper = self._fleet.keeper(kernel)
@@ -180,6 +178,14 @@ class Streams:
         if keeper is None or not isinstance(keeper.case.seen.container, Running):
             raise Refusal("not_running", f"{kernel} does not run now.")
         return keeper
+
+
+def _signal_name(number: int) -> str:
+    """Name a signal as engines do; most of the real-time ones have a number only."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 async def _show(session: ExecSession, stream: Stream) -> None:

@@ -17,7 +17,7 @@ from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
-from phalanx_manager.core.session import is_gone
+from phalanx_manager.core.session import idles, is_gone
 from phalanx_manager.http import bodies, views
 from phalanx_manager.http.ask import Ask, answer
 from phalanx_manager.http.problems import not_found, of_stream, refusal, refused, shown
@@ -192,10 +192,14 @@ async def send_signal(ask: Ask) -> web.Response:
     wanted = [one for one in row.kernels if named is None or one.rank in named]
     if named is not None and len(wanted) != len(set(named)):
         raise refused("no_such_rank", 404, f"it has ranks 0 to {len(row.kernels) - 1}", "ranks")
-    running = [one for one in wanted if one.state is KernelState.RUNNING]
+    running = [
+        one
+        for one in wanted
+        if one.state is KernelState.RUNNING and not idles(row.session, one.rank)
+    ]
     if not running or (named is not None and len(running) != len(wanted)):
-        title = f"session {row.session.name} is {row.session.state}: no command takes signals there"
-        raise refused("not_running", 409, title)
+        where = f"session {row.session.name} is {row.session.state}"
+        raise refused("not_running", 409, f"{where}, but no command runs there that takes a signal")
     problems = await _signal_all(ask, running, number)
     if problems:
         raise refused(problems[0].code, problems[0].status, problems[0].title)

@@ -243,6 +243,15 @@ async def test_a_signal_goes_through_the_engine_without_a_runner(host: FakeHost)
         assert [(host.engine.of(MAIN1).id, "SIGUSR1")] == host.engine.signals
 
 
+async def test_a_signal_without_a_name_is_one_too(host: FakeHost) -> None:
+    async with desk(host) as manager:
+        host.runner(MAIN1).connected = False
+
+        assert "" == await manager.refusal(SignalCall(MAIN1, 35))
+
+        assert [(host.engine.of(MAIN1).id, "35")] == host.engine.signals
+
+
 async def test_a_caller_may_ask_before_the_agent_is_up(host: FakeHost) -> None:
     async with living(host) as life:
         await life.reach(S.RUNNING)

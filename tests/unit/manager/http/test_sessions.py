@@ -167,6 +167,13 @@ async def test_a_signal_to_what_does_not_run_is_refused(api: Scene) -> None:
     assert "not_running" == (await problem(response)).code
 
 
+async def test_who_signals_containers_that_only_wait_is_told_so(api: Scene) -> None:
+    await api.running(kind="interactive", command=[])
+    response = await api.post("/v1/sessions/demo/signal", {"signal": "TERM"})
+    assert "not_running" == (await problem(response)).code
+    assert [] == api.link.calls
+
+
 async def test_a_signal_to_an_agent_that_is_away_is_unavailable(api: Scene) -> None:
     row = await api.running()
     assert row.kernels[0].agent is not None
