@@ -394,8 +394,7 @@ def _shortage(request: Request, offered: Sequence[Room]) -> str:
 def _pids_are_scarcest(request: Request, offered: Sequence[Room]) -> bool:
     """Tell whether processes are what there is least of, for what is asked."""
 
-    def share(amount: Callable[[Slots], int]) -> float:
-        free = sum(max(0, amount(room.free)) for room in offered)
-        return sum(amount(need.slots) for need in request.needs) / max(1, free)
+    def share(of: Callable[[Slots], int]) -> float:
+        return sum(of(n.slots) for n in request.needs) / max(1, sum(of(r.free) for r in offered))
 
     return share(lambda s: s.pids) > max(share(lambda s: s.cpu_milli), share(lambda s: s.mem_bytes))
