@@ -110,15 +110,21 @@ async def _relay(request: web.Request, stream: Stream) -> web.WebSocketResponse:
             upward = tasks.create_task(_from_client(socket, stream))
             await _to_client(socket, stream)
             upward.cancel()
+        await _tell_end(socket, stream)
     except* (ConnectionError, TimeoutError):
         log.debug("exec.client_gone", stream=stream.number)
-    if not socket.closed:
-        closed = stream.closed
-        problem = of_stream(closed) if closed is not None and closed.code else None
-        end = _End(closed.exit_code if closed is not None and problem is None else None, problem)
+    return socket
+
+
+async def _tell_end(socket: web.WebSocketResponse, stream: Stream) -> None:
+    if socket.closed:
+        return
+    closed = stream.closed
+    problem = of_stream(closed) if closed is not None and closed.code else None
+    end = _End(closed.exit_code if closed is not None and problem is None else None, problem)
+    async with asyncio.timeout(_SEND_S):
         await socket.send_str(msgspec.json.encode(end).decode())
         await socket.close()
-    return socket
 
 
 async def _to_client(socket: web.WebSocketResponse, stream: Stream) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import structlog
+from aiohttp import web
 
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream, StreamClosed
@@ -71,6 +73,22 @@ async def test_a_client_that_goes_ends_the_command(tmp_path: Path) -> None:
             await socket.send_bytes(b"\x00x")
             await socket.receive_bytes()
         await api.link.until(lambda: not any(len(ours) for ours, _ in api.link.muxes))
+
+
+async def test_a_client_that_is_gone_at_the_end_is_no_failure_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_socket: web.WebSocketResponse, _text: str) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(web.WebSocketResponse, "send_str", broken)
+    with structlog.testing.capture_logs() as logged:
+        async with scene(tmp_path, cat) as api:
+            await api.running()
+            async with api.client.ws_connect(CAT, headers=api.as_("ada")) as socket:
+                await socket.send_str('{"eof": true}')
+                await frames(socket)
+    assert [] == [line for line in logged if line["event"] == "http.failed"]
 
 
 async def test_a_lost_link_is_said_as_a_problem(tmp_path: Path) -> None:
