@@ -135,6 +135,7 @@ class Boxes:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
             )
+            channel.recheck()  # a quick runner was there before its pid was known here
             try:
                 yield Box(self.material, process, channel, events)
             finally:
