@@ -17,6 +17,10 @@ from phalanx_client.session import Client
 from phalanx_client.target import find, parse
 from phalanx_client.websocket import STDERR, Process, Wish, execute
 from phalanx_wire.api import KernelView, SessionView
+from phalanx_wire.names import BUNDLE_MOUNT
+
+SHELL = (f"{BUNDLE_MOUNT}/bin/phalanx-shell", "-c")
+"""The container's shell as its ssh server opens it."""
 
 AT_ONCE = 32
 """Commands of `exec --all` that run at the same time."""
@@ -60,12 +64,13 @@ def declare_ssh(parser: Parser) -> None:
 
 
 async def run_ssh(call: Call) -> int:
-    """A login shell, on a terminal if there is one; or one command, as `ssh` does it."""
+    """A login shell, on a terminal if there is one; or a line for that shell, as `ssh` does it."""
     given = call.options
     async with AioTransport(call.manager()) as transport:
         view, kernel = await find(Client(transport), parse(given.session))
         if given.command:
-            wish = Wish(kernel.rank, given.command, stdin=not sys.stdin.isatty())
+            line = [*SHELL, " ".join(given.command)]
+            wish = Wish(kernel.rank, line, stdin=not sys.stdin.isatty())
         else:
             on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
             size = terminal.size() if on_terminal else None

@@ -148,6 +148,17 @@ def test_ssh_on_a_terminal_is_a_login_shell_of_the_terminals_size(manager: FakeM
     assert {"rank": "1", "stdin": "1", "tty": "1", "shell": "1", **size} == query
 
 
+def test_ssh_gives_a_line_to_the_shell_there_as_ssh_does(cli: Cli, manager: FakeManager) -> None:
+    a_command(manager, '{"exit_code": 4}')
+
+    outcome = cli("ssh", "demo/1", "--", "echo", "$RANK;", "exit 4")
+
+    assert 4 == outcome.code
+    assert ["/opt/phalanx/bin/phalanx-shell", "-c", "echo $RANK; exit 4"] == json.loads(
+        manager.asked("GET", EXEC)[0].query["command"]
+    )
+
+
 def test_ssh_without_a_terminal_takes_a_script(manager: FakeManager) -> None:
     told = a_command(manager, '{"exit_code": 0}', until_eof=True)
     argv = ["--url", manager.url, "ssh", "demo"]
