@@ -75,6 +75,7 @@ class Uploads:
                 digest, size = await self._write(file, pieces)
             await asyncio.to_thread(_check, draft)
             os.replace(draft, self._path(digest))
+            await asyncio.to_thread(_sync_folder, self._folder)
         except OSError as error:
             raise refused(
                 "upload_failed", 507, f"the archive cannot be kept: {error.strerror}"
@@ -143,6 +144,15 @@ def _check(draft: Path) -> None:
                 str(error),
                 hint="make it with `tar -cf` in the folder itself; the client does so",
             ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: a session may be accepted that relies on one."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(file: BinaryIO) -> None:
