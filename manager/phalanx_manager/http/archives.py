@@ -12,6 +12,7 @@ from phalanx_manager.http.ask import Ask, answer
 from phalanx_manager.http.commands import not_running, open_stream
 from phalanx_manager.http.problems import Refused, of_stream, refused
 from phalanx_wire.api import UploadCreated
+from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import STDIN, Data, ReadCall, WriteCall
 
@@ -24,7 +25,7 @@ async def read(ask: Ask) -> web.StreamResponse:
     """Send a path of a container."""
     row = await ask.row()
     kernel = ask.kernel(row)
-    if not kernel.container_id and kernel.agent is None:
+    if kernel.state is KernelState.REMOVED or (not kernel.container_id and kernel.agent is None):
         raise not_running(kernel)
     with ask.turnstile.stream(ask.caller):
         stream = await open_stream(ask, kernel, ReadCall(kernel.id, ask.values["path"]))

@@ -89,8 +89,11 @@ async def open_stream(ask: Ask, kernel: Kernel, call: Call) -> Stream:
 
 def not_running(kernel: Kernel) -> Exception:
     """Refuse what needs a running container."""
-    name = kernel.state.name.lower()
-    return refused("not_running", 409, f"rank {kernel.rank} ({kernel.host_name}) is {name}")
+    who = f"rank {kernel.rank} ({kernel.host_name})"
+    if kernel.ended:
+        hint = "`phalanx logs` still has its output"
+        return refused("not_running", 409, f"{who} has ended", hint=hint)
+    return refused("not_running", 409, f"{who} is {kernel.state.name.lower()}")
 
 
 def _check_origin(request: web.Request) -> None:

@@ -321,3 +321,14 @@ async def test_a_container_that_has_ended_takes_no_files(tmp_path: Path) -> None
         await api.move(row.session.id, KernelState.EXITED, exit_code=0)
         response = await api.client.put(ARCHIVE, data=b"", headers=api.as_("ada") | TAR)
         assert 409 == response.status
+        assert "rank 0 (main1) has ended" == (await problem(response)).title
+
+
+async def test_a_container_that_is_gone_has_no_files(tmp_path: Path) -> None:
+    async with scene(tmp_path, shelf) as api:
+        row = await api.running()
+        await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+        await api.move(row.session.id, KernelState.REMOVED)
+        found = await problem(await api.get(ARCHIVE))
+        assert ("not_running", "rank 0 (main1) has ended") == (found.code, found.title)
+        assert [] == api.link.calls
