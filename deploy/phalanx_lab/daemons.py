@@ -14,7 +14,7 @@ from phalanx_lab.plan import RPC_PORT, Plan
 from phalanx_lab.unavailable import Unavailable
 
 LISTENER = 3  # the first descriptor after the standard ones, as in socket activation
-PIDS_PER_AGENT = 16384
+PIDS_PER_AGENT = 65536  # sixteen containers of the default size
 
 
 def manager_config(plan: Plan) -> str:

@@ -49,7 +49,7 @@ class Row:
 ROWS = (
     Row("4 containers, one engine", 4, "single-node", (0,) * 4),
     Row("16 containers, one engine", 16, "single-node", (0,) * 16),
-    Row("4 containers, three engines", 4, "multi-node", (0, 1, 1, 2), main_pids=16300),
+    Row("4 containers, three engines", 4, "multi-node", (0, 1, 1, 2), main_pids=65400),
     Row("12 containers, three engines", 12, "multi-node", (0,) * 4 + (1,) * 4 + (2,) * 4),
 )
 

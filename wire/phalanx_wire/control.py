@@ -309,6 +309,7 @@ class Observed(Message, frozen=True):
         revision: of the newest goals this answers; -1 before any.
         capacity: what the host offers in all.
         gpus: as many as `capacity.gpu`.
+        addresses: all that reach the host itself, `address` among them; containers must not.
         subnets: what the host's routes use, CIDR; sessions must not overlap them.
         strays: see `Stray`.
         warnings: what an operator should know of this host, sentences.
@@ -324,5 +325,6 @@ class Observed(Message, frozen=True):
     networks: tuple[NetworkReport, ...] = ()
     strays: tuple[Stray, ...] = ()
     swarm: SwarmReport = SwarmReport()
+    addresses: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import os
 import re
@@ -16,7 +17,9 @@ from phalanx_wire.control import Gpu
 
 _NOFILE: Final = 1 << 20
 _OWN_INTERFACES: Final = "phx"
+_OF_CONTAINERS: Final = ("lo", "phx", "docker", "br-", "veth")
 _ROUTE_UP: Final = 0x1
+_SIOCGIFADDR: Final = 0x8915
 
 
 def boot_id() -> str:
@@ -68,6 +71,22 @@ def subnets() -> tuple[str, ...]:
             network = ipaddress.ip_network(f"{address}/{mask}")
             if network.prefixlen:
                 found.add(str(network))
+    return tuple(sorted(found))
+
+
+def addresses() -> tuple[str, ...]:
+    """List the addresses by which this host itself is reached: of every interface that is neither
+    the loopback nor made for containers.
+    """
+    found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
+        for _, name in socket.if_nameindex():
+            if name.startswith(_OF_CONTAINERS):
+                continue
+            request = struct.pack("256s", name.encode())
+            with contextlib.suppress(OSError):  # it has none
+                answer = fcntl.ioctl(asker, _SIOCGIFADDR, request)
+                found.add(socket.inet_ntoa(answer[20:24]))
     return tuple(sorted(found))
 
 

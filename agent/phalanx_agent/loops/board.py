@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from phalanx_wire.control import (
     Engine,
@@ -16,6 +17,14 @@ from phalanx_wire.control import (
 )
 from phalanx_wire.ids import KernelId
 from phalanx_wire.slots import Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The host's own addresses, and the networks (CIDR) that it routes to."""
+
+    addresses: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()
 
 
 class Board:
@@ -32,6 +41,7 @@ class Board:
         self._capacity = Slots()
         self._address = ""
         self._gpus: tuple[Gpu, ...] = ()
+        self._addresses: tuple[str, ...] = ()
         self._subnets: tuple[str, ...] = ()
         self._engine = Engine(problem="The container engine has not been asked yet.")
         self._hindered = ""
@@ -54,6 +64,7 @@ class Board:
             networks=tuple(self._networks.values()),
             strays=self._strays,
             swarm=self._swarm,
+            addresses=self._addresses,
             subnets=self._subnets,
             warnings=tuple(dict.fromkeys(warnings)),
         )
@@ -120,18 +131,12 @@ class Board:
             self._swarm = swarm
             self.changed()
 
-    def host(
-        self, capacity: Slots, address: str, gpus: tuple[Gpu, ...], subnets: tuple[str, ...]
-    ) -> None:
-        """What the host has."""
-        if (capacity, address, gpus, subnets) != (
-            self._capacity,
-            self._address,
-            self._gpus,
-            self._subnets,
-        ):
-            self._capacity, self._address = capacity, address
-            self._gpus, self._subnets = gpus, subnets
+    def host(self, capacity: Slots, address: str, gpus: tuple[Gpu, ...], routes: Routes) -> None:
+        """What the host has, and how it is reached."""
+        told = (self._capacity, self._address, self._gpus, self._addresses, self._subnets)
+        if (capacity, address, gpus, routes.addresses, routes.subnets) != told:
+            self._capacity, self._address, self._gpus = capacity, address, gpus
+            self._addresses, self._subnets = routes.addresses, routes.subnets
             self.changed()
 
     def strays(self, strays: tuple[Stray, ...]) -> None:

@@ -15,7 +15,7 @@ from phalanx_agent.host import inventory
 from phalanx_agent.host.guard import GuardFailed
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.uploads import Uploads
-from phalanx_agent.loops.board import Board
+from phalanx_agent.loops.board import Board, Routes
 from phalanx_agent.loops.converge import Fleet
 from phalanx_wire.slots import Slots
 
@@ -46,7 +46,7 @@ class HostFigures:
             ),
             self._address(),
             gpus,
-            inventory.subnets(),
+            Routes(inventory.addresses(), inventory.subnets()),
         )
 
     async def run(self) -> Never:

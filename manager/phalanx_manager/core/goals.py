@@ -177,11 +177,9 @@ def agents_of(row: SessionRow) -> frozenset[AgentId]:
 
 def guarded(snapshot: Snapshot, own: Collection[str]) -> frozenset[str]:
     """Collect the addresses that containers must not reach: the manager's and all hosts'."""
-    return frozenset(own) | {
-        record.observed.address
-        for record in snapshot.agents.values()
-        if record.observed is not None and record.observed.address
-    }
+    seen = [record.observed for record in snapshot.agents.values() if record.observed is not None]
+    hosts = {address for one in seen for address in (one.address, *one.addresses) if address}
+    return frozenset(own) | hosts
 
 
 def _keeps_devices(row: SessionRow, kernel: Kernel) -> bool:

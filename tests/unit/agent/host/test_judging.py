@@ -207,3 +207,4 @@ def test_a_machine_knows_itself() -> None:
     assert inventory.mem_bytes() > 1 << 28
     assert 36 == len(inventory.boot_id())
     assert inventory.largest_nofile() >= 1024
+    assert not any(address.startswith("127.") for address in inventory.addresses())

@@ -12,7 +12,15 @@ from phalanx_wire.control import Goals
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.spec import Resources
-from tests.support.house import NOW, row, with_kernel, with_session
+from tests.support.house import (
+    NOW,
+    agent,
+    observed,
+    row,
+    snapshot,
+    with_kernel,
+    with_session,
+)
 
 S = KernelState
 A, B = AgentId("a"), AgentId("b")
@@ -136,3 +144,11 @@ def test_a_waiting_session_gives_nobody_goals() -> None:
     nothing = told(row([None, None], S.PENDING))
 
     assert ((), (), ()) == (nothing.gangs, nothing.kernels, nothing.networks)
+
+
+def test_every_address_of_every_host_is_guarded() -> None:
+    report = observed(address="192.0.2.1", addresses=("192.0.2.1", "198.51.100.7"))
+
+    found = goals.guarded(snapshot(records=[agent("a", report), agent("b", None)]), ("192.0.2.9",))
+
+    assert {"192.0.2.1", "198.51.100.7", "192.0.2.9"} <= found
