@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import BinaryIO
 
-from phalanx_client import ignore
+from phalanx_client import ignore, output
+from phalanx_client.ansi import escape
 from phalanx_client.failure import BAD_INPUT, NOT_FOUND, Failure
 
 EPOCH = 315_532_800
@@ -158,6 +159,10 @@ def unpack_copy(source: BinaryIO, target: str) -> int:
                 first, _, rest = name.partition("/")
                 base = first if into else os.path.basename(target.rstrip("/"))
                 renamed = member.replace(name=f"{base}/{rest}" if rest else base, deep=False)
+                if renamed.issym() and os.path.isabs(renamed.linkname):
+                    # A virtual environment has such links; here they would lead elsewhere.
+                    output.note(f"left out: {name} is a link to {escape(renamed.linkname)}")
+                    continue
                 archive.extract(renamed, folder, filter="data")
                 count += 1
     except tarfile.FilterError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -42,6 +43,8 @@ class LogStore:
                 async for line in self._read_log(container_id):
                     packed = _ENCODER.encode(line)
                     file.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
+                file.flush()
+                os.fsync(file.fileno())  # the container with the original goes next
             fresh.rename(path)
         finally:
             fresh.unlink(missing_ok=True)
