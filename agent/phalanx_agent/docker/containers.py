@@ -19,6 +19,7 @@ from phalanx_agent.core.recipe import Bind, ContainerRecipe
 from phalanx_agent.docker.call import Line, checked_id
 from phalanx_agent.docker.networks import EGRESS
 from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
+from phalanx_agent.docker.turns import Turns
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId, SessionId
 
@@ -61,7 +62,7 @@ class Containers:
         self._line = line
         self._ulimits = ulimits
         self.cpu_count = 0  # of the engine, once known: it refuses to grant more than it has
-        self._first_attach = asyncio.Lock()
+        self._first_attach = Turns()
         self._bonds: dict[str, _Bond] = {}
         self._connected: set[str] = set()  # containers that have their way out
         self._attached: set[str] = set()  # networks that this engine has attached once
@@ -168,17 +169,17 @@ class Containers:
     async def start(self, container_id: str) -> None:
         """Start a container; running already is fine.
 
-        The first attach of an overlay on a host breaks when several happen at once, so they go
-        one by one, and are tried again: what fails there succeeds later with the same container.
+        The first attach of an overlay on a host breaks when several networks are at it at once,
+        so one network has its turn, with all its containers, and what fails is tried again: it
+        succeeds later with the same container.
         """
         bond = await self._bond(container_id)
-        if bond.network not in self._attached:
-            async with self._first_attach:
-                if bond.network not in self._attached:
-                    await self._attach_first(container_id)
-                    self._attached.add(bond.network)
-                    return
-        await self._start_once(container_id)
+        if bond.network in self._attached:
+            await self._start_once(container_id)
+            return
+        async with self._first_attach.of(bond.network):
+            await self._attach_first(container_id)
+            self._attached.add(bond.network)
 
     async def connect(self, container_id: str) -> None:
         """Attach the way out to a running container that is to have it; done already is fine."""
