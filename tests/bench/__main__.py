@@ -189,8 +189,8 @@ command is released: keys made, ssh up, every rank reached by every other by nam
 no container and no network is left. Both sides make the same internal network and the same
 containers with the same settings, and attach the same way out.
 
-{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release().partition("-")[0]}; all engines of the lab
-share them. Load average at the end: {", ".join(f"{value:.1f}" for value in load)}.
+{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release().partition("-")[0]}; all
+engines of the lab share them. Load average at the end: {", ".join(f"{value:.1f}" for value in load)}.
 """
 
 
