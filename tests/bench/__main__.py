@@ -177,7 +177,8 @@ def table(results: dict[str, list[Figures]]) -> str:
 
 def page(results: dict[str, list[Figures]], pairs: int, load: tuple[float, ...]) -> str:
     """Spell docs/BENCHMARKS.md."""
-    kernel = f"Linux {platform.release().partition('-')[0]}"
+    kernel = platform.release().partition("-")[0]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {kernel}"
     return f"""# Benchmarks
 
 Written by `make bench`. Medians of {pairs} interleaved pairs, the first pair dropped; ratios are
@@ -190,8 +191,8 @@ command is released: keys made, ssh up, every rank reached by every other by nam
 no container and no network is left. Both sides make the same internal network and the same
 containers with the same settings, and attach the same way out.
 
-{platform.machine()}, {os.cpu_count()} cores, {kernel}; all
-engines of the lab share them. Load average at the end: {", ".join(f"{value:.1f}" for value in load)}.
+{machine}; all engines of the lab share them.
+Load average at the end: {", ".join(f"{value:.1f}" for value in load)}.
 """
 
 
