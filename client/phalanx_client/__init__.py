@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from phalanx_client.blocking import BlockingClient as BlockingClient
-    from phalanx_client.connect import connect as connect
-    from phalanx_client.connect import connect_blocking as connect_blocking
+    from phalanx_client.connection import connect as connect
+    from phalanx_client.connection import connect_blocking as connect_blocking
     from phalanx_client.session import Client as Client
 
 _HOMES = {
     "BlockingClient": "blocking",
     "Client": "session",
-    "connect": "connect",
-    "connect_blocking": "connect",
+    "connect": "connection",
+    "connect_blocking": "connection",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 from phalanx_client import config, output
 from phalanx_client.arguments import Parser
-from phalanx_client.connect import plain_client
+from phalanx_client.connection import plain_client
 from phalanx_client.failure import Unavailable
 from phalanx_client.output import Form
 from phalanx_client.session import Client

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx_client.connect import connect_blocking
+from phalanx_client.connection import connect_blocking
 from phalanx_client.failure import Refused
 from phalanx_wire.api import CreateAgentToken
 from tests.real.ground import await_true
