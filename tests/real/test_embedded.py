@@ -83,7 +83,13 @@ class Machine:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with Lab.up(LAB, 1, engines_only=True) as lab:
         lab.load("base")
-        yield Machine(lab, tmp_path_factory.mktemp("embedded"))
+        folder = tmp_path_factory.mktemp("embedded")
+        yield Machine(lab, folder)
+    name = f"phalanx-up-{str(folder).strip('/').replace('/', '-')}-data"
+    for memory in (Path("/run") / name, Path("/dev/shm") / name):
+        if memory.exists():
+            (memory / "k").rmdir()  # which fails when a key was left behind
+            memory.rmdir()
 
 
 def test_a_session_runs_on_this_machine_alone_and_leaves_nothing(machine: Machine) -> None:
