@@ -12,6 +12,7 @@ class RunnerConf:
 
     peers: every host name of the session in rank order, its own included; NAME, or NAME:PORT where
         a peer's ssh port differs from ssh_port (containers that share a host's network).
+    ssh_limit: ssh servers at a time, 1 to 1024; a connection above it is closed.
     address, interface: the private address, and the network interface that must carry it; both
         empty on the host's network.
     master_port: checked at the start to be free; None in every container but main1.
@@ -20,6 +21,7 @@ class RunnerConf:
 
     kernel: str
     ssh_port: int = 2200
+    ssh_limit: int = 64
     address: str = ""
     interface: str = ""
     peers: tuple[str, ...] = ()

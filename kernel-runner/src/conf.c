@@ -46,6 +46,7 @@ static bool parse_setting(struct conf *conf, const char *key, char *value) {
         {"address", 0, 64, NULL, &conf->address},
         {"interface", 0, 64, NULL, &conf->interface},
         {"ssh_port", 1, 65535, &conf->ssh_port, NULL},
+        {"ssh_limit", 1, PEER_LIMIT, &conf->ssh_limit, NULL},
         {"master_port", 0, 65535, &conf->master_port, NULL},
         {"mesh_timeout_s", 1, 86400, &conf->mesh_timeout_s, NULL},
         {"linger_s", 0, 86400, &conf->linger_s, NULL},
@@ -68,15 +69,9 @@ static bool parse_setting(struct conf *conf, const char *key, char *value) {
 
 const char *conf_parse(struct conf *conf, char *text, size_t size) {
     static struct peer peers[PEER_LIMIT];
-    *conf = (struct conf){.kernel = "",
-                          .address = "",
-                          .interface = "",
-                          .workdir = "",
-                          .ssh_port = 2200,
-                          .mesh_timeout_s = 60,
-                          .linger_s = 30,
-                          .grace_s = 10,
-                          .peers = peers};
+    *conf = (struct conf){.kernel = "", .address = "", .interface = "", .workdir = "",
+                          .ssh_port = 2200, .ssh_limit = 64, .peers = peers,
+                          .mesh_timeout_s = 60, .linger_s = 30, .grace_s = 10};
     if (memchr(text, 0, size)) return "line";
     text[size] = 0;
     for (char *line; (line = strsep(&text, "\n"));) {

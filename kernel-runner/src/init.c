@@ -96,6 +96,7 @@ static bool reap(void) {
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
         if (pid == self.command) command_ended(status);
+        else spawn_ssh_server_ended(pid);
     return pid == 0;
 }
 
@@ -138,11 +139,9 @@ static int64_t sooner(int64_t one, int64_t other) {
 static void turn(void) {
     enum { SIGNALS, LISTENER, AGENT, LOG, MESH, GUESTS };
     int count = guest_count, knock = count < DOOR_LIMIT ? self.listener : -1;
-    struct pollfd polled[GUESTS + DOOR_LIMIT] = {{self.signals, POLLIN, 0},
-                                                 {knock, POLLIN, 0},
-                                                 {agent_fd, POLLIN, 0},
-                                                 {log_fd, POLLIN, 0},
-                                                 {mesh_fd, POLLIN, 0}};
+    struct pollfd polled[GUESTS + DOOR_LIMIT] = {
+        {self.signals, POLLIN, 0}, {knock, POLLIN, 0}, {agent_fd, POLLIN, 0},
+        {log_fd, POLLIN, 0}, {mesh_fd, POLLIN, 0}};
     for (int i = 0; i < count; i++) polled[GUESTS + i] = (struct pollfd){guests[i].fd, POLLIN, 0};
     int64_t wake = sooner(sooner(self.deadline, door_deadline()),
                           sooner(mesh_deadline, agent_fd < 0 ? agent_retry_at : -1));

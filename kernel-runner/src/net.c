@@ -21,10 +21,12 @@ bool address_on_interface(const char *address, const char *interface) {
     return known && has->sin_addr.s_addr == inet_addr(address);
 }
 
-int listen_everywhere(int port) {
-    struct sockaddr_in all = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+static int listen_with(sa_family_t family, int port) {
+    /* What IPv4 has in an address is how one of IPv6 begins. */
+    struct sockaddr_in6 all = {.sin6_family = family, .sin6_port = htons((uint16_t)port)};
+    int yes = 1, no = 0, fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
     if (!bind(fd, (struct sockaddr *)&all, sizeof all) && !listen(fd, 1024)) return fd;
     int why = errno;
     close(fd);
@@ -32,9 +34,14 @@ int listen_everywhere(int port) {
     return -1;
 }
 
+int listen_everywhere(int port) {
+    int fd = listen_with(AF_INET6, port);
+    return fd < 0 && errno != EADDRINUSE ? listen_with(AF_INET, port) : fd;
+}
+
 void door_accept(int listener) {
     while (guest_count < DOOR_LIMIT) {
-        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC); /* the server's reads wait */
         if (fd < 0) return;
         guests[guest_count++] = (struct guest){fd, clock_ms()};
     }

@@ -34,7 +34,7 @@ struct peer {
 };
 struct conf {
     const char *kernel, *address, *interface, *workdir;
-    int ssh_port, master_port, mesh_timeout_s, linger_s, grace_s;
+    int ssh_port, ssh_limit, master_port, mesh_timeout_s, linger_s, grace_s;
     bool run;
     int peer_count;
     struct peer *peers;
@@ -77,7 +77,7 @@ struct guest {
 extern struct guest guests[DOOR_LIMIT]; /* new connections, until it is known what they want */
 extern int guest_count;
 bool address_on_interface(const char *address, const char *interface);
-int listen_everywhere(int port); /* -1 with errno */
+int listen_everywhere(int port); /* over IPv6 and IPv4, or only IPv4; -1 with errno */
 void door_accept(int listener);
 void door_look(int guest, int64_t now, bool readable);
 int64_t door_deadline(void); /* -1: nobody waits */
@@ -94,6 +94,7 @@ extern int log_fd;                           /* what the ssh servers say */
 void spawn_prepare(const struct conf *conf); /* HOME, the working directory, log_fd */
 void log_read(void);
 void spawn_ssh_server(int connection);
+void spawn_ssh_server_ended(pid_t pid); /* of any child that has ended */
 pid_t spawn_command(char **argv); /* 0 with errno when it could not even fork */
 int spawn_command_failure(void);  /* 0, or why the command could not be executed */
 void child_signals(void);

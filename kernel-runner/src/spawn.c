@@ -8,8 +8,8 @@
 
 const char *const stashed[] = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", NULL};
 int log_fd = -1;
-static int log_write_fd = 2;
-static int failure_fd = -1;
+static int log_write_fd = 2, failure_fd = -1, server_limit, server_count;
+static pid_t servers[PEER_LIMIT];
 static const char *workdir = "";
 
 void child_signals(void) {
@@ -23,6 +23,7 @@ void spawn_prepare(const struct conf *conf) {
     const char *path = getenv("HOME");
     if (!path || stat(path, &home) || !S_ISDIR(home.st_mode)) setenv("HOME", "/tmp", 1);
     workdir = conf->workdir;
+    server_limit = conf->ssh_limit;
     int fds[2];
     if (pipe2(fds, O_CLOEXEC | O_NONBLOCK)) return;
     log_fd = fds[0];
@@ -35,10 +36,8 @@ void log_read(void) {
     char text[512]; /* a server's line is shorter */
     ssize_t got = read(log_fd, text, sizeof text - 1);
     int64_t now = clock_ms();
-    if (now >= window_ends) {
-        window_ends = now + LOG_WINDOW_MS;
-        told = 0;
-    }
+    if (now >= window_ends) told = 0;
+    if (!told) window_ends = now + LOG_WINDOW_MS;
     text[got > 0 ? got : 0] = 0;
     for (char *line, *rest = text; (line = strsep(&rest, "\n"));) {
         for (char *c = line; *c; c++) /* what JSON or a terminal would mind */
@@ -61,14 +60,18 @@ static void stash(void) {
     setenv("PHALANX_SSH_SHELL", BUNDLE "/bin/phalanx-shell", 1);
 }
 
+/* A flood of connections must leave processes for the user: one above the limit is closed, and the
+ * log says so. */
 void spawn_ssh_server(int connection) {
     int one = 1;
+    if (server_count == server_limit)
+        return (void)dprintf(log_write_fd, "ssh: %d servers run, no more may\n", server_count);
     pid_t pid = fork();
     if (pid < 0) event(ONCE, "warning", "\"what\":\"fork\",\"errno\":%d", errno);
+    if (pid > 0) servers[server_count++] = pid;
     if (pid) return;
     child_signals();
     setsid();
-    fcntl(connection, F_SETFL, fcntl(connection, F_GETFL) & ~O_NONBLOCK);
     setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(connection, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     if (dup2(connection, 0) < 0 || dup2(connection, 1) < 0 || dup2(log_write_fd, 2) < 0) _exit(1);
@@ -77,6 +80,11 @@ void spawn_ssh_server(int connection) {
           MATERIAL "/ssh/host_key", (char *)NULL);
     dprintf(2, "ssh server: %s\n", strerror(errno));
     _exit(EXIT_NOT_FOUND);
+}
+
+void spawn_ssh_server_ended(pid_t pid) {
+    for (int i = server_count - 1; i >= 0; i--)
+        if (servers[i] == pid) servers[i] = servers[--server_count];
 }
 
 static void become_command(char **argv, int failure) {

@@ -18,6 +18,9 @@ from phalanx_wire.lifecycle import KernelState
 RUNNER_PIDS = 32
 """The runner's and its ssh servers' own processes, on top of what the user asked for."""
 
+SSH_LEAST, SSH_MOST = 16, 1024
+"""Bounds of how many ssh servers run at a time; between them, a quarter of the user's processes."""
+
 STOP_TIMEOUT_SLACK_S = 30
 _IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -241,6 +244,7 @@ def runner_conf(assignment: Assignment, gang: Gang, image: Image) -> RunnerConf:
     return RunnerConf(
         kernel=assignment.kernel,
         ssh_port=names.SSH_PORT,
+        ssh_limit=min(max(assignment.slots.pids // 4, SSH_LEAST), SSH_MOST),
         address=address,
         interface=names.PRIVATE_INTERFACE if address else "",
         peers=tuple(member.host_name for member in gang.members),

@@ -176,6 +176,7 @@ def test_the_runner_is_told_who_it_is() -> None:
     assert """\
 kernel=aaaaaaaaaaaa-2-1
 ssh_port=2200
+ssh_limit=1024
 address=10.213.0.61
 interface=eth0
 peers=main1,sub1
@@ -185,6 +186,13 @@ mesh_timeout_s=60
 linger_s=30
 grace_s=3
 """ == recipe.runner_conf(ORDER, GANG, IMAGE).render()
+
+
+@pytest.mark.parametrize(("pids", "limit"), [(1, 16), (64, 16), (400, 100), (99999, 1024)])
+def test_ssh_servers_are_at_most_a_quarter_of_the_processes(pids: int, limit: int) -> None:
+    slots = msgspec.structs.replace(ORDER.slots, pids=pids)
+
+    assert limit == recipe.runner_conf(order(slots=slots), GANG, IMAGE).ssh_limit
 
 
 def test_only_main1_checks_the_master_port() -> None:
