@@ -15,6 +15,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from phalanx_lab.unavailable import Unavailable
 
@@ -38,12 +39,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image of layers, lowest first. `ref` is `name:tag`."""
+    """An image of layers, lowest first. `ref` is `name:tag`.
+
+    `settings` are more of its configuration, in the engine's words: `Entrypoint`, `User`, ...
+    """
 
     ref: str
     layers: Sequence[Layer]
     command: Sequence[str] = ("/bin/sh",)
     env: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> bytes:
@@ -56,6 +61,7 @@ class Image:
             "config": {
                 "Env": [f"{key}={value}" for key, value in env.items()],
                 "Cmd": list(self.command),
+                **self.settings,
             },
             "rootfs": {
                 "type": "layers",

@@ -5,6 +5,9 @@
 `empty`    one static program that waits: no shell, no folders
 `torch`    base, with PyTorch for the CPU, NumPy and scikit-learn
 `mpi`      Debian with Open MPI, mpi4py and an ssh client
+`older`    a Debian of another C library, and nothing more
+`musl`     another C library altogether, and one program with its names that is linked to it
+`hostile`  an image with a will of its own: see `hostile.py`
 `site-ml`  no image but a folder to mount: PyTorch, TensorFlow and Lightning for Python 3.11
 """
 
@@ -17,7 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 
-from phalanx_lab import archive, status, wheels
+from phalanx_lab import archive, hostile, musl, status, wheels
 from phalanx_lab.archive import Image, Layer
 from phalanx_lab.machine import run, show
 from phalanx_lab.unavailable import Unavailable
@@ -25,6 +28,7 @@ from phalanx_lab.unavailable import Unavailable
 Report = Callable[[str], None]
 
 SUITE = "bookworm"  # its Python is 3.11
+OLDER_SUITE = "bullseye"
 BASE = ("python3", "iproute2", "procps", "netcat-openbsd", "ca-certificates")
 MPI = (*BASE, "openmpi-bin", "python3-mpi4py", "openssh-client")
 SITE = "usr/local/lib/python3.11/dist-packages"
@@ -33,7 +37,7 @@ USELESS = (
     "var/cache/apt/*", "var/lib/apt/lists/*", "var/log/*", "dev/*",
 )  # fmt: skip
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-NAMES = ("base", "busybox", "empty", "torch", "mpi")
+NAMES = ("base", "busybox", "empty", "torch", "mpi", "older", "musl", "hostile")
 SITE_ML = "site-ml"
 TORCHRUN = "#!/usr/bin/python3\nfrom torch.distributed.run import main\n\nmain()\n"
 OPEN = 0o755  # what an image's folders are to anybody
@@ -51,15 +55,21 @@ def image(name: str, report: Report) -> Image:
     """An image by its recipe's name, built unless the cache has it."""
     match name:
         case "base":
-            layers, command = [_debian(BASE, report)], "/bin/bash"
+            layers, command = [_debian("base", SUITE, BASE, report)], "/bin/bash"
         case "mpi":
-            layers, command = [_debian(MPI, report)], "/bin/bash"
+            layers, command = [_debian("mpi", SUITE, MPI, report)], "/bin/bash"
+        case "older":
+            layers, command = [_debian("older", OLDER_SUITE, (), report)], "/bin/bash"
+        case "musl":
+            layers, command = [_cached("musl", musl.RECIPE, _musl, report)], "/bin/sh"
+        case "hostile":
+            return _hostile(report)
         case "busybox":
             layers, command = [_cached("busybox", SUITE, _busybox, report)], "/bin/sh"
         case "empty":
             layers, command = [_cached("empty", _hold_source(), _empty, report)], "/hold"
         case "torch":
-            layers, command = [_debian(BASE, report), _torch(report)], "/bin/bash"
+            layers, command = [_debian("base", SUITE, BASE, report), _torch(report)], "/bin/bash"
         case _:
             raise ValueError(f"no recipe {name!r}; there are {', '.join(NAMES)}")
     return Image(f"phalanx/{name}:latest", layers, (command,), {"LANG": "C.UTF-8"})
@@ -94,13 +104,11 @@ def _cached(name: str, recipe: str, build: Callable[[str, Report], None], report
         return archive.layer_of(path)
 
 
-def _debian(packages: tuple[str, ...], report: Report) -> Layer:
-    name = "mpi" if packages == MPI else "base"
-
+def _debian(name: str, suite: str, packages: tuple[str, ...], report: Report) -> Layer:
     def build(root: str, report: Report) -> None:
-        debootstrap(SUITE, root, packages, report)
+        debootstrap(suite, root, packages, report)
 
-    return _cached(name, f"{SUITE} {packages}", build, report)
+    return _cached(name, f"{suite} {packages}", build, report)
 
 
 def debootstrap(suite: str, root: str, packages: tuple[str, ...], report: Report) -> None:
@@ -108,7 +116,8 @@ def debootstrap(suite: str, root: str, packages: tuple[str, ...], report: Report
     debs = f"{cache()}/debs"
     os.makedirs(debs, exist_ok=True)
     keyring = [f"--keyring={KEYRING}"] if os.path.exists(KEYRING) else []
-    options = ["--variant=minbase", f"--include={','.join(packages)}", f"--cache-dir={debs}"]
+    wanted = [f"--include={','.join(packages)}"] if packages else []
+    options = ["--variant=minbase", *wanted, f"--cache-dir={debs}"]
     argv = ["debootstrap", *options, *keyring, suite, root, mirror()]
     show(argv, report, timeout=1200)
 
@@ -162,6 +171,20 @@ def _busybox(root: str, _report: Report) -> None:
             file.write(text)
 
 
+def _musl(root: str, report: Report) -> None:
+    report("  compiling its program")
+    with tempfile.TemporaryDirectory() as work:
+        musl.build(root, work, f"{cache()}/sources")
+
+
+def _hostile(report: Report) -> Image:
+    system = _debian("hostile", SUITE, hostile.PACKAGES, report)
+    files = _cached("hostile-files", hostile.RECIPE, hostile.write, report)
+    return Image(
+        "phalanx/hostile:latest", [system, files], hostile.COMMAND, hostile.ENV, hostile.SETTINGS
+    )
+
+
 def _hold_path() -> str:
     return f"{os.path.dirname(os.path.abspath(__file__))}/hold.c"
 
@@ -192,7 +215,7 @@ def _torch(report: Report) -> Layer:
 
 def _compile(folder: str, report: Report) -> None:
     """Compile with the image's own Python, so that no container does it at each start."""
-    base = _debian(BASE, report)
+    base = _debian("base", SUITE, BASE, report)
     report("  compiling Python files")
     with _workspace() as work:
         run(["tar", "-C", work, "-xf", base.path], timeout=300)
