@@ -20,7 +20,7 @@ from phalanx_agent.config import AgentConfig, ConfigError
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Docker
-from phalanx_agent.host import allow, inventory, mounted, systemd
+from phalanx_agent.host import allow, inside, inventory, mounted, systemd
 from phalanx_agent.host.guard import Guard
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.scratch import NotInMemory, Scratch
@@ -132,7 +132,7 @@ class _Agent:
         self.guard = GuardLoop(Guard(), self.board.hinder)
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         self.swarm = SwarmMember(docker, address, self.board.swarm)
-        self.streams = Streams(docker, self.fleet, self.logs)
+        self.streams = Streams(docker, self.fleet, self.logs, inside.network_of)
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
 

@@ -40,7 +40,10 @@ class FakeScratch:
         self.texts[kernel] = dict(texts)
         return PublicKeys(f"host {kernel}", f"user {kernel}")
 
-    def put(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> None:
+    def text(self, kernel: KernelId, name: str) -> str:
+        return self.texts[kernel][name]
+
+    def put(self, kernel: KernelId, texts: Mapping[str, str]) -> None:
         self.texts[kernel].update(texts)
 
     def is_marked(self, kernel: KernelId) -> bool:

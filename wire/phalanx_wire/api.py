@@ -119,6 +119,29 @@ class EnvView(msgspec.Struct, frozen=True):
     ranks: tuple[RankEnv, ...]
 
 
+class SshRank(msgspec.Struct, frozen=True):
+    """How the ssh server of one container is known.
+
+    Attributes:
+        state: a `KernelState` in lower case; it takes connections while running.
+        host_key: public, OpenSSH's one-line form; None until it has been made.
+    """
+
+    rank: int
+    host_name: str
+    state: str
+    host_key: str | None
+
+
+class SshView(msgspec.Struct, frozen=True):
+    """What an ssh client has to know of a session to trust its containers, and no others."""
+
+    id: SessionId
+    name: str
+    attempt: int
+    ranks: tuple[SshRank, ...]
+
+
 class EventView(msgspec.Struct, frozen=True):
     """Something that happened to a session; `id` grows and is the resume point of a stream.
 

@@ -74,6 +74,7 @@ class Stream:
         self._their_eof = False
         self._our_eof = False
         self._told = False  # the peer knows of the end
+        self._ended = asyncio.Event()
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._forget: Callable[[int], object] = lambda _number: None
@@ -128,6 +129,12 @@ class Stream:
         if not self._told:
             self._told = True
             await self._send(self.closed)
+
+    async def ended(self) -> Closed:
+        """Wait for the end, from either side; what has come may still be there to be read."""
+        await self._ended.wait()
+        assert self.closed is not None  # noqa: S101 - `_end` has set it
+        return self.closed
 
     def _check_writable(self) -> None:
         if self.closed is not None:
@@ -197,6 +204,7 @@ class Stream:
         if self.closed is None:
             self.closed = closed
         self._told = self._told or told
+        self._ended.set()
         self._readable.set()
         self._writable.set()
 

@@ -1,4 +1,5 @@
-"""Bytes that pass between manager and agent beside the control messages: logs, exec, files.
+"""Bytes that pass between manager and agent beside the control messages: logs, exec, files,
+connections into containers.
 
 One side opens a stream with a call, both send data on it, one closes it. Numbers are chosen by
 the opener: the manager's are even, the agent's odd. A sender may have `WINDOW_BYTES` on the way;
@@ -72,13 +73,27 @@ class SignalCall(Message, frozen=True):
     signal: int
 
 
+class ConnectCall(Message, frozen=True):
+    """Connect to a TCP port inside a running container; data is STDIN there, STDOUT back. Each
+    direction ends with its own `Eof`; the stream ends with both.
+
+    Attributes:
+        port: on the container's 127.0.0.1, or else its own address; 0 is its ssh server's.
+        authorize: a public key in OpenSSH's one-line form that the ssh server shall let in.
+    """
+
+    kernel: KernelId
+    port: int = 0
+    authorize: str = ""
+
+
 class UploadCall(Message, frozen=True):
     """Agent to manager: give me the archive with this digest on STDOUT."""
 
     digest: str
 
 
-Call = ExecCall | LogsCall | ReadCall | WriteCall | SignalCall | UploadCall
+Call = ExecCall | LogsCall | ReadCall | WriteCall | SignalCall | ConnectCall | UploadCall
 
 
 class Open(Message, frozen=True):

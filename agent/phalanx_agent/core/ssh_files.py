@@ -8,11 +8,17 @@ keys come from the manager and the agents, so nothing here needs quoting.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
+from phalanx_agent.core.refused import Refused
 from phalanx_wire.control import Member
 from phalanx_wire.names import MATERIAL_MOUNT, SSH_PORT
 
-_OWN = f"{MATERIAL_MOUNT}/ssh"
+MAX_GUESTS: Final = 32
+AUTHORIZED_KEYS: Final = "ssh/.ssh/authorized_keys"
+_OWN: Final = f"{MATERIAL_MOUNT}/ssh"
+_GUEST: Final = "guest"
+"""The comment that tells a key from outside the session from a peer's, which has none."""
 
 
 def hosts(members: Sequence[Member], own_rank: int) -> str:
@@ -39,9 +45,33 @@ def known_hosts(members: Sequence[Member]) -> str:
     )
 
 
-def authorized_keys(members: Sequence[Member]) -> str:
-    """Spell who may come in: every member's user key."""
-    return _text(member.user_key for member in members if member.user_key != "")
+def authorized_keys(members: Sequence[Member], before: str = "") -> str:
+    """Spell who may come in: every member's user key, and the guests of the text before."""
+    peers = [member.user_key for member in members if member.user_key != ""]
+    return _text([*peers, *_guests(before)])
+
+
+def with_guest(text: str, key: str) -> str:
+    """Let a key of somebody outside the session in too; one that is there changes nothing.
+
+    Args:
+        text: what `authorized_keys` has spelled.
+        key: as `ssh_key.public_key` gives it.
+
+    Raises:
+        Refused: too many others were let in before.
+    """
+    line = f"{key} {_GUEST}"
+    guests = _guests(text)
+    if line in guests:
+        return text
+    if len(guests) >= MAX_GUESTS:
+        raise Refused(f"{MAX_GUESTS} keys from outside may come in already; use one of them.")
+    return f"{text}{line}\n"
+
+
+def _guests(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.endswith(f" {_GUEST}")]
 
 
 def ssh_config(members: Sequence[Member], user: str) -> str:

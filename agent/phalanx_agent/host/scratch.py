@@ -102,12 +102,15 @@ class Scratch:
         )
         return public
 
-    def put(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> None:
+    def text(self, kernel: KernelId, name: str) -> str:
+        """Read a text of material that is there."""
+        return (self.folder(kernel) / name).read_text(encoding="utf-8")
+
+    def put(self, kernel: KernelId, texts: Mapping[str, str]) -> None:
         """Write texts into material that is there, each of them whole or not at all.
 
         The ssh server wants `authorized_keys` to be root's or its user's, and so they are root's.
         """
-        del account
         folder = self.folder(kernel)
         for name, text in texts.items():
             path = folder / name

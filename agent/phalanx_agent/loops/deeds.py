@@ -170,7 +170,7 @@ class Deeds:
             "ssh/ssh_config": ssh_files.ssh_config(gang.members, login),
             "ssh/dropin.conf": ssh_files.ssh_dropin(gang.members, login),
             "ssh/known_hosts": "",
-            "ssh/.ssh/authorized_keys": "",
+            ssh_files.AUTHORIZED_KEYS: "",
         }
         passwd = recipe.passwd(assignment, account)
         if passwd is not None:
@@ -214,14 +214,27 @@ class Deeds:
 
     async def _trust(self) -> None:
         case = self._case
-        members = case.members
-        _, account = await self._know_image()
+        members, scratch = case.members, self._workshop.scratch
+        before = scratch.text(case.kernel, ssh_files.AUTHORIZED_KEYS)
         texts = {
             "ssh/known_hosts": ssh_files.known_hosts(members),
-            "ssh/.ssh/authorized_keys": ssh_files.authorized_keys(members),
+            ssh_files.AUTHORIZED_KEYS: ssh_files.authorized_keys(members, before),
         }
-        self._workshop.scratch.put(case.kernel, texts, account)
+        scratch.put(case.kernel, texts)
         case.seen = replace(case.seen, trusted=True)
+
+    def authorize(self, key: str) -> None:
+        """Let a key from outside the session into the container's ssh server.
+
+        Raises:
+            Refused: it has too many already.
+            OSError: the host failed.
+        """
+        kernel, scratch = self._case.kernel, self._workshop.scratch
+        before = scratch.text(kernel, ssh_files.AUTHORIZED_KEYS)
+        after = ssh_files.with_guest(before, key)
+        if after != before:
+            scratch.put(kernel, {ssh_files.AUTHORIZED_KEYS: after})
 
     async def _start(self) -> None:
         """Start it, and learn its pid, by which its runner is told from strangers."""

@@ -85,6 +85,10 @@ class Keeper:
         """Send the command a signal by its runner; False when that is not there."""
         return self._deeds.signal(number)
 
+    def authorize(self, key: str) -> None:
+        """Let a key from outside into its ssh server; see `Deeds.authorize`."""
+        self._deeds.authorize(key)
+
     def _heard(self, event: messages.Event) -> None:
         self.case.heard(event)
         self.case.publish()

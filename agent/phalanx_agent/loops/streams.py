@@ -1,4 +1,4 @@
-"""Serves what the manager asks bytes of: exec, output, files, signals."""
+"""Serves what the manager asks bytes of: exec, output, files, signals, connections."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from phalanx_agent.core.seen import Absent, Created, Running
 from phalanx_agent.docker.port import Docker, ExecSession, Unavailable
 from phalanx_agent.loops.alongside import alongside, left
 from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.forward import Forwards, NetworkOf
 from phalanx_agent.loops.keeper import Keeper
 from phalanx_agent.loops.output import OutputStore, kept, send_lines
+from phalanx_agent.loops.refusal import Refusal
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId
 from phalanx_wire.lifecycle import ENDED
@@ -23,6 +25,7 @@ from phalanx_wire.stream import (
     STDIN,
     STDOUT,
     Closed,
+    ConnectCall,
     Data,
     Eof,
     ExecCall,
@@ -39,19 +42,14 @@ _LOG = structlog.get_logger()
 _SHELL: Final = (f"{names.BUNDLE_MOUNT}/bin/phalanx-shell",)
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not an accident
-    """A call that cannot be served: a stable code and a sentence."""
-
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
-        self.code = code
-
-
 class Streams:
     """One task per stream. `opened` may be called at any time; it never waits."""
 
-    def __init__(self, docker: Docker, fleet: Fleet, output: OutputStore) -> None:
+    def __init__(
+        self, docker: Docker, fleet: Fleet, output: OutputStore, network_of: NetworkOf
+    ) -> None:
         self._docker = docker
+        self._forwards = Forwards(docker, network_of)
         self._fleet = fleet
         self._output = output
         self._tasks: asyncio.TaskGroup | None = None
@@ -107,6 +105,8 @@ class Streams:
             case SignalCall(kernel=kernel, signal=number):
                 await self._signal(kernel, number)
                 await stream.close()
+            case ConnectCall(kernel=kernel):
+                await self._forwards.serve(call, self._running(kernel), stream)
             case UploadCall():
                 raise Refusal("bad_call", "An agent has no uploads to give.")
             case _:

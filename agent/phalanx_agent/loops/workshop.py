@@ -33,8 +33,11 @@ class Scratch(Protocol):
     def make(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> PublicKeys:
         """Make keys, and write them with the texts by their relative names; whole or not at all."""
 
-    def put(self, kernel: KernelId, texts: Mapping[str, str], account: Account) -> None:
+    def put(self, kernel: KernelId, texts: Mapping[str, str]) -> None:
         """Write texts into material that is there, each of them whole or not at all."""
+
+    def text(self, kernel: KernelId, name: str) -> str:
+        """Read a text of material that is there."""
 
     def is_marked(self, kernel: KernelId) -> bool:
         """Tell whether a start was once begun."""

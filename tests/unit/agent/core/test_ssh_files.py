@@ -60,3 +60,11 @@ def test_our_ssh_reads_the_users_own_settings_after_the_sessions() -> None:
 
 def test_the_images_ssh_gets_no_include_which_it_would_refuse_there() -> None:
     assert SESSION_HOSTS == ssh_files.ssh_dropin(MEMBERS, "root")
+
+
+def test_who_was_let_in_from_outside_stays_when_the_peers_are_written_again() -> None:
+    text = ssh_files.with_guest(ssh_files.authorized_keys(MEMBERS[:1]), "ssh-ed25519 X")
+
+    assert ssh_files.authorized_keys(MEMBERS) + "ssh-ed25519 X guest\n" == (
+        ssh_files.authorized_keys(MEMBERS, text)
+    )

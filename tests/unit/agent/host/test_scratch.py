@@ -91,7 +91,7 @@ def test_a_mark_outlives_the_process_and_clear_removes_everything(
 def test_a_text_is_replaced_whole(scratch: Scratch) -> None:
     scratch.make(KERNEL, TEXTS, USER)
 
-    scratch.put(KERNEL, {"ssh/known_hosts": "main1 ssh-ed25519 AAAA\n"}, USER)
+    scratch.put(KERNEL, {"ssh/known_hosts": "main1 ssh-ed25519 AAAA\n"})
 
     folder = scratch.folder(KERNEL) / "ssh"
     assert "main1 ssh-ed25519 AAAA\n" == (folder / "known_hosts").read_text()

@@ -12,6 +12,7 @@ import pytest
 
 from phalanx_agent.docker.port import NetworkFacts, Unavailable
 from phalanx_agent.host.guard import GuardFailed
+from phalanx_agent.host.inside import network_of
 from phalanx_agent.loops.hub import Hub
 from phalanx_agent.loops.streams import Streams
 from phalanx_agent.loops.swarm import SwarmMember
@@ -265,7 +266,7 @@ async def test_no_work_is_taken_until_the_rules_hold() -> None:
 
 def hub_of(life: Life, host: FakeHost, welcomes: list[Welcome]) -> Hub:
     swarm = SwarmMember(host.engine, lambda: "", life.board.swarm)
-    streams = Streams(host.engine, life.fleet, Kept())
+    streams = Streams(host.engine, life.fleet, Kept(), network_of)
     return Hub(life.board, life.fleet, swarm, streams, welcomes.append, lambda _: None)
 
 

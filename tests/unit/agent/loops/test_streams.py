@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
+from phalanx_agent.host.inside import ProcessGone
 from phalanx_agent.loops.streams import Streams
 from phalanx_wire import loglines
 from phalanx_wire.api import LogLine
@@ -52,13 +54,38 @@ class Kept:
         return iter(lines if tail < 0 else lines[-tail:])
 
 
+class OwnNetwork:
+    """A container's network that is this process's, while it lives."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self.host = host
+        self.alive = True
+        self.made: list[socket.socket] = []
+
+    @contextmanager
+    def of(self, pid: int) -> Iterator[OwnNetwork]:
+        if self.host.engine.of(MAIN1).pid != pid:
+            raise ProcessGone
+        yield self
+
+    def still_lives(self) -> bool:
+        return self.alive
+
+    def tcp_socket(self) -> socket.socket:
+        made = socket.socket()
+        made.setblocking(False)
+        self.made.append(made)
+        return made
+
+
 class Desk:
     """The manager's end."""
 
     def __init__(self, life: Life, host: FakeHost) -> None:
         self.life, self.host = life, host
         self.kept = Kept()
-        self.streams = Streams(host.engine, life.fleet, self.kept)
+        self.network = OwnNetwork(host)
+        self.streams = Streams(host.engine, life.fleet, self.kept, self.network.of)
         self._there = Mux(self._to_agent, 0, _nobody)
         self._here = Mux(self._to_manager, 1, self.streams.opened)
 
