@@ -17,12 +17,12 @@ from phalanx_manager.rpc.failure import Unavailable
 from phalanx_wire.api import Problem
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream, StreamClosed
-from phalanx_wire.stream import STDIN, Call, Data, ExecCall
+from phalanx_wire.stream import STDIN, Call, Closed, Data, ExecCall
 
 MAX_FRAME_BYTES: Final = 1 << 20
 HEARTBEAT_S: Final = 20.0
 _OPEN_S: Final = 10.0
-_SEND_S: Final = 300.0
+SEND_S: Final = 300.0
 
 log = structlog.get_logger(__name__)
 
@@ -41,13 +41,12 @@ class _End(msgspec.Struct, frozen=True, omit_defaults=True):
     problem: Problem | None = None
 
 
-class _WrongFrameError(Exception):
+class WrongFrameError(Exception):
     """The client sent what makes no sense."""
 
 
 async def run(ask: Ask) -> web.StreamResponse:
     """Run a command, or the login shell, and relay its streams."""
-    _check_origin(ask.request)
     row = await ask.row()
     kernel = ask.kernel(row)
     values = ask.values
@@ -57,8 +56,7 @@ async def run(ask: Ask) -> web.StreamResponse:
         raise refused("invalid_parameter", 400, title, "command", '`command=["ls","-l"]`')
     if kernel.state is not KernelState.RUNNING:
         raise not_running(kernel)
-    if not web.WebSocketResponse().can_prepare(ask.request).ok:
-        raise refused("websocket_expected", 426, "exec is a WebSocket", hint="use `phalanx exec`")
+    check_upgrade(ask.request, "exec", "use `phalanx exec`")
     call = ExecCall(
         kernel.id,
         command,
@@ -96,11 +94,15 @@ def not_running(kernel: Kernel) -> Exception:
     return refused("not_running", 409, f"{who} is {kernel.state.name.lower()}")
 
 
-def _check_origin(request: web.Request) -> None:
-    """Refuse pages of other sites: a browser sends its cookies and proxies' tokens along."""
+def check_upgrade(request: web.Request, what: str, hint: str) -> None:
+    """Refuse what is no WebSocket, and pages of other sites: a browser sends its cookies and
+    proxies' tokens along.
+    """
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc != request.host:
         raise refused("foreign_origin", 403, "a page of another site may not open this")
+    if not web.WebSocketResponse().can_prepare(request).ok:
+        raise refused("websocket_expected", 426, f"{what} is a WebSocket", hint=hint)
 
 
 async def _relay(request: web.Request, stream: Stream) -> web.WebSocketResponse:
@@ -122,18 +124,22 @@ async def _relay(request: web.Request, stream: Stream) -> web.WebSocketResponse:
 async def _tell_end(socket: web.WebSocketResponse, stream: Stream) -> None:
     if socket.closed:
         return
-    closed = stream.closed
+    async with asyncio.timeout(SEND_S):
+        await socket.send_str(shown_end(stream.closed))
+        await socket.close()
+
+
+def shown_end(closed: Closed | None) -> str:
+    """Spell how a stream ended."""
     problem = of_stream(closed) if closed is not None and closed.code else None
     end = _End(closed.exit_code if closed is not None and problem is None else None, problem)
-    async with asyncio.timeout(_SEND_S):
-        await socket.send_str(msgspec.json.encode(end).decode())
-        await socket.close()
+    return msgspec.json.encode(end).decode()
 
 
 async def _to_client(socket: web.WebSocketResponse, stream: Stream) -> None:
     async for item in stream:
         if isinstance(item, Data):
-            async with asyncio.timeout(_SEND_S):
+            async with asyncio.timeout(SEND_S):
                 await socket.send_bytes(bytes([item.channel & 0xFF]) + item.data)
 
 
@@ -144,7 +150,7 @@ async def _from_client(socket: web.WebSocketResponse, stream: Stream) -> None:
             await _take(message, stream)
     except StreamClosed:
         return
-    except (_WrongFrameError, msgspec.MsgspecError) as error:
+    except (WrongFrameError, msgspec.MsgspecError) as error:
         await stream.close(code="bad_frame", why=str(error))
         return
     await stream.close(code="cancelled", why="the client has gone")
@@ -154,16 +160,16 @@ async def _take(message: WSMessage, stream: Stream) -> None:
     if message.type is WSMsgType.BINARY:
         data: bytes = message.data
         if data[:1] != bytes([STDIN]):
-            raise _WrongFrameError("a binary frame begins with the byte 0")
+            raise WrongFrameError("a binary frame begins with the byte 0")
         await stream.write(STDIN, data[1:])
         return
     if message.type is not WSMsgType.TEXT:
-        raise _WrongFrameError("frames are binary or text")
+        raise WrongFrameError("frames are binary or text")
     control = msgspec.json.decode(message.data, type=_Control)
     if control.resize is not None:
         rows, columns = control.resize
         if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
-            raise _WrongFrameError("a terminal has 1 to 65535 rows and columns")
+            raise WrongFrameError("a terminal has 1 to 65535 rows and columns")
         await stream.resize(rows, columns)
     if control.eof:
         await stream.eof()

@@ -14,6 +14,7 @@ from typing import Any, Final
 from multidict import MultiMapping
 
 from phalanx_manager.http.problems import refused, shown
+from phalanx_wire.ssh_key import public_key
 
 _INT: Final = re.compile(r"[0-9]{1,9}")
 _DURATION: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
@@ -176,6 +177,11 @@ def _check_encodable(texts: Sequence[str]) -> None:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
         raise ValueError("a text holds half of a surrogate pair") from error
+
+
+def ssh_key(name: str, about: str) -> Param:
+    """Make a public key in OpenSSH's one-line form; its comment is left out."""
+    return Param(name, about, public_key, {"type": "string"})
 
 
 def path(name: str, about: str) -> Param:

@@ -17,15 +17,21 @@ MEDIA: Final = "application/problem+json"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _STATUS_OF_STREAM: Final[Mapping[str, int]] = {
+    "bad_key": 400,
+    "bad_port": 400,
     "bad_signal": 400,
     "not_found": 404,
     "no_container": 409,
     "not_running": 409,
+    "too_many_keys": 409,
     "output_gone": 410,
     "too_many_streams": 429,
+    "connection_refused": 502,
+    "connection_reset": 502,
     "engine_unavailable": 503,
     "link_lost": 503,
     "unavailable": 503,
+    "connection_timeout": 504,
 }
 
 

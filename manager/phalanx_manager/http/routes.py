@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from phalanx_manager.http import access, archives, commands, events, health, logs, sessions
+from phalanx_manager.http import (
+    access,
+    archives,
+    commands,
+    events,
+    forward,
+    health,
+    logs,
+    sessions,
+)
 from phalanx_manager.http.ask import Route
-from phalanx_manager.http.params import choice, flag, moment, path, ranks, seconds, whole, words
+from phalanx_manager.http.params import (
+    choice,
+    flag,
+    moment,
+    path,
+    ranks,
+    seconds,
+    ssh_key,
+    whole,
+    words,
+)
 from phalanx_wire.api import (
     ENDED_STATES,
     CreateAgentToken,
@@ -16,6 +35,7 @@ from phalanx_wire.api import (
     SessionList,
     SessionView,
     SignalRequest,
+    SshView,
     StopRequest,
     TokenCreated,
     TokenList,
@@ -179,6 +199,29 @@ _STREAMS: Final = (
         "tar",
         scope="user",
         params=(_RANK, path("path", "absolute, in the container")),
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/forward",
+        forward.connect,
+        "Connect to a TCP port inside a container, over a WebSocket. Binary frames are data; text "
+        'frames are `{"eof": true}`, from either side, and last `{"problem": {...}}` when it '
+        "could not be connected or broke.",
+        "socket",
+        scope="user",
+        params=(
+            _RANK,
+            whole("port", "of the container; its ssh server's when left out", 1, 65_535),
+            ssh_key("key", "a public key that the ssh server shall let in first, OpenSSH's form"),
+        ),
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/ssh",
+        forward.known,
+        "Tell the host keys of the ssh servers of a session, for a client to verify them.",
+        SshView,
+        scope="user",
     ),
     Route(
         "PUT",
