@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from phalanx_lab import engine
 from phalanx_lab.lab import Lab, all_labs
+from tests.real.crew import NETWORK, SUBNET
 from tests.real.ground import ACROSS, Ground, assert_same_traces, settled_traces
 
 LAB = "real"
+IMAGES = ("base", "older", "musl", "busybox", "empty", "hostile")
 
 
 def clear_away_the_dead() -> None:
     """Take down labs of test runs that were killed."""
     for found in all_labs():
-        pid = found.plan.name.removeprefix(LAB).rstrip("en")
+        pid = found.plan.name.removeprefix(LAB).rstrip("enr")
         if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
             found.down()
 
@@ -37,6 +41,22 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
             yield ground
     finally:
         patch.undo()
+
+
+@pytest.fixture(scope="session")
+def runner_engine() -> Iterator[str]:
+    """The socket of an engine with every kind of image, and a network with fixed addresses."""
+    with Lab.up(f"{LAB}{os.getpid()}r", 1, engines_only=True) as lab:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lab.load, IMAGES))
+        socket = lab.hosts[0].engine_socket
+        engine.ask(
+            socket,
+            "POST",
+            "/networks/create",
+            {"Name": NETWORK, "IPAM": {"Config": [{"Subnet": SUBNET}]}},
+        )
+        yield socket
 
 
 @pytest.fixture

@@ -5,111 +5,177 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Iterator
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from phalanx_lab.lab import Lab
+from phalanx_lab import hostile
 from phalanx_runner import bundle, messages
 from phalanx_runner.messages import Bye, Exited
-from tests.real.runner_pair import (
-    IMAGE_PATH,
-    NETWORK,
-    ODD,
-    SUBNET,
-    Pair,
-    docker,
-    pair,
-    write_material,
-)
+from tests.real.crew import IMAGE_PATH, ODD, Kernel, Wish, crew, docker
 
 pytestmark = pytest.mark.real
 
-USERS = {"root": (0, 0), "1000:1000": (1000, 1000), "12345": (12345, 0)}
+USERS = {"root": (0, 0), "1000": (1000, 1000), "12345": (12345, 0)}
 LOCKED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 HARDENINGS = {"plain": (), "read-only": ("--read-only",), "locked": ("--read-only", *LOCKED)}
-COMMANDS = {"base": ("sleep", "1000"), "busybox": ("sleep", "1000"), "empty": ("/hold",)}
-CASES = list(itertools.product(COMMANDS, USERS, HARDENINGS))
+WAIT = ("sleep", "1000")
+COMMANDS = {
+    "base": WAIT,
+    "older": WAIT,
+    "musl": WAIT,
+    "busybox": WAIT,
+    "empty": ("/hold",),
+    "hostile": (*hostile.ENTRYPOINT, *hostile.COMMAND),
+}
+CELLS = [f"{i}-{u}-{h}" for i, u, h in itertools.product(COMMANDS, USERS, HARDENINGS)]
 PROGRAM = "/opt/phalanx/libexec/dropbear"
+DIGEST = hashlib.sha256((bundle.locate() / "libexec" / "dropbear").read_bytes()).hexdigest()
+
+LIST = "ls -l /dev/shm\\n"
+MARK = "--mark--"
+
+Outcome = BaseException | None
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    """An engine with the images and a network with fixed addresses."""
-    with Lab.up("runner", 1, engines_only=True) as lab:
-        for image in COMMANDS:
-            lab.load(image)
-        socket = lab.hosts[0].engine_socket
-        made = asyncio.run(docker(socket, "network", "create", "--subnet", SUBNET, NETWORK))
-        assert (0, "") == (made.returncode, made.stderr)
-        yield socket
+def outcomes(runner_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
+    """What came of each cell: all of them at once, on one engine."""
+    return asyncio.run(_all_cells(runner_engine, tmp_path_factory.mktemp("matrix")))
 
 
-@pytest.mark.parametrize(("image", "user", "hardening"), CASES)
-async def test_containers_reach_each_other_by_ssh_whatever_their_image(
-    engine: str, tmp_path: Path, image: str, user: str, hardening: str
+@pytest.mark.parametrize("cell", CELLS)
+def test_containers_reach_each_other_by_ssh_whatever_their_image(
+    outcomes: Mapping[str, Outcome], cell: str
 ) -> None:
-    uid, gid = USERS[user]
-    write_material(tmp_path, (uid, gid))
-    options = ("--user", f"{uid}:{gid}", *HARDENINGS[hardening], f"phalanx/{image}")
-    async with pair(engine, bundle.locate(), tmp_path, options, COMMANDS[image]) as both:
-        await codes_come_back(both, has_shell=image != "empty")
-        await a_strange_host_key_is_refused(both)
-        await files_arrive_whole(both)
-        if image != "empty":
-            await an_ssh_session_has_the_containers_environment(both)
-            await a_terminal_is_one(both)
-        await a_stop_ends_both(both)
+    outcome = outcomes[cell]
+
+    if outcome is not None:
+        raise outcome
 
 
-async def codes_come_back(both: Pair, *, has_shell: bool) -> None:
-    missing = await both.main_runs("ssh", "sub1", "/no/such/program")
-    assert 127 == missing.returncode, missing.stderr
+def wish(cell: str) -> Wish:
+    image, user, hardening = cell.split("-", 2)
+    return Wish(
+        cell,
+        f"phalanx/{image}",
+        COMMANDS[image],
+        USERS[user],
+        HARDENINGS[hardening],
+        peers=gang(cell),
+    )
+
+
+def gang(cell: str) -> list[str]:
+    """Cells of the same image and hardening, each with another user, from this one on."""
+    image, user, hardening = cell.split("-", 2)
+    users = list(USERS)
+    first = users.index(user)
+    return [f"{image}-{one}-{hardening}" for one in users[first:] + users[:first]]
+
+
+async def _all_cells(engine: str, folder: Path) -> dict[str, Outcome]:
+    async with crew(engine, folder, [wish(cell) for cell in CELLS]) as kernels:
+        told = await asyncio.gather(
+            *(_check(kernels[cell], gang(cell)[1]) for cell in CELLS), return_exceptions=True
+        )
+        outcomes = dict(zip(CELLS, told, strict=True))
+        for kernel in kernels.values():
+            kernel.send(messages.stop(15, 2000))
+        codes = await docker(engine, "wait", *(kernel.container for kernel in kernels.values()))
+        for cell, code in zip(CELLS, codes.stdout.split(), strict=True):
+            outcomes[cell] = outcomes[cell] or await _ended_with(kernels[cell], int(code))
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command in a cell came to; `said` is both of its streams."""
+
+    code: int
+    said: str
+
+
+async def _check(cell: Kernel, peer: str) -> None:
+    has_shell = cell.wish.image != "phalanx/empty"
+    told = await (_asked_at_once if has_shell else _asked)(
+        cell, questions(peer, has_shell=has_shell)
+    )
+    assert 127 == told["missing"].code, told["missing"]
+    assert 255 == told["strange host key"].code
+    assert "verification failed" in told["strange host key"].said
+    assert [Answer(0, "")] * 2 == [told["there"], told["back"]]
+    assert str((bundle.locate() / "libexec" / "dropbear").stat().st_size) in told["listed"].said
     if has_shell:
-        chosen = await both.main_runs("ssh", "anybody@sub1", "exit 7")
-        assert (7, "") == (chosen.returncode, chosen.stderr)
+        assert Answer(7, "") == told["chosen"]
+        assert f"{DIGEST}  /dev/shm/back\n" == told["digest"].said
+        assert "/dev/pts/" in told["terminal"].said
+        the_environment_is_the_containers(cell, peer, told["environment"])
 
 
-async def a_strange_host_key_is_refused(both: Pair) -> None:
-    refused = await both.main_runs("ssh", "-o", "UserKnownHostsFile=/dev/null", "sub1", "true")
-    assert 255 == refused.returncode
-    assert "verification failed" in refused.stderr
+def questions(peer: str, *, has_shell: bool) -> dict[str, tuple[str, ...]]:
+    """Commands by their names; only those for which an image needs a program can be left out."""
+    everywhere = {
+        "missing": ("ssh", peer, "/no/such/program"),
+        "strange host key": ("ssh", "-o", "UserKnownHostsFile=/dev/null", peer, "true"),
+        "there": ("scp", "-q", PROGRAM, f"{peer}:/dev/shm/there"),
+        "back": ("scp", "-q", f"{peer}:/dev/shm/there", "/dev/shm/back"),
+        "listed": ("sftp", "-q", "-b", "/dev/stdin", peer),
+    }
+    with_programs = {
+        "chosen": ("ssh", f"anybody@{peer}", "exit 7"),
+        "digest": ("sha256sum", "/dev/shm/back"),
+        "terminal": ("ssh", "-tt", peer, "tty"),
+        "environment": ("ssh", peer, "env"),
+    }
+    return everywhere | with_programs if has_shell else everywhere
 
 
-async def files_arrive_whole(both: Pair) -> None:
-    there = await both.main_runs("scp", "-q", PROGRAM, "sub1:/dev/shm/there")
-    back = await both.main_runs("scp", "-q", "sub1:/dev/shm/there", "/dev/shm/back")
-    assert [(0, ""), (0, "")] == [(there.returncode, there.stderr), (back.returncode, back.stderr)]
-    listed = await both.main_runs("sftp", "-q", "-b", "-", "sub1", given="ls -l /dev/shm\n")
-    size = (bundle.locate() / "libexec" / "dropbear").stat().st_size
-    assert str(size) in listed.stdout, listed.stderr
-    shown = await both.main_runs("ssh", "sub1", "sha256sum /dev/shm/there")
-    if shown.returncode == 0:  # an empty image has no such program
-        expected = hashlib.sha256((bundle.locate() / "libexec" / "dropbear").read_bytes())
-        assert expected.hexdigest() == shown.stdout.split()[0]
+async def _asked(cell: Kernel, questions: dict[str, tuple[str, ...]]) -> dict[str, Answer]:
+    """One by one."""
+    told = {}
+    for name, words in questions.items():
+        done = await cell.runs(*words, given="ls -l /dev/shm\n")
+        told[name] = Answer(done.returncode, done.stdout + done.stderr)
+    return told
 
 
-async def an_ssh_session_has_the_containers_environment(both: Pair) -> None:
-    shown = await both.main_runs("ssh", "sub1", "env")
-    assert (0, "") == (shown.returncode, shown.stderr)
-    assert "WORLD_SIZE=2\n" in shown.stdout
-    assert "BACKENDAI_CLUSTER_HOST=sub1\n" in shown.stdout
-    assert f"ODD={ODD}\n" in shown.stdout
-    assert f"PATH=/opt/phalanx/first:{IMAGE_PATH}:/opt/phalanx/last\n" in shown.stdout
-    assert "PHALANX" not in shown.stdout
+async def _asked_at_once(cell: Kernel, questions: dict[str, tuple[str, ...]]) -> dict[str, Answer]:
+    """By one script: to enter a container takes longer than all that is asked there."""
+    script = "".join(
+        f"printf '{LIST}' | {shlex.join(words)} 2>&1; echo '{MARK}'$?'{MARK}'\n"
+        for words in questions.values()
+    )
+    done = await cell.runs("sh", "-c", script)
+    assert (0, "") == (done.returncode, done.stderr)
+    parts = done.stdout.split(MARK)
+    return {
+        name: Answer(int(code), said.removeprefix("\n"))
+        for name, said, code in zip(questions, parts[::2], parts[1::2], strict=False)
+    }
 
 
-async def a_terminal_is_one(both: Pair) -> None:
-    shown = await both.main_runs("ssh", "-tt", "sub1", "tty")
-    assert 0 == shown.returncode
-    assert "/dev/pts/" in shown.stdout
+def the_environment_is_the_containers(cell: Kernel, peer: str, told: Answer) -> None:
+    expected = [
+        "WORLD_SIZE=2",
+        f"BACKENDAI_CLUSTER_HOST={peer}",
+        f"ODD={ODD}",
+        f"PATH=/opt/phalanx/first:{IMAGE_PATH}:/opt/phalanx/last",
+    ]
+    if cell.wish.image == "phalanx/hostile":
+        expected += [f"LD_PRELOAD={hostile.LIBRARY}", f"PWD={hostile.WORKDIR}"]
+    assert [] == [entry for entry in expected if f"{entry}\n" not in told.said], told.said
+    assert "PHALANX" not in told.said
 
 
-async def a_stop_ends_both(both: Pair) -> None:
-    for kernel in (both.main, both.sub):
-        kernel.send(messages.stop(15, 2000))
-    for kernel in (both.main, both.sub):
+async def _ended_with(kernel: Kernel, code: int) -> Outcome:
+    """What is wrong with a container's end, which it should have told as the engine does."""
+    try:
         exited, bye = await kernel.wait(Exited), await kernel.wait(Bye)
-        waited = await both.docker("wait", f"{NETWORK}-{kernel.name}")
-        assert exited.code == bye.code == int(waited.stdout)
+        assert exited.code == bye.code == code
+    except AssertionError as wrong:
+        return wrong
+    return None
