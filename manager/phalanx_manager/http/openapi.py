@@ -15,8 +15,6 @@ _REF: Final = "#/components/schemas/{name}"
 _PATH_PARAM: Final = re.compile(r"\{(?P<name>[a-z]+)\}")
 _MEDIA: Final[Mapping[str, str]] = {
     "tar": "application/x-tar",
-    "log-stream": "text/event-stream",
-    "event-stream": "text/event-stream",
     "text": "text/plain",
     "any": "application/json",
 }
@@ -107,16 +105,25 @@ def _responses(route: Route) -> dict[str, Any]:
 def _content(reply: Reply | None) -> dict[str, Any]:
     if isinstance(reply, type):
         return _json(reply)
-    content: dict[str, Any] = {_MEDIA[reply or "any"]: {"schema": {}}}
     if reply == "log-stream":
-        content = {_MEDIA[reply]: {"schema": {"$ref": _REF.format(name="LogEvent")}}}
+        return _events("LogEvent")
     if reply == "event-stream":
         event = {"$ref": _REF.format(name="EventView")}
-        content = {
-            _MEDIA[reply]: {"schema": event},
-            "application/json": {"schema": {"type": "array", "items": event}},
-        }
-    return content
+        listed = {"application/json": {"schema": {"type": "array", "items": event}}}
+        return _events("EventView") | listed
+    return {_MEDIA[reply or "any"]: {"schema": {}}}
+
+
+def _events(name: str) -> dict[str, Any]:
+    """Describe a stream by one of its events, as OpenAPI 3.2 does; the last has its own data."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"anyOf": [{"$ref": _REF.format(name=name)}, {"type": "object"}]},
+    }
+    text = {"type": "string"}
+    event = {"type": "object", "properties": {"id": text, "event": text, "data": data}}
+    return {"text/event-stream": {"schema": event}}
 
 
 def _json(shape: type) -> dict[str, Any]:
