@@ -2,56 +2,113 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import closing, contextmanager
+from typing import Final
 
 from phalanx_manager.store.port import Unavailable
 from phalanx_manager.store.statements import migrations, queries
+from phalanx_manager.store.tables import Refused, Row, Settled, Writes
 
 MEMORY: Final = ":memory:"
 
+_UNTOUCHED: Final = "running containers are not touched"
+_FATAL: Final = {
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_DIR_FSYNC,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_CORRUPT,
+}
+"""After these nobody knows what is on the disk: only a new start, which checks all, may go on."""
+
 
 class Database:
-    """A connection that is used in place: a commit takes a fraction of a millisecond."""
+    """See `tables.Tables`. It is used in place: a commit takes a fraction of a millisecond, and
+    what was given to be committed since the last one shares it.
+    """
 
     def __init__(self, path: str, connection: sqlite3.Connection, lock: int | None) -> None:
         self.path = path
         self._connection = connection
         self._lock = lock
         self._queries = queries()
+        self._queue: list[tuple[Writes, Settled, asyncio.Future[None]]] = []
+        self._broken: Unavailable | None = None
 
     @classmethod
     def open(cls, path: str) -> Database:
-        """Open or make the file, and bring its schema up to date.
+        """Open or make the file, and bring its schema up to date. A file that is refused is left
+        as it was.
 
         Raises:
             Unavailable: it is in use, damaged, of a newer version, or cannot be opened.
         """
-        lock = None if path == MEMORY else _lock(path)
+        lock = None if path == MEMORY else take_lock(path)
         try:
-            connection = sqlite3.connect(path, isolation_level=None)
-            try:
-                _prepare(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.Error as error:
-            _unlock(lock)
-            raise Unavailable(path, f"cannot be opened: {error}", _hint(error)) from error
-        except Unavailable:
-            _unlock(lock)
+            if path != MEMORY:
+                inspect(path)
+            with telling(path, "opened"):
+                connection = sqlite3.connect(path, isolation_level=None)
+                try:
+                    _prepare(connection, path)
+                except BaseException:
+                    connection.close()
+                    raise
+        except BaseException:
+            give_lock(lock)
             raise
         return cls(path, connection, lock)
 
     def close(self) -> None:
-        """Close the file and let another manager have it."""
+        """Write what is queued, close the file, and let another manager have it."""
+        self._write_queued()
         self._connection.close()
-        _unlock(self._lock)
+        give_lock(self._lock)
         self._lock = None
+
+    # -- as the store uses it
+
+    async def read(self, name: str, values: Mapping[str, object], tail: str = "") -> list[Row]:
+        """See `tables.Tables`."""
+        return self.rows(name, values, tail)
+
+    async def commit(self, writes: Writes, settled: Settled) -> None:
+        """See `tables.Tables`."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._queue.append((writes, settled, done))
+        if len(self._queue) == 1:
+            loop.call_soon(self._write_queued)  # after all who are ready to write, too
+        await done
+
+    def _write_queued(self) -> None:
+        queue, self._queue = self._queue, []
+        if not queue:
+            return
+        error: Exception | None = None
+        try:
+            with self.transaction():
+                for writes, _, _ in queue:
+                    for write in writes.all:
+                        write.check(self.run_many(write.name, write.values))
+        except (Unavailable, Refused) as caught:
+            error = caught
+        except sqlite3.IntegrityError as caught:
+            error = Refused(str(caught))
+        for _, settled, done in queue:
+            settled(error is None)
+            if done.done():
+                continue  # whoever asked has gone
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+    # -- in place
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -59,22 +116,25 @@ class Database:
 
         Raises:
             Unavailable: the file cannot be written.
-            sqlite3.IntegrityError: a rule of the schema is broken; the caller knows which.
+            sqlite3.IntegrityError: a rule of the schema is broken.
         """
+        if self._broken is not None:
+            raise self._broken
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-        except sqlite3.IntegrityError:
+            with telling(self.path, "written"):
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+        except Unavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode in _FATAL:
+                self._broken = Unavailable(error.what, error.doing, "mend it, then start again")
             raise
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise Unavailable(self.path, f"cannot be written: {error}", _hint(error)) from error
 
     def run(self, name: str, values: Mapping[str, object]) -> int:
         """Run a named statement and count the rows that it changed."""
@@ -84,45 +144,53 @@ class Database:
         """Run a named statement for each of many values and count the rows changed in all."""
         return self._connection.executemany(self._queries[name], values).rowcount
 
-    def rows(self, name: str, values: Mapping[str, object], tail: str = "") -> list[Any]:
+    def rows(self, name: str, values: Mapping[str, object], tail: str = "") -> list[Row]:
         """Read all rows of a named statement; `tail` is a constant of our own code."""
+        if self._broken is not None:
+            raise self._broken
         text = f"{self._queries[name]} {tail}" if tail else self._queries[name]
-        try:
+        with telling(self.path, "read"):
             return self._connection.execute(text, values).fetchall()
-        except sqlite3.IntegrityError:
-            raise
-        except sqlite3.Error as error:
-            raise Unavailable(self.path, f"cannot be read: {error}", _hint(error)) from error
 
 
-def _prepare(connection: sqlite3.Connection, path: str) -> None:
-    for pragma in ("busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL"):
-        connection.execute(f"PRAGMA {pragma}")
-    if path != MEMORY:
-        connection.execute("PRAGMA journal_mode = WAL")
-    if connection.execute("PRAGMA foreign_keys").fetchone() != (1,):
-        raise Unavailable(path, "this SQLite has no foreign keys", "install a usual one")
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise Unavailable(path, f"is damaged: {verdict}", "restore it from a backup")
-    steps = migrations()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    newest = max(steps)
-    if version > newest:
-        raise Unavailable(
-            path,
-            f"is of schema version {version}, and this program knows up to {newest}",
-            "run the program that wrote it, or a newer one",
-        )
-    for number in range(version + 1, newest + 1):
-        # executescript commits by itself, so the whole step carries its own transaction.
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{steps[number]}\nPRAGMA user_version = {number};\nCOMMIT;"
-        )
+def inspect(path: str) -> int:
+    """Look whether a file is a sound database of ours, without changing it; its schema's version.
+
+    Raises:
+        Unavailable: it is damaged, somebody else's, or of a newer version.
+    """
+    with telling(path, "opened"), closing(read_only(path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        newest = max(migrations())
+        if version > newest:
+            raise Unavailable(
+                path,
+                f"is of schema version {version}, and this program knows up to {newest}",
+                "run the program that wrote it, or a newer one",
+            )
+        if not version and tables:
+            hint = "set data_dir to another folder"
+            raise Unavailable(path, "is a database, but not of Phalanx", hint)
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != ("ok",):
+            told = " ".join(str(found[0]).split())
+            hint = "restore it from a backup: phalanx manager restore FILE"
+            raise Unavailable(path, f"is damaged: {told}", hint)
+        return int(version)
 
 
-def _lock(path: str) -> int:
-    """Take the file for us alone; the lock goes with the process, however it ends."""
+def read_only(path: str) -> sqlite3.Connection:
+    """Open a file that is there, for reading."""
+    return sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, isolation_level=None)
+
+
+def take_lock(path: str) -> int:
+    """Take the file for us alone; the lock goes with the process, however it ends.
+
+    Raises:
+        Unavailable: another manager has it, or it cannot be opened.
+    """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -140,12 +208,50 @@ def _lock(path: str) -> int:
     return lock
 
 
-def _unlock(lock: int | None) -> None:
+def give_lock(lock: int | None) -> None:
+    """Let another have the file."""
     if lock is not None:
         os.close(lock)
 
 
+@contextmanager
+def telling(path: str, doing: str) -> Iterator[None]:
+    """Say what goes wrong with a file in our own words; broken rules are the caller's."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        raise Unavailable(path, f"cannot be {doing}: {error}", _hint(error)) from error
+
+
 def _hint(error: sqlite3.Error) -> str:
-    if "full" in str(error):
-        return "make room on the disk; running containers are not touched"
-    return "check the disk and the file's owner; running containers are not touched"
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return f"make room on the disk; {_UNTOUCHED}"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return f"restore it from a backup: phalanx manager restore FILE; {_UNTOUCHED}"
+        case sqlite3.SQLITE_READONLY:
+            return f"make the file and its folder writable for the manager; {_UNTOUCHED}"
+        case _:
+            return f"check the disk and the file's owner; {_UNTOUCHED}"
+
+
+def _prepare(connection: sqlite3.Connection, path: str) -> None:
+    for pragma in ("busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+    if path != MEMORY:
+        connection.execute("PRAGMA journal_mode = WAL")
+    if connection.execute("PRAGMA foreign_keys").fetchone() != (1,):
+        raise Unavailable(path, "this SQLite has no foreign keys", "install a usual one")
+    steps = migrations()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number in range(version + 1, max(steps) + 1):
+        # executescript commits by itself, so the whole step carries its own transaction.
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{steps[number]}\nPRAGMA user_version = {number};\nCOMMIT;"
+        )
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -1,4 +1,5 @@
--- The one durable truth of what shall be. Times are Unix microseconds; lists are JSON.
+-- The one durable truth of what shall be. Times are Unix microseconds; lists are JSON. "user" is
+-- quoted wherever it is a column: unquoted it means something else in PostgreSQL.
 
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
@@ -33,7 +34,7 @@ CREATE TABLE token (
 CREATE TABLE session (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
-    user TEXT NOT NULL,
+    "user" TEXT NOT NULL,
     cluster TEXT NOT NULL,
     spec TEXT NOT NULL,
     state TEXT NOT NULL,
@@ -53,18 +54,18 @@ CREATE TABLE session (
     done INTEGER NOT NULL DEFAULT 0 -- ended, and nothing of it is left on any host
 ) STRICT;
 
-CREATE UNIQUE INDEX one_live_session_of_a_name ON session (user, name)
+CREATE UNIQUE INDEX one_live_session_of_a_name ON session ("user", name)
 WHERE state NOT IN ('succeeded', 'failed', 'cancelled', 'timeout');
 CREATE INDEX session_by_time ON session (created_at);
 CREATE INDEX session_by_name ON session (name);
 CREATE INDEX session_undone ON session (id) WHERE done = 0;
 
 CREATE TABLE idempotency (
-    user TEXT NOT NULL,
+    "user" TEXT NOT NULL,
     key TEXT NOT NULL,
     digest TEXT NOT NULL,
     session TEXT NOT NULL REFERENCES session (id),
-    PRIMARY KEY (user, key)
+    PRIMARY KEY ("user", key)
 ) STRICT;
 
 CREATE TABLE network (
@@ -123,8 +124,8 @@ CREATE TABLE kernel (
     UNIQUE (session, attempt, rank)
 ) STRICT;
 
--- A step that the table does not have is refused here, whoever tries it; the primary key adds
--- that a state is left at most once.
+-- Written by the database itself (a trigger, in its own language): a step that the table does not
+-- have is refused here, whoever tries it; the primary key adds that a state is left at most once.
 CREATE TABLE kernel_history (
     kernel TEXT NOT NULL REFERENCES kernel (id),
     from_state INTEGER NOT NULL,
@@ -133,12 +134,6 @@ CREATE TABLE kernel_history (
     PRIMARY KEY (kernel, from_state),
     FOREIGN KEY (from_state, to_state) REFERENCES kernel_step (from_state, to_state)
 ) STRICT;
-
-CREATE TRIGGER kernel_moved AFTER UPDATE OF state ON kernel WHEN OLD.state <> NEW.state
-BEGIN
-    INSERT INTO kernel_history (kernel, from_state, to_state, at)
-    VALUES (NEW.id, OLD.state, NEW.state, NEW.state_at);
-END;
 
 CREATE TABLE gpu_hold (
     agent TEXT NOT NULL REFERENCES agent (name),

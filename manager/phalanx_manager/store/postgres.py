@@ -1,0 +1,289 @@
+"""A PostgreSQL database: one connection that writes in order, some more that read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final, Never
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import structlog
+
+from phalanx_manager.store.port import Unavailable
+from phalanx_manager.store.statements import migrations, numbered, queries
+from phalanx_manager.store.tables import Deposed, Refused, Row, Settled, Write, Writes
+
+CONNECT_S: Final = 5.0
+READ_S: Final = 10.0
+WRITE_S: Final = 20.0
+IDLE_S: Final = 4.0
+"""The server ends a transaction that stands still for so long: a frozen manager holds locks."""
+
+DEPOSED: Final = "PX001"
+"""What the database answers to who does not lead any more; see `lease.SCHEMA`."""
+
+_BATCH: Final = 500
+_READERS: Final = 4
+_AGAIN_S: Final = (0.1, 2.0)
+_SETTINGS: Final = {
+    "application_name": "phalanx-manager",
+    "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": f"{IDLE_S * 1000:.0f}",
+    "statement_timeout": f"{WRITE_S * 1000:.0f}",
+    "lock_timeout": f"{WRITE_S * 500:.0f}",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One change on its way."""
+
+    writes: Writes
+    settled: Settled
+    done: asyncio.Future[None]
+
+
+class Postgres:
+    """See `tables.Tables`; made by `open`. Somebody must `run` it."""
+
+    def __init__(self, url: str, epoch: int, pool: asyncpg.Pool) -> None:
+        self._url = url
+        self._epoch = epoch
+        self._pool = pool
+        self._writer: asyncpg.Connection | None = None
+        self._queue: deque[_Change] = deque()
+        self._bell = asyncio.Event()
+        self._trouble: Unavailable | None = None
+        self._queries = queries()
+        self._spelt: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, epoch: int) -> AsyncIterator[Postgres]:
+        """Connect as the leader of an epoch, and bring the schema up to date.
+
+        Raises:
+            Unavailable: it cannot be reached, does not let us in, or is of a newer version.
+            Deposed: another manager leads by now.
+        """
+        with asking(url):
+            pool = await asyncpg.create_pool(
+                url, min_size=1, max_size=_READERS, timeout=CONNECT_S, command_timeout=READ_S,
+                server_settings=_SETTINGS,
+            )  # fmt: skip
+        made = cls(url, epoch, pool)
+        try:
+            made._writer = await connect(url)
+            with asking(url):
+                await made._migrate(made._writer)
+            yield made
+        finally:
+            made._fail_all(Unavailable(shown(url), "is not used any more", "try again"))
+            pool.terminate()
+            if made._writer is not None:
+                made._writer.terminate()
+
+    async def read(self, name: str, values: Mapping[str, object], tail: str = "") -> list[Row]:
+        """See `tables.Tables`."""
+        text, names = self._spell(name, tail)
+        with asking(self._url):
+            found = await self._pool.fetch(text, *(values[key] for key in names))
+        return [tuple(record) for record in found]
+
+    async def commit(self, writes: Writes, settled: Settled) -> None:
+        """See `tables.Tables`."""
+        if self._trouble is not None:
+            settled(False)
+            raise self._trouble
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Change(writes, settled, done))
+        self._bell.set()
+        await done
+
+    async def run(self, reload: Callable[[], Awaitable[None]]) -> Never:
+        """Write what is queued, for ever.
+
+        `reload` is called after a failure, because a commit whose answer was lost may have
+        happened: read again what is true.
+
+        Raises:
+            Deposed: another manager leads.
+        """
+        while True:
+            await self._bell.wait()
+            self._bell.clear()
+            try:
+                while self._queue:
+                    await self._write([*self._queue][:_BATCH])
+            except Deposed as error:
+                self._fail_all(error)
+                raise
+            except Refused as error:
+                self._fail_all(error)
+                await reload()
+            except Unavailable as error:
+                log.warning("store.unavailable", why=str(error))
+                self._trouble = error
+                self._fail_all(error)
+                await self._mend(reload)
+
+    # -- inside
+
+    async def _write(self, batch: list[_Change]) -> None:
+        writer = self._writer
+        if writer is None or writer.is_closed():
+            self._writer = writer = await connect(self._url)
+        with asking(self._url):
+            async with asyncio.timeout(WRITE_S):
+                await writer.execute("BEGIN")
+                try:
+                    for change in batch:
+                        for write in change.writes.all:
+                            await self._execute(writer, write)
+                    await self._commit(writer)
+                except (Refused, asyncpg.IntegrityConstraintViolationError):
+                    await writer.execute("ROLLBACK")
+                    raise
+        for change in batch:
+            self._queue.popleft()
+            change.settled(True)
+            if not change.done.done():
+                change.done.set_result(None)
+
+    async def _execute(self, writer: asyncpg.Connection, write: Write) -> None:
+        text, names = self._spell(write.name)
+        values = [tuple(_storable(one[name]) for name in names) for one in write.values]
+        if write.exactly is None and len(values) > 1:
+            await writer.executemany(text, values)
+            return
+        statuses = [await writer.execute(text, *one) for one in values]
+        if write.exactly is not None:
+            write.check(sum(int(status.rpartition(" ")[2]) for status in statuses))
+
+    async def _commit(self, writer: asyncpg.Connection) -> None:
+        # One message: whoever is stopped before it has not committed, and after it has; in
+        # between nobody can take the lead, because the server runs both without us.
+        await writer.execute(f"SELECT phalanx_fence({self._epoch:d}); COMMIT")
+
+    async def _mend(self, reload: Callable[[], Awaitable[None]]) -> None:
+        """Come back from a failure: connect anew, and read what is true."""
+        wait_s, longest_s = _AGAIN_S
+        while self._trouble is not None:
+            if self._writer is not None:
+                self._writer.terminate()
+            try:
+                self._writer = await connect(self._url)
+                await reload()
+            except Unavailable as error:
+                self._trouble = error
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, longest_s)
+            else:
+                self._trouble = None
+                log.info("store.available")
+
+    async def _migrate(self, writer: asyncpg.Connection) -> None:
+        steps = migrations("postgres")
+        version = await writer.fetchval("SELECT version FROM leader")
+        refuse_newer(self._url, version)
+        if version == max(steps):
+            return
+        await writer.execute("BEGIN")
+        for number in range(version + 1, max(steps) + 1):
+            await writer.execute(steps[number])
+        await writer.execute("UPDATE leader SET version = $1", max(steps))
+        await self._commit(writer)
+        log.info("store.migrated", before=version, after=max(steps))
+
+    def _fail_all(self, error: Exception) -> None:
+        queue, self._queue = self._queue, deque()
+        for change in queue:
+            change.settled(False)
+            if not change.done.done():
+                change.done.set_exception(error)
+
+    def _spell(self, name: str, tail: str = "") -> tuple[str, tuple[str, ...]]:
+        key = f"{name} {tail}"
+        if key not in self._spelt:
+            self._spelt[key] = numbered(f"{self._queries[name]} {tail}".rstrip())
+        return self._spelt[key]
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    """Connect.
+
+    Raises:
+        Unavailable: it cannot be reached, or does not let us in.
+    """
+    with asking(url):
+        return await asyncpg.connect(
+            url, timeout=CONNECT_S, command_timeout=WRITE_S, server_settings=_SETTINGS
+        )
+
+
+def shown(url: str) -> str:
+    """Spell a URL for people: without its password."""
+    parts = urlsplit(url)
+    user, found, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{found}{host}", query=""))
+
+
+def refuse_newer(url: str, version: int) -> None:
+    """Refuse a schema that a newer program has written."""
+    newest = max(migrations("postgres"))
+    if version > newest:
+        raise Unavailable(
+            shown(url),
+            f"is of schema version {version}, and this program knows up to {newest}",
+            "run the program that wrote it, or a newer one",
+        )
+
+
+@contextmanager
+def asking(url: str) -> Iterator[None]:
+    """Say what goes wrong with the server in our own words."""
+    where = shown(url)
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise Refused(str(error)) from error
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        hint = "check the user and password in `database`, and the server's pg_hba.conf"
+        raise Unavailable(where, f"does not let us in: {error}", hint) from error
+    except asyncpg.InvalidCatalogNameError as error:
+        hint = "make it with `createdb`, or check the name in `database`"
+        raise Unavailable(where, f"cannot be used: {error}", hint) from error
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == DEPOSED:
+            raise Deposed(where, "another manager leads", "ask that one") from error
+        raise Unavailable(where, f"failed: {error}", _hint(error)) from error
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        hint = "check that the server runs, and the host and port in `database`"
+        raise Unavailable(
+            where, f"cannot be reached: {reason or 'it does not answer'}", hint
+        ) from error
+
+
+def _hint(error: asyncpg.PostgresError) -> str:
+    if isinstance(error, asyncpg.DiskFullError):
+        return "make room on the server's disk; running containers are not touched"
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return "it is read-only, maybe a replica: name the primary in `database`"
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return "the user must own the database"
+    return "the server's log may say more; running containers are not touched"
+
+
+def _storable(value: object) -> object:
+    """PostgreSQL's texts cannot hold NUL, which an engine's message may have."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
