@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 PROTOCOL = 1
 LINE_LIMIT = 4096  # bytes, with the line's end
+FENCED_CODE = 121
+"""A runner's exit code when its lease ran out before the command had ended."""
 _TEXT_LIMIT = 1024
 
 
@@ -87,7 +89,9 @@ class Exited:
 
 @dataclass(frozen=True)
 class RunnerError:
-    """what: conf, interface, ssh-port, fork or exec. All but exec and fork end the container."""
+    """what: conf, interface, ssh-port, fork, exec or lease. All but exec and fork end the
+    container, lease at once.
+    """
 
     stamp: Stamp
     what: str

@@ -3,7 +3,7 @@
  * line. */
 #include "phalanx.h"
 
-/* kind: the mark itself for one of {}:, else T (text), N (number), W (true, false, null), 0. */
+/* kind: the mark itself for one of {}:, else T (text), N (number), 0. */
 struct token {
     char kind;
     const char *from;
@@ -32,17 +32,11 @@ static struct token next(const char **at, const char *end) {
         token.kind = 'T';
         token.size = (size_t)(close - token.from);
         *at = close + 1;
-    } else if (**at >= 'a' && **at <= 'z') {
-        while (*at < end && **at >= 'a' && **at <= 'z') ++*at;
-        token.kind = 'W';
     } else {
-        bool negative = **at == '-';
-        *at += negative;
         const char *digits = *at;
         while (*at < end && **at >= '0' && **at <= '9' && *at - digits < 10)
             token.number = token.number * 10 + *(*at)++ - '0';
         token.kind = *at > digits ? 'N' : 0;
-        if (negative) token.number = -token.number;
     }
     return token;
 }
@@ -67,7 +61,7 @@ static bool take(struct command *command, const struct token *key, const struct 
         command->grace_ms = (int)value->number;
         return number && value->number >= 0 && value->number <= 86400000;
     }
-    return number || value->kind == 'T' || value->kind == 'W';
+    return number || value->kind == 'T';
 }
 
 bool command_parse(const char *line, size_t size, struct command *command) {

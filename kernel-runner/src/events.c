@@ -10,10 +10,9 @@
 
 int agent_fd = -1;
 int64_t agent_retry_at;
-static char *ring[RING];
+static char *ring[RING], input[LINE_LIMIT];
 static long ring_next, sequence;
 static int backoff_ms = BACKOFF_LOW_MS;
-static char input[LINE_LIMIT];
 static size_t input_size;
 
 static void drop(void) {

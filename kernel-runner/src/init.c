@@ -3,6 +3,7 @@
 
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 
 #define REFUSED_LINGER_MS 5000
 #define LAST_REAP_MS 2000 /* after KILL; what is left then hangs in the kernel */
@@ -12,10 +13,11 @@ static struct {
     enum { WAITING, RUNNING, LINGERING, CLOSING } phase;
     char **argv;
     pid_t command;
-    int exit_code, signals, listener;
+    int exit_code, signals, listener, timer;
     int64_t deadline; /* of KILL; while LINGERING, of its end; -1: none */
+    int64_t lease;    /* when all has to be over, as far as we know; -1: never */
     bool started, stopping, killed;
-} self = {.listener = -1, .deadline = -1};
+} self = {.listener = -1, .deadline = -1, .lease = -1};
 
 static int64_t after(int64_t ms) { return clock_ms() + ms; }
 
@@ -59,17 +61,14 @@ static void stop(const struct command *order) {
 }
 
 static void obey(const struct command *order) {
-    bool hit;
     switch (order->op) {
     case OP_MESH:  return self.phase == CLOSING ? (void)0 : mesh_begin(&conf);
     case OP_START: return start();
     case OP_STOP:  return stop(order);
     case OP_SIGNAL:
-        hit = self.phase == RUNNING && !kill(-self.command, order->signal);
-        return event(KEEP, "signalled", "\"signal\":%d,\"count\":%d", order->signal, hit);
-    case OP_EXIT:
-        if (self.phase == LINGERING) close_down_with_grace();
-        return;
+        return event(KEEP, "signalled", "\"signal\":%d,\"count\":%d", order->signal,
+                     self.phase == RUNNING && !kill(-self.command, order->signal));
+    case OP_EXIT: return self.phase == LINGERING ? close_down_with_grace() : (void)0;
     case OP_PING: return event(ONCE, "pong", "");
     case OP_NONE: return;
     }
@@ -128,6 +127,25 @@ static void take_deadline(int64_t now) {
     self.killed = true;
 }
 
+/* MATERIAL/lease: the agent moves the moment on for as long as it hears from its manager. */
+static void lease_read(void) {
+    char text[32] = "";
+    int fd = open(MATERIAL "/lease", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, text, sizeof text - 1) > 0) self.lease = strtoll(text, NULL, 10);
+    close(fd);
+    struct itimerspec due = {.it_value = {self.lease / 1000, self.lease % 1000 * 1000000}};
+    if (self.lease > 0) timerfd_settime(self.timer, TFD_TIMER_ABSTIME, &due, NULL);
+}
+
+/* The work may be given to another host now: nothing may be left of it here. With PID 1 the kernel
+ * ends all others. */
+static void take_lease(void) {
+    if (self.lease >= 0 && clock_ms() >= self.lease) lease_read();
+    if (self.lease < 0 || clock_ms() < self.lease) return;
+    event(KEEP, "error", "\"what\":\"lease\"");
+    _exit(self.phase == WAITING || self.phase == RUNNING ? EXIT_FENCED : self.exit_code);
+}
+
 static bool is_over(void) {
     return self.phase == CLOSING && (!reap() || (self.killed && self.deadline < 0));
 }
@@ -137,16 +155,17 @@ static int64_t sooner(int64_t one, int64_t other) {
 }
 
 static void turn(void) {
-    enum { SIGNALS, LISTENER, AGENT, LOG, MESH, GUESTS };
+    enum { SIGNALS, LISTENER, AGENT, LOG, MESH, LEASE, GUESTS };
     int count = guest_count, knock = count < DOOR_LIMIT ? self.listener : -1;
     struct pollfd polled[GUESTS + DOOR_LIMIT] = {
         {self.signals, POLLIN, 0}, {knock, POLLIN, 0}, {agent_fd, POLLIN, 0},
-        {log_fd, POLLIN, 0}, {mesh_fd, POLLIN, 0}};
+        {log_fd, POLLIN, 0}, {mesh_fd, POLLIN, 0}, {self.timer, POLLIN, 0}};
     for (int i = 0; i < count; i++) polled[GUESTS + i] = (struct pollfd){guests[i].fd, POLLIN, 0};
     int64_t wake = sooner(sooner(self.deadline, door_deadline()),
                           sooner(mesh_deadline, agent_fd < 0 ? agent_retry_at : -1));
     int64_t wait = wake - clock_ms();
     poll(polled, (nfds_t)(GUESTS + count), wake < 0 ? -1 : wait < 0 ? 0 : (int)wait);
+    take_lease(); /* before anything else: we may have slept for long */
     int64_t now = clock_ms();
     if (polled[SIGNALS].revents) take_signals();
     if (polled[LOG].revents) log_read();
@@ -173,6 +192,8 @@ static void boot(const char *wrong) {
     sigprocmask(SIG_SETMASK, &all, NULL);
     prctl(PR_SET_DUMPABLE, 0); /* the user's processes may not trace us */
     self.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    self.timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC);
+    lease_read();
     agent_connect(conf.kernel);
     event(KEEP, "boot", "\"pid\":%d,\"uid\":%d,\"gid\":%d", getpid(), getuid(), getgid());
     if (!wrong && conf.run && !self.argv[0]) wrong = "command";

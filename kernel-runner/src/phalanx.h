@@ -23,15 +23,13 @@
 #define MATERIAL "/run/phalanx"
 #define LINE_LIMIT 4096 /* bytes of one message, newline included, both ways */
 #define PEER_LIMIT 1024
+#define EXIT_FENCED 121
 #define EXIT_REFUSED 125
 #define EXIT_NOT_EXECUTABLE 126
 #define EXIT_NOT_FOUND 127
 
 /* conf.c: MATERIAL/runner.conf. Texts point into the buffer that was parsed. */
-struct peer {
-    const char *name;
-    int port; /* 0: ssh_port */
-};
+struct peer { const char *name; int port; }; /* port 0: ssh_port */
 struct conf {
     const char *kernel, *address, *interface, *workdir;
     int ssh_port, ssh_limit, master_port, mesh_timeout_s, linger_s, grace_s;
@@ -49,13 +47,12 @@ const char *conf_load(struct conf *conf);
 enum operation { OP_NONE, OP_MESH, OP_START, OP_STOP, OP_SIGNAL, OP_EXIT, OP_PING };
 struct command {
     enum operation op;
-    int signal;   /* 0: not given */
-    int grace_ms; /* -1: not given */
+    int signal, grace_ms; /* 0 and -1: not given */
 };
 /* `line` needs no terminator. False when it is no JSON object of plain values with a known op. */
 bool command_parse(const char *line, size_t size, struct command *command);
 
-/* main.c: milliseconds of a clock that is never set. */
+/* main.c: milliseconds of a clock that is never set, and goes on while the machine is suspended. */
 int64_t clock_ms(void);
 
 /* events.c: the journal, and the connection to the agent. */
@@ -70,10 +67,7 @@ void agent_read(void (*obey)(const struct command *));
 
 /* net.c: the ssh port and its door. */
 #define DOOR_LIMIT 128
-struct guest {
-    int fd;
-    int64_t since;
-};
+struct guest { int fd; int64_t since; };
 extern struct guest guests[DOOR_LIMIT]; /* new connections, until it is known what they want */
 extern int guest_count;
 bool address_on_interface(const char *address, const char *interface);
@@ -103,7 +97,5 @@ void child_signals(void);
 extern const char *const stashed[]; /* ends with NULL */
 
 /* The programs. */
-int init_main(char **argv);
-int shell_main(int argc, char **argv);
-int ssh_main(int argc, char **argv);
-int solo_main(char **argv);
+int init_main(char **argv), solo_main(char **argv);
+int shell_main(int argc, char **argv), ssh_main(int argc, char **argv);
