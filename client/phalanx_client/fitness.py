@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from phalanx_wire import engine_modes
+
 Verdict = Literal["good", "warning", "bad"]
 MIN_API: Final = (1, 41)
 MIN_DISK: Final = 5 << 30
@@ -141,6 +143,9 @@ def _engine(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield Finding("cgroups", "good", f"limits work (cgroup v{facts.info.get('CgroupVersion')})")
+    mode = engine_modes.unsupported(facts.info.get("SecurityOptions") or ())
+    if mode:
+        yield Finding("engine mode", "bad", mode.text, mode.hint)
     yield _swarm(facts.info)
 
 

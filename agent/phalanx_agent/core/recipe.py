@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from phalanx_agent.core.refused import Refused
 from phalanx_runner.conf import RunnerConf
 from phalanx_wire import names
 from phalanx_wire.control import Assignment, Gang, Member
@@ -23,6 +24,12 @@ SSH_LEAST, SSH_MOST = 16, 1024
 
 STOP_TIMEOUT_SLACK_S = 30
 _IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_INITS = frozenset(
+    {
+        *("/sbin/init", "/usr/sbin/init", "/bin/systemd", "/lib/systemd/systemd"),
+        *("/usr/lib/systemd/systemd", "/init"),  # the last is that of s6
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +135,21 @@ def command(assignment: Assignment, image: Image) -> tuple[str, ...]:
     """Tell what the runner starts: the user's command, or the image's own.
 
     Setting our entrypoint makes the engine forget the image's, so both of its halves are here.
+
+    Raises:
+        Refused: the image's own would be an init system, which works as process 1 only.
     """
     if assignment.idle:
         return ()
-    return assignment.command or (*image.entrypoint, *image.command)
+    if assignment.command:
+        return assignment.command
+    own = (*image.entrypoint, *image.command)
+    if own and own[0] in _INITS:
+        raise Refused(
+            f"The image starts {own[0]}, an init system that must be process 1 of its container, "
+            "which the runner is here; give a command of your own."
+        )
+    return own
 
 
 def login(account: Account) -> str:

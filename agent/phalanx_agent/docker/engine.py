@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
@@ -25,7 +25,7 @@ from phalanx_agent.docker.port import (
     Reopened,
     Unavailable,
 )
-from phalanx_wire import names
+from phalanx_wire import engine_modes, names
 from phalanx_wire.api import LogLine
 from phalanx_wire.control import Network, SwarmReport
 from phalanx_wire.ids import KernelId, SessionId
@@ -75,6 +75,7 @@ class DockerEngine:
             started_at=await self._started_at(),
             cpu_count=said["NCPU"],
             mem_bytes=said["MemTotal"],
+            problem=_problem(said.get("SecurityOptions") or ()),
         )
 
     async def _started_at(self) -> float:
@@ -247,6 +248,11 @@ class DockerEngine:
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""
         await swarm.canary(self._line, self.cluster)
+
+
+def _problem(security_options: Iterable[str]) -> str:
+    found = engine_modes.unsupported(security_options)
+    return f"{found.text} {found.hint}" if found else ""
 
 
 def unix_seconds_of_zone(moment: str) -> float:

@@ -98,3 +98,9 @@ def test_looking_without_an_engine_gives_the_reason(tmp_path: object) -> None:
 
 def test_what_is_no_socket_is_refused() -> None:
     assert "write it as unix:///PATH" == machine.look("tcp://x", "/run", "/").engine_problem
+
+
+def test_an_engine_in_a_mode_that_cannot_work_makes_a_machine_unfit() -> None:
+    info = {**GOOD.info, "SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}
+
+    assert [("engine mode", "bad")] == complaints(replace(GOOD, info=info))
