@@ -20,7 +20,7 @@ from phalanx_agent.config import AgentConfig, ConfigError
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Docker
-from phalanx_agent.host import allow, inside, inventory, mounted, systemd
+from phalanx_agent.host import allow, inside, inventory, mounted, ports, systemd
 from phalanx_agent.host.guard import Guard
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.scratch import NotInMemory, Scratch
@@ -123,6 +123,7 @@ class _Agent:
             listen=RunnerChannel.listen,
             bundle=folder,
             judge_mounts=lambda mounts: allow.judge(mounts, config.mounts, own),
+            check_ports=lambda wanted: ports.check(wanted, config.host_ports),
             mounts_hold=mounted.as_judged,
             account=Accounts(docker).of,
             clock=asyncio.get_running_loop().time,

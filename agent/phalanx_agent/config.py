@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from phalanx_wire.slots import parse_bytes
 
 DEFAULT_PATH: Final = Path("/etc/phalanx/agent.toml")
 _ENGINE_PREFIX: Final = "unix://"
+_PORTS: Final = re.compile(r"(?P<first>[0-9]{4,5})-(?P<last>[0-9]{4,5})")
 _LIST_OF_PATHS: Final = "must be a list of paths, or of tables with `path` and `write`"
 _T = TypeVar("_T")
 
@@ -45,6 +47,28 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports from the first to the last, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
+    def overlaps(self, other: PortRange) -> bool:
+        """Tell whether some port is in both."""
+        return self.first <= other.last and other.first <= self.last
+
+    def covers(self, other: PortRange) -> bool:
+        """Tell whether all of another's ports are in this one."""
+        return self.first <= other.first and other.last <= self.last
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """All that an agent is told by its operator.
 
@@ -54,6 +78,8 @@ class AgentConfig:
         engine: path of the container engine's socket.
         join: the join token; needed until the agent is enrolled.
         advertise: the address that other hosts reach this one by; empty: by the route to them.
+        host_network: sessions may ask for the host's network, which the guard does not hold.
+        host_ports: of this host, kept for containers on its network.
     """
 
     name: AgentId
@@ -62,6 +88,8 @@ class AgentConfig:
     engine: str
     join: str = ""
     advertise: str = ""
+    host_network: bool = False
+    host_ports: PortRange = PortRange(61000, 61999)
     capacity: Capacity = Capacity()
     mounts: tuple[AllowedMount, ...] = ()
 
@@ -98,6 +126,8 @@ def parse(document: Mapping[str, Any]) -> AgentConfig:
         engine=table.take("engine", _engine, "/var/run/docker.sock"),
         join=table.take("join", _text, ""),
         advertise=table.take("advertise", _text, ""),
+        host_network=table.take("host_network", _truth, False),
+        host_ports=table.take("host_ports", _port_range, PortRange(61000, 61999)),
         capacity=_capacity(table),
         mounts=_mounts(table),
     )
@@ -174,6 +204,20 @@ def _name(value: Any) -> str:
 
 def _host_name() -> str:
     return socket.gethostname().partition(".")[0].lower()
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")  # noqa: TRY004 - one kind of mistake
+    return value
+
+
+def _port_range(value: Any) -> PortRange:
+    found = _PORTS.fullmatch(value) if isinstance(value, str) else None
+    first, last = (int(found["first"]), int(found["last"])) if found else (0, 0)
+    if not 1024 <= first < last <= 65535:
+        raise ValueError('must be ports from 1024 to 65535, like "61000-61999"')
+    return PortRange(first, last)
 
 
 def _path(value: Any) -> Path:

@@ -179,6 +179,7 @@ class FakeHost:
         self.runners: dict[KernelId, FakeRunner] = {}
         self.skipped = 0.0
         self.mounts_hold = True
+        self.taken: set[int] = set()
         self.engine.started = self._started
 
     def runner(self, kernel: KernelId) -> FakeRunner:
@@ -205,6 +206,11 @@ class FakeHost:
                 raise Refused(f"{mount.source} may not be mounted on this host.")
         return tuple(Bind(mount.source, mount.target, mount.read_only) for mount in mounts)
 
+    def check_ports(self, ports: tuple[int, ...]) -> None:
+        for port in ports:
+            if port in self.taken:
+                raise Refused(f"Port {port} of the host is taken by nc (pid 7).")
+
     async def account(self, image: Image, user: str) -> Account:
         if user == "nobody-knows":
             raise Refused(f"The image has no user {user}.")
@@ -220,6 +226,7 @@ class FakeHost:
             listen=self.listen,
             bundle="/bundle",
             judge_mounts=self.judge,
+            check_ports=self.check_ports,
             mounts_hold=lambda _pid, _binds: self.mounts_hold,
             account=self.account,
             clock=lambda: asyncio.get_running_loop().time() + self.skipped,

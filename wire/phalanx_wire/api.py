@@ -28,12 +28,13 @@ SessionState = Literal[
 ENDED_STATES: tuple[SessionState, ...] = ("succeeded", "failed", "cancelled", "timeout")
 
 
-class KernelView(msgspec.Struct, frozen=True):
+class KernelView(msgspec.Struct, frozen=True, omit_defaults=True):
     """One container of a session.
 
     Attributes:
         state: a `KernelState` in lower case.
         reason: why it is in this state, as a sentence; None when there is nothing to say.
+        ssh_port, service_port: of its host, kept for it; left out but on the host's network.
     """
 
     rank: int
@@ -44,6 +45,8 @@ class KernelView(msgspec.Struct, frozen=True):
     state: str
     exit_code: int | None
     reason: str | None
+    ssh_port: int = 0
+    service_port: int = 0
 
 
 class SessionView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -219,6 +222,8 @@ class NodeView(msgspec.Struct, frozen=True):
     Attributes:
         state: ready, suspect, unreachable, lost, or degraded with the reason.
         swarm: the engine's state in a swarm.
+        host_ports: kept for containers on the host's network, `61000-61999`; empty where none may
+            be.
     """
 
     name: AgentId
@@ -235,6 +240,7 @@ class NodeView(msgspec.Struct, frozen=True):
     holders: tuple[Holder, ...]
     strays: tuple[str, ...]
     warnings: tuple[str, ...]
+    host_ports: str = ""
 
 
 class NodeList(msgspec.Struct, frozen=True):

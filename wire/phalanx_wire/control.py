@@ -12,6 +12,7 @@ import msgspec
 
 from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
 from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.names import SSH_PORT
 from phalanx_wire.slots import Slots
 from phalanx_wire.spec import Mount
 
@@ -73,6 +74,14 @@ class Welcome(Message, frozen=True):
     egress_subnet: str
 
 
+class Heard(Message, frozen=True):
+    """The answer to a `Beat`: from when that was sent the agent may go on for the time that each
+    of its kernels has, see `Assignment`.
+    """
+
+    number: int
+
+
 class Refused(Message, frozen=True):
     """The manager will not work with this agent; the sentence says why and what to do."""
 
@@ -87,9 +96,10 @@ class Member(msgspec.Struct, frozen=True):
     """One kernel as its peers see it.
 
     Attributes:
-        address: on the private network; empty where the session has no network of its own.
+        address: on the private network; its host's own on the host's network.
         host_key, user_key: public halves, OpenSSH one-line form, once its agent has made them.
         slots: processes that fit, for the hostfile: its devices, or 1.
+        ssh_port: where its runner listens.
     """
 
     rank: int
@@ -99,20 +109,23 @@ class Member(msgspec.Struct, frozen=True):
     host_key: str = ""
     user_key: str = ""
     slots: int = 1
+    ssh_port: int = SSH_PORT
 
 
 class Network(msgspec.Struct, frozen=True):
-    """The private network of an attempt.
+    """The network of an attempt.
 
     Attributes:
-        driver: `bridge` on one host, `overlay` over several.
-        subnet: CIDR, assigned by the manager; members' addresses lie at its upper end.
+        driver: `bridge` on one host, `overlay` over several, `host` for the hosts' own: nobody
+            makes or removes that.
+        subnet: CIDR, assigned by the manager; members' addresses lie at its upper end. With
+            `host` those that the hosts' addresses lie in, separated by commas.
         owner: the agent that makes and removes it (for an overlay: one on a swarm manager).
         engine_id: the engine's id of the network, once the owner has made it.
     """
 
     name: str
-    driver: Literal["bridge", "overlay"]
+    driver: Literal["bridge", "overlay", "host"]
     subnet: str
     owner: AgentId
     engine_id: str = ""
@@ -141,7 +154,10 @@ class Assignment(msgspec.Struct, frozen=True):
         gpus: device ids out of the agent's own inventory.
         upload: `sha256:<hex>` of an archive to unpack at `names.UPLOAD_MOUNT`, or empty.
         grace_s: seconds between TERM and KILL.
+        lost_after_s: it has to be over by so long after the last beat that the manager heard.
         master_port: in main1 checked to be free at the start; 0 elsewhere.
+        ports: of its host, kept for it; whoever else holds one ends the attempt. Empty but on the
+            host's network.
     """
 
     kernel: KernelId
@@ -160,6 +176,8 @@ class Assignment(msgspec.Struct, frozen=True):
     upload: str
     grace_s: float
     master_port: int
+    ports: tuple[int, ...] = ()
+    lost_after_s: float = 300.0
 
 
 class NetworkGoal(msgspec.Struct, frozen=True):
@@ -267,6 +285,19 @@ class Gpu(msgspec.Struct, frozen=True):
     model: str
 
 
+class HostNetwork(msgspec.Struct, frozen=True):
+    """What a host gives to containers on its own network.
+
+    Attributes:
+        interface: carries the host's address.
+        first_port, last_port: kept for such containers, both ends included.
+    """
+
+    interface: str
+    first_port: int
+    last_port: int
+
+
 class Engine(msgspec.Struct, frozen=True):
     """A host's Docker Engine.
 
@@ -302,6 +333,16 @@ class SwarmReport(msgspec.Struct, frozen=True):
     canary_ok: bool = False
 
 
+class Beat(Message, frozen=True):
+    """The agent lives; said with every heartbeat.
+
+    Attributes:
+        number: counts this process's beats, so that the answer tells which one was heard.
+    """
+
+    number: int
+
+
 class Observed(Message, frozen=True):
     """All that one agent has. Said on every change, and as the heartbeat.
 
@@ -313,6 +354,7 @@ class Observed(Message, frozen=True):
         subnets: what the host's routes use, CIDR; sessions must not overlap them.
         strays: see `Stray`.
         warnings: what an operator should know of this host, sentences.
+        host_network: None where containers may not be on the host's network.
     """
 
     boot_id: str
@@ -328,3 +370,4 @@ class Observed(Message, frozen=True):
     addresses: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    host_network: HostNetwork | None = None

@@ -23,6 +23,9 @@ MATERIAL_MOUNT: Final = "/run/phalanx"
 UPLOAD_MOUNT: Final = "/workspace"
 SSH_PORT: Final = 2200
 MASTER_PORT: Final = 12345
+HOST_NETWORK: Final = "host"
+"""What every engine calls the network of its host."""
+
 PRIVATE_INTERFACE: Final = "eth0"
 """The private network is attached first, so that it is the first interface of every container."""
 

@@ -75,7 +75,7 @@ class Place:
     """What of its host a container gets.
 
     Attributes:
-        network_id: the engine's id of the private network.
+        network_id: the engine's id of the network.
         bundle, material: folders on the host.
         mounts: the user's, already judged, with real paths.
     """
@@ -93,7 +93,7 @@ class ContainerRecipe:
     Attributes:
         image: the id, so that a tag that moves meanwhile changes nothing.
         command: the arguments of the entrypoint; empty idles.
-        address: the fixed one on the private network.
+        address: the fixed one on the private network; empty on the host's, where it has none.
         egress: attach the host's way out too.
         stop_timeout_s: more than any grace, for whoever stops it by hand.
     """
@@ -210,7 +210,7 @@ def container(
         user=effective_user(assignment, image),
         binds=(*_own_binds(place, account), *place.mounts),
         network_id=place.network_id,
-        address=member.address,
+        address="" if gang.network.driver == "host" else member.address,
         egress=gang.egress,
         cpu_milli=assignment.slots.cpu_milli,
         mem_bytes=assignment.slots.mem_bytes,
@@ -258,19 +258,26 @@ def runner_conf(assignment: Assignment, gang: Gang, image: Image) -> RunnerConf:
     Raises:
         ValueError: by `render`, where a path has a line end in it.
     """
-    address = own_member(assignment, gang).address
+    own = own_member(assignment, gang)
+    # On the host's network the agent has looked at the address itself, and interfaces are many.
+    address = "" if gang.network.driver == "host" else own.address
     return RunnerConf(
         kernel=assignment.kernel,
-        ssh_port=names.SSH_PORT,
+        ssh_port=own.ssh_port,
         ssh_limit=min(max(assignment.slots.pids // 4, SSH_LEAST), SSH_MOST),
         address=address,
         interface=names.PRIVATE_INTERFACE if address else "",
-        peers=tuple(member.host_name for member in gang.members),
+        peers=tuple(_peer(member, own) for member in gang.members),
         master_port=assignment.master_port or None,
         workdir=workdir(assignment, image),
         command="idle" if assignment.idle else "run",
         grace_s=math.ceil(assignment.grace_s),
     )
+
+
+def _peer(member: Member, own: Member) -> str:
+    name, port = member.host_name, member.ssh_port
+    return name if port == own.ssh_port else f"{name}:{port}"
 
 
 def _own_binds(place: Place, account: Account) -> tuple[Bind, ...]:

@@ -7,12 +7,13 @@ keys come from the manager and the agents, so nothing here needs quoting.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from phalanx_agent.core.refused import Refused
 from phalanx_wire.control import Member
-from phalanx_wire.names import MATERIAL_MOUNT, SSH_PORT
+from phalanx_wire.names import MATERIAL_MOUNT
 
 MAX_GUESTS: Final = 32
 AUTHORIZED_KEYS: Final = "ssh/.ssh/authorized_keys"
@@ -40,8 +41,9 @@ def hostfile(members: Sequence[Member]) -> str:
 
 def known_hosts(members: Sequence[Member]) -> str:
     """Spell whom ssh trusts: every member's host key under all names that it is called by."""
+    shared = _shared(members)
     return _text(
-        f"{_names(member)} {member.host_key}" for member in members if member.host_key != ""
+        f"{_names(member, shared)} {member.host_key}" for member in members if member.host_key != ""
     )
 
 
@@ -87,10 +89,19 @@ def ssh_dropin(members: Sequence[Member], user: str) -> str:
 
 
 def _session_hosts(members: Sequence[Member], user: str) -> list[str]:
-    patterns = [name for member in members for name in (member.host_name, member.address) if name]
+    shared = _shared(members)
+    by_port: dict[int, list[str]] = {}
+    for member in members:
+        by_port.setdefault(member.ssh_port, []).extend(_called(member, shared))
+    lines = []
+    if len(by_port) > 1:  # the first that fits counts, so what differs comes first
+        for port, names in by_port.items():
+            lines += [f"Host {' '.join(names)}", f"    Port {port}"]
+    lines.append(f"Host {' '.join(name for names in by_port.values() for name in names)}")
+    if len(by_port) == 1:
+        lines.append(f"    Port {next(iter(by_port))}")
     return [
-        f"Host {' '.join(patterns)}",
-        f"    Port {SSH_PORT}",
+        *lines,
         f"    User {user}",
         f"    IdentityFile {_OWN}/id_ed25519",
         "    IdentitiesOnly yes",
@@ -102,10 +113,23 @@ def _session_hosts(members: Sequence[Member], user: str) -> list[str]:
     ]
 
 
-def _names(member: Member) -> str:
+def _shared(members: Sequence[Member]) -> frozenset[str]:
+    """Find the addresses of several members: those of hosts, on the hosts' own network."""
+    counts = Counter(member.address for member in members)
+    return frozenset(address for address, count in counts.items() if count > 1)
+
+
+def _called(member: Member, shared: frozenset[str]) -> list[str]:
+    """By what names a member is meant: by its address too, unless others share it."""
+    unclear = member.address in shared or not member.address
+    return [member.host_name] if unclear else [member.host_name, member.address]
+
+
+def _names(member: Member, shared: frozenset[str]) -> str:
     """A client asks for `[name]:port`, or for the bare name where a HostKeyAlias is set."""
-    plain = [name for name in (member.host_name, member.address) if name]
-    return ",".join([*plain, *(f"[{name}]:{SSH_PORT}" for name in plain)])
+    plain = _called(member, shared)
+    full = [name for name in (member.host_name, member.address) if name]
+    return ",".join([*plain, *(f"[{name}]:{member.ssh_port}" for name in full)])
 
 
 def _text(lines: Iterable[str]) -> str:

@@ -31,6 +31,9 @@ CAPABILITIES: Final = (
 )  # fmt: skip
 """Docker's own default without NET_RAW (forged frames), MKNOD and SETFCAP."""
 
+_LOW_PORTS: Final = "NET_BIND_SERVICE"
+"""Kept from containers on the host's network: those ports are the host's own services'."""
+
 LOG_OPTIONS: Final = {"max-size": "16m", "max-file": "4"}
 _LABEL_EGRESS: Final = f"{names.LABEL}egress"
 _ATTACH_TRIES: Final = 4
@@ -65,7 +68,7 @@ class Containers:
         self._first_attach = Turns()
         self._bonds: dict[str, _Bond] = {}
         self._connected: set[str] = set()  # containers that have their way out
-        self._attached: set[str] = set()  # networks that this engine has attached once
+        self._attached = {names.HOST_NETWORK}  # networks that this engine has attached once
 
     def knows_network(self, network_id: str) -> None:
         """Note a network of this host alone: its first attach needs no care."""
@@ -305,7 +308,7 @@ def _body(cluster: str, recipe: ContainerRecipe, ulimits: Ulimits) -> dict[str, 
             "ShmSize": recipe.shm_bytes,
             "PidsLimit": recipe.pids,
             "CapDrop": ["ALL"],
-            "CapAdd": list(CAPABILITIES),
+            "CapAdd": [one for one in CAPABILITIES if one != _LOW_PORTS or recipe.address],
             "SecurityOpt": ["no-new-privileges"],
             "Ulimits": _ulimits(ulimits),
             "IpcMode": "private",
@@ -316,10 +319,15 @@ def _body(cluster: str, recipe: ContainerRecipe, ulimits: Ulimits) -> dict[str, 
             "DnsOptions": ["timeout:1", "attempts:1"],
             "DeviceRequests": _devices(recipe.gpus),
         },
-        "NetworkingConfig": {
-            "EndpointsConfig": {recipe.network_id: {"IPAMConfig": {"IPv4Address": recipe.address}}}
-        },
+        "NetworkingConfig": {"EndpointsConfig": _endpoint(recipe)},
     }
+
+
+def _endpoint(recipe: ContainerRecipe) -> dict[str, Any]:
+    """On the host's network there is none to give."""
+    if not recipe.address:
+        return {}
+    return {recipe.network_id: {"IPAMConfig": {"IPv4Address": recipe.address}}}
 
 
 def _mount(bind: Bind) -> dict[str, Any]:

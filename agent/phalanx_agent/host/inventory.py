@@ -78,7 +78,16 @@ def addresses() -> tuple[str, ...]:
     """List the addresses by which this host itself is reached: of every interface that is neither
     the loopback nor made for containers.
     """
-    found = set()
+    return tuple(sorted(set(_by_interface().values())))
+
+
+def interface_of(address: str) -> str:
+    """Find the interface that carries one of this host's addresses; empty when none does."""
+    return next((name for name, own in _by_interface().items() if own == address), "")
+
+
+def _by_interface() -> dict[str, str]:
+    found = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
         for _, name in socket.if_nameindex():
             if name.startswith(_OF_CONTAINERS):
@@ -86,8 +95,8 @@ def addresses() -> tuple[str, ...]:
             request = struct.pack("256s", name.encode())
             with contextlib.suppress(OSError):  # it has none
                 answer = fcntl.ioctl(asker, _SIOCGIFADDR, request)
-                found.add(socket.inet_ntoa(answer[20:24]))
-    return tuple(sorted(found))
+                found[name] = socket.inet_ntoa(answer[20:24])
+    return found
 
 
 def address_towards(host: str, port: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from phalanx_wire.control import (
     Engine,
     Gpu,
+    HostNetwork,
     KernelReport,
     NetworkReport,
     Observed,
@@ -21,10 +22,13 @@ from phalanx_wire.slots import Slots
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The host's own addresses, and the networks (CIDR) that it routes to."""
+    """The host's own addresses, the networks (CIDR) that it routes to, and what containers get of
+    its own network; None where they may not be there.
+    """
 
     addresses: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()
+    host_network: HostNetwork | None = None
 
 
 class Board:
@@ -41,8 +45,7 @@ class Board:
         self._capacity = Slots()
         self._address = ""
         self._gpus: tuple[Gpu, ...] = ()
-        self._addresses: tuple[str, ...] = ()
-        self._subnets: tuple[str, ...] = ()
+        self._routes = Routes()
         self._engine = Engine(problem="The container engine has not been asked yet.")
         self._hindered = ""
         self._swarm = SwarmReport()
@@ -64,8 +67,9 @@ class Board:
             networks=tuple(self._networks.values()),
             strays=self._strays,
             swarm=self._swarm,
-            addresses=self._addresses,
-            subnets=self._subnets,
+            addresses=self._routes.addresses,
+            subnets=self._routes.subnets,
+            host_network=self._routes.host_network,
             warnings=tuple(dict.fromkeys(warnings)),
         )
 
@@ -133,10 +137,10 @@ class Board:
 
     def host(self, capacity: Slots, address: str, gpus: tuple[Gpu, ...], routes: Routes) -> None:
         """What the host has, and how it is reached."""
-        told = (self._capacity, self._address, self._gpus, self._addresses, self._subnets)
-        if (capacity, address, gpus, routes.addresses, routes.subnets) != told:
-            self._capacity, self._address, self._gpus = capacity, address, gpus
-            self._addresses, self._subnets = routes.addresses, routes.subnets
+        told = (self._capacity, self._address, self._gpus, self._routes)
+        if (capacity, address, gpus, routes) != told:
+            self._capacity, self._address = capacity, address
+            self._gpus, self._routes = gpus, routes
             self.changed()
 
     def strays(self, strays: tuple[Stray, ...]) -> None:

@@ -189,6 +189,7 @@ class Deeds:
             material=str(workshop.scratch.folder(case.kernel)),
             mounts=workshop.judge_mounts(assignment.mounts),
         )
+        workshop.check_ports(assignment.ports)
         made = recipe.container(assignment, gang, image, account, place)
         if gang.egress:
             await workshop.have_egress()

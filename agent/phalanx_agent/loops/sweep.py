@@ -11,12 +11,13 @@ from typing import Final, Never, Protocol
 import structlog
 
 from phalanx_agent.config import AgentConfig
-from phalanx_agent.host import inventory
+from phalanx_agent.host import inventory, ports
 from phalanx_agent.host.guard import GuardFailed
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.uploads import Uploads
 from phalanx_agent.loops.board import Board, Routes
 from phalanx_agent.loops.converge import Fleet
+from phalanx_wire.control import HostNetwork
 from phalanx_wire.slots import Slots
 
 _LOG = structlog.get_logger()
@@ -36,7 +37,7 @@ class HostFigures:
 
     def tell(self) -> None:
         """Look once."""
-        capacity, gpus = self._config.capacity, inventory.gpus()
+        capacity, gpus, address = self._config.capacity, inventory.gpus(), self._address()
         self._board.host(
             Slots(
                 cpu_milli=capacity.cpu_milli or inventory.cpu_milli(),
@@ -44,10 +45,23 @@ class HostFigures:
                 gpu=len(gpus),
                 pids=capacity.pids or inventory.pids(),
             ),
-            self._address(),
+            address,
             gpus,
-            Routes(inventory.addresses(), inventory.subnets()),
+            Routes(inventory.addresses(), inventory.subnets(), self._host_network(address)),
         )
+
+    def _host_network(self, address: str) -> HostNetwork | None:
+        """Offer the host's network where the operator allows it and it can be kept right."""
+        if not self._config.host_network or not address:
+            return None
+        wanted = self._config.host_ports
+        interface = inventory.interface_of(address)
+        why = ports.keep(wanted)
+        if not interface:
+            why = f"its address {address} is on none of its interfaces."
+        refused = (f"Containers can't be on this host's network: {why}",) if why else ()
+        self._board.warn("host-network", refused)
+        return None if why else HostNetwork(interface, wanted.first, wanted.last)
 
     async def run(self) -> Never:
         """Look for ever."""

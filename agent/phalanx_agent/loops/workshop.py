@@ -130,6 +130,7 @@ class Workshop:
     Attributes:
         bundle: the runner's folder on this host.
         judge_mounts: says what of the user's mounts is bound. Raises `Refused`.
+        check_ports: tries whether a container can have ports of the host. Raises `Refused`.
         mounts_hold: tells whether the container of a process has them from where they were judged.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         clock: seconds, never set back.
@@ -146,6 +147,7 @@ class Workshop:
     listen: Listen
     bundle: str
     judge_mounts: Callable[[tuple[Mount, ...]], tuple[Bind, ...]]
+    check_ports: Callable[[tuple[int, ...]], None]
     mounts_hold: Callable[[int, tuple[Bind, ...]], bool]
     account: Callable[[Image, str], Awaitable[Account]]
     clock: Callable[[], float]

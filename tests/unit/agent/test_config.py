@@ -44,6 +44,7 @@ def test_nothing_has_to_be_said(tmp_path: Path) -> None:
 
     assert "/var/run/docker.sock" == config.engine
     assert () == config.mounts
+    assert (False, "61000-61999") == (config.host_network, str(config.host_ports))
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -52,6 +53,8 @@ def test_all_mistakes_are_told_at_once() -> None:
         "state_dir": "relative",
         "engine": "tcp://1.2.3.4",
         "nonsense": 1,
+        "host_network": "yes",
+        "host_ports": "99-98",
         "capacity": {"cpu": 0, "mem": "much", "gpu": 1},
         "mounts": {"allow": [{"path": "/x", "wirte": True}]},
     }
@@ -60,7 +63,18 @@ def test_all_mistakes_are_told_at_once() -> None:
         parse(wrong)
 
     told = " ".join(caught.value.mistakes)
-    for word in ("name", "state_dir", "engine", "nonsense", "cpu", "mem", "gpu", "allow"):
+    for word in (
+        "host_network",
+        "host_ports",
+        "name",
+        "state_dir",
+        "engine",
+        "nonsense",
+        "cpu",
+        "mem",
+        "gpu",
+        "allow",
+    ):
         assert word in told
 
 

@@ -195,6 +195,22 @@ def test_ssh_servers_are_at_most_a_quarter_of_the_processes(pids: int, limit: in
     assert limit == recipe.runner_conf(order(slots=slots), GANG, IMAGE).ssh_limit
 
 
+def test_on_the_hosts_network_a_container_has_no_address_and_its_peers_have_ports() -> None:
+    network = Network("phx-aaaaaaaaaaaa-2", "host", "192.0.2.0/24", HERE, "host")
+    members = (
+        Member(0, "main1", HERE, "192.0.2.1", ssh_port=61000),
+        Member(1, "sub1", HERE, "192.0.2.1", ssh_port=61002),
+    )
+    gang = msgspec.structs.replace(GANG, network=network, egress=False, members=members)
+    place = Place("host", "/bundle", "/m")
+
+    made = recipe.container(order(ports=(61002, 61003)), gang, IMAGE, ROOT, place)
+    told = recipe.runner_conf(order(), gang, IMAGE).render().splitlines()
+
+    assert ("host", "", False) == (made.network_id, made.address, made.egress)
+    assert {"ssh_port=61002", "address=", "interface=", "peers=main1:61000,sub1"} <= set(told)
+
+
 def test_only_main1_checks_the_master_port() -> None:
     assert "master_port=12345\n" in (
         recipe.runner_conf(order(master_port=12345), GANG, IMAGE).render()

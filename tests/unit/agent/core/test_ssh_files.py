@@ -68,3 +68,29 @@ def test_who_was_let_in_from_outside_stays_when_the_peers_are_written_again() ->
     assert ssh_files.authorized_keys(MEMBERS) + "ssh-ed25519 X guest\n" == (
         ssh_files.authorized_keys(MEMBERS, text)
     )
+
+
+ON_HOSTS = (
+    Member(0, "main1", HERE, "192.0.2.1", "ssh-ed25519 H0", "ssh-ed25519 U0", ssh_port=61000),
+    Member(1, "sub1", HERE, "192.0.2.1", "ssh-ed25519 H1", "ssh-ed25519 U1", ssh_port=61002),
+    Member(2, "sub2", HERE, "192.0.2.2", "ssh-ed25519 H2", "ssh-ed25519 U2", ssh_port=61000),
+)
+
+
+def test_on_the_hosts_network_each_container_is_known_by_its_port() -> None:
+    assert """\
+main1,[main1]:61000,[192.0.2.1]:61000 ssh-ed25519 H0
+sub1,[sub1]:61002,[192.0.2.1]:61002 ssh-ed25519 H1
+sub2,192.0.2.2,[sub2]:61000,[192.0.2.2]:61000 ssh-ed25519 H2
+""" == ssh_files.known_hosts(ON_HOSTS)
+
+
+def test_on_the_hosts_network_ssh_goes_to_each_containers_port() -> None:
+    assert """\
+Host main1 sub2 192.0.2.2
+    Port 61000
+Host sub1
+    Port 61002
+Host main1 sub2 192.0.2.2 sub1
+    User root
+""" == "".join(ssh_files.ssh_dropin(ON_HOSTS, "root").splitlines(keepends=True)[:6])

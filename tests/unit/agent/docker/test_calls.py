@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,21 @@ async def test_a_container_gets_no_more_than_its_recipe(
     )
     assert not {"NET_RAW", "NET_ADMIN", "SYS_ADMIN", "MKNOD", "SETFCAP"} & set(host["CapAdd"])
     assert (128 << 20, 128 << 20, 64) == (host["Memory"], host["MemorySwap"], host["PidsLimit"])
+
+
+async def test_on_the_hosts_network_it_has_no_address_and_no_port_of_the_hosts_services(
+    script: Script, docker: DockerEngine
+) -> None:
+    script.on("POST containers/create", says(201, {"Id": ONE}))
+    recipe = replace(Wanted(IMAGE, "host").recipe(), address="", egress=False)
+
+    await docker.create_container(recipe)
+    body = script.bodies[-1]
+
+    assert ("host", "private") == (body["HostConfig"]["NetworkMode"], body["HostConfig"]["IpcMode"])
+    assert {} == body["NetworkingConfig"]["EndpointsConfig"]
+    assert "NET_BIND_SERVICE" not in body["HostConfig"]["CapAdd"]
+    assert recipe.host_name == body["Hostname"]
 
 
 async def test_a_removal_that_is_in_progress_is_waited_for(
