@@ -64,6 +64,7 @@ def agent_config(plan: Plan, host: int, join: str) -> str:
         "runtime_dir": plan.agent_memory(host),
         "engine": f"unix://{plan.engine_socket(host)}",
         "advertise": plan.address(host),
+        **plan.agent,
     }
     if join:
         top["join"] = join

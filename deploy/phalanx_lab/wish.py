@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     engine_root: str  # another Debian to take the engines from
     mounts: tuple[str, ...]  # folders that sessions may mount, `PATH` to read or `PATH:rw`
     manager: dict[str, str | float]  # settings of the manager's configuration
+    agent: dict[str, str | float]  # settings of every agent's configuration
 
 
 def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:
@@ -45,6 +46,7 @@ def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:
         engine_root=os.path.abspath(root) if root else "",
         mounts=tuple(check_mount(mount) for mount in options.get("mounts", ())),
         manager=options.get("manager", {}),
+        agent=options.get("agent", {}),
         way_out=uplink,
     )
 

@@ -89,3 +89,11 @@ def test_a_test_may_turn_the_managers_settings(tmp_path: Path) -> None:
 
 def test_a_manager_that_has_not_started_has_no_token(tmp_path: Path) -> None:
     assert daemons.admin_token(plan(tmp_path)) == ""
+
+
+def test_a_test_may_turn_the_agents_settings(tmp_path: Path) -> None:
+    turned = msgspec.structs.replace(plan(tmp_path), agent={"host_network": True})
+
+    told = tomllib.loads(Path(daemons.agent_config(turned, 1, "")).read_text())
+
+    assert told["host_network"] is True
