@@ -2,7 +2,7 @@
 PHALANX := .venv/bin/phalanx
 PYTHON_ENV := .venv/bin/python
 
-.PHONY: quickstart test check bench fmt setup bundle unit real lab-down
+.PHONY: quickstart test check bench fmt setup bundle bundle-arm64 unit real lab-down
 
 quickstart: setup ## set everything up and run the main job on a two-host lab
 	$(PYTHON_ENV) deploy/quickstart/quickstart.py
@@ -30,3 +30,7 @@ setup: ## Debian packages, Python environment, runner bundle
 
 bundle: ## build the runner bundle
 	@deploy/setup.sh packages python_environment bundle
+
+bundle-arm64: setup ## build the runner bundle for arm64, by zig (100 MB from PyPI)
+	.venv/bin/python -m pip install --quiet -e '.[cross]'
+	$(PYTHON_ENV) -m phalanx_runner.build --arch arm64

@@ -1,6 +1,6 @@
 """python -m phalanx_runner.build: makes the bundle of static programs, in about a minute.
 
-Does nothing when neither our sources nor the compiler have changed since the newest bundle.
+Does nothing when neither our sources nor the compiler have changed since the last bundle.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import platform
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,25 +18,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from phalanx_runner import bundle, recipes
+from phalanx_runner import bundle, elf, recipes, toolchains
 from phalanx_runner.recipes import Workshop
 from phalanx_runner.sources import Archive, BuildFailed, Source
+from phalanx_runner.toolchains import Toolchain
 
 ROOM = Path(__file__).parent.parent
 SRC = ROOM / "src"
 SIZE_LIMIT = 8 * 1024 * 1024
-PT_INTERP = 3
+DECIDING = ("build", "recipes", "toolchains")  # of this package
 FORGET_AFTER_S = 7 * 24 * 3600
-TOOLS = {  # program: the Debian package that has it
-    "musl-gcc": "musl-tools",
-    "make": "make",
-    "autoreconf": "autoconf",
-    "aclocal": "automake",
-    "patch": "patch",
-    "strip": "binutils",
-    "dpkg-source": "dpkg-dev",
-    "apt-get": "apt",
-}
 LINKS = {  # name in the bundle: what it is
     "bin/phalanx-init": "phalanx-runner",
     "bin/phalanx-shell": "phalanx-runner",
@@ -53,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="phalanx_runner.build", description=__doc__)
     parser.add_argument("--out", type=Path, default=bundle.IN_PACKAGE, help="parent of the bundle")
     parser.add_argument("--cache", type=Path, default=ROOM.parent / ".cache" / "runner-sources")
+    parser.add_argument("--arch", choices=toolchains.MACHINES, help="by default this machine's")
     parser.add_argument("--refresh", action="store_true", help="look for newer source packages")
     parser.add_argument("--force", action="store_true", help="build although nothing has changed")
     chosen = parser.parse_args(arguments)
@@ -61,19 +53,22 @@ def main(arguments: list[str] | None = None) -> int:
     except BuildFailed as error:
         sys.stderr.write(f"phalanx_runner.build: {error}\n")
         return 1
-    _make_current(path)
+    _make_current(path, toolchains.MACHINES.get(chosen.arch, platform.machine()))
     sys.stdout.write(f"{path}\n")
     return 0
 
 
-def _make_current(path: Path) -> None:
+def _make_current(path: Path, machine: str) -> None:
     """Points to this bundle and forgets old ones; a recent one may be mounted in a container."""
     out = path.parent
-    (out / f".{bundle.CURRENT}").write_text(f"{path.name}\n")
-    (out / f".{bundle.CURRENT}").replace(out / bundle.CURRENT)
+    pointer = bundle.pointer(out, machine)
+    partial = pointer.with_name(f".{pointer.name}")
+    partial.write_text(f"{path.name}\n")
+    partial.replace(pointer)
+    in_use = {pointer.read_text().strip() for pointer in bundle.pointers(out)}
     for manifest in out.glob(f"*/{bundle.MANIFEST}"):
         old = manifest.stat().st_mtime < time.time() - FORGET_AFTER_S
-        if old and manifest.parent != path:
+        if old and manifest.parent.name not in in_use:
             shutil.rmtree(manifest.parent)
 
 
@@ -91,13 +86,11 @@ class _Progress:
 def _build(chosen: argparse.Namespace, say: Callable[[str], None]) -> Path:
     if not SRC.is_dir():
         raise BuildFailed(f"{SRC} is missing: a bundle is built in a checkout of the sources.")
-    missing = [f"{tool}: apt-get install {of}" for tool, of in TOOLS.items() if not _has(tool)]
-    if missing:
-        raise BuildFailed("missing tools:\n  " + "\n  ".join(missing))
-    inputs = _inputs_digest()
+    tools = toolchains.choose(toolchains.MACHINES.get(chosen.arch, platform.machine()))
+    inputs = _inputs_digest(tools)
     if not (chosen.force or chosen.refresh):
         for manifest in sorted(chosen.out.glob(f"*/{bundle.MANIFEST}")):
-            if json.loads(manifest.read_bytes()).get("inputs") == inputs:
+            if json.loads(manifest.read_bytes()).get("inputs") == inputs and _whole(manifest):
                 say("up to date")
                 return Path(manifest.parent)
     archive = Archive(chosen.cache.absolute())
@@ -106,26 +99,26 @@ def _build(chosen: argparse.Namespace, say: Callable[[str], None]) -> Path:
     openssh = archive.fetch("openssh", refresh=chosen.refresh)
     chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="phalanx-bundle-") as scratch:
-        return _assemble(Workshop(SRC, Path(scratch), say), dropbear, openssh, chosen.out, inputs)
+        shop = Workshop(SRC, Path(scratch), tools, say)
+        return _assemble(shop, dropbear, openssh, chosen.out, inputs)
 
 
-def _has(tool: str) -> bool:
-    return shutil.which(tool) is not None
+def _whole(manifest: Path) -> bool:
+    try:
+        bundle.verify(manifest.parent)
+    except bundle.BundleMissing:
+        return False
+    return True
 
 
-def _inputs_digest() -> str:
+def _inputs_digest(tools: Toolchain) -> str:
     """Of all that decides about the result, but for the versions of the fetched sources."""
-    hashed = hashlib.sha256(_compiler().encode())
+    hashed = hashlib.sha256(f"{tools.machine} {sorted(tools.versions.items())}\n".encode())
     for path in [*sorted(SRC.rglob("*")), *sorted(Path(__file__).parent.glob("*.py"))]:
-        if path.is_file() and (path.is_relative_to(SRC) or path.stem in ("build", "recipes")):
+        if path.is_file() and (path.is_relative_to(SRC) or path.stem in DECIDING):
             hashed.update(f"{path.relative_to(ROOM)} {path.stat().st_size}\n".encode())
             hashed.update(path.read_bytes())
     return hashed.hexdigest()
-
-
-def _compiler() -> str:
-    done = subprocess.run([recipes.CC, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[0]
 
 
 def _assemble(shop: Workshop, dropbear: Source, openssh: Source, out: Path, inputs: str) -> Path:
@@ -137,15 +130,17 @@ def _assemble(shop: Workshop, dropbear: Source, openssh: Source, out: Path, inpu
     made = Path(tempfile.mkdtemp(prefix=".building-", dir=out))
     try:
         _lay_out(shop, made, core, server, client)
-        _check(made)
+        _check(made, shop.tools.machine)
+        _try_out(shop, made)
         digest = bundle.digest_of(made)
-        manifest = _manifest(made, digest, inputs, (dropbear, openssh))
+        manifest = _manifest(made, digest, shop.tools, (dropbear, openssh)) | {"inputs": inputs}
         (made / bundle.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         made.chmod(0o755)
         final = out / digest[:12]
-        if final.exists():  # the same contents from other inputs
+        if final.exists() and _whole(final / bundle.MANIFEST):  # the same from other inputs
             (made / bundle.MANIFEST).replace(final / bundle.MANIFEST)
         else:
+            shutil.rmtree(final, ignore_errors=True)
             made.rename(final)
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -158,10 +153,10 @@ def _lay_out(shop: Workshop, made: Path, core: Path, server: Path, client: Path)
     for directory in ("bin", "first", "last", "libexec", "licences"):
         (made / directory).mkdir(mode=0o755)
     shutil.copy(core, made / "bin" / "phalanx-runner")
-    recipes.strip(shop, server / "dropbear", made / "libexec" / "dropbear")
+    shutil.copy(server / "dropbear", made / "libexec" / "dropbear")
     for name in recipes.OPENSSH_PROGRAMS:
         where = "last" if name == "ssh-keygen" else "libexec"
-        recipes.strip(shop, client / name, made / where / name)
+        shutil.copy(client / name, made / where / name)
     for link, target in LINKS.items():
         (made / link).symlink_to(target)
     licences = {
@@ -169,40 +164,49 @@ def _lay_out(shop: Workshop, made: Path, core: Path, server: Path, client: Path)
         "libtomcrypt": server / "libtomcrypt" / "LICENSE",
         "libtommath": server / "libtommath" / "LICENSE",
         "openssh": client / "LICENCE",
-        "musl": Path("/usr/share/doc/musl-dev/copyright"),
+        "musl": shop.tools.copyright,
     }
     for name, text in licences.items():
         shutil.copyfile(text, made / "licences" / name)
 
 
-def _check(made: Path) -> None:
+def _check(made: Path, machine: str) -> None:
     """Raises BuildFailed where a program needs something of the image, or the whole is too big."""
     for path in made.rglob("*"):
-        if path.is_file() and path.read_bytes()[:4] == b"\x7fELF" and not is_static(path):
-            raise BuildFailed(f"{path.relative_to(made)} is not static")
+        if path.is_file() and elf.is_program(path):
+            if not elf.is_static(path):
+                raise BuildFailed(f"{path.relative_to(made)} is not static")
+            if elf.machine(path) != machine:
+                raise BuildFailed(f"{path.relative_to(made)} is not for {machine}")
     size = sum(path.lstat().st_size for path in made.rglob("*"))
     if size > SIZE_LIMIT:
         raise BuildFailed(f"the bundle has {size} bytes, the limit is {SIZE_LIMIT}")
 
 
-def is_static(path: Path) -> bool:
-    """Whether a 64-bit little-endian ELF file asks for no program interpreter."""
-    data = path.read_bytes()
-    (table,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
-    kinds = [struct.unpack_from("<I", data, table + i * size)[0] for i in range(count)]
-    return PT_INTERP not in kinds
+def _try_out(shop: Workshop, made: Path) -> None:
+    """Runs two of the programs, by an emulator where they are for another kind of machine."""
+    machine = shop.tools.machine
+    emulator: list[str] = []
+    if machine != platform.machine():
+        found = shutil.which(f"qemu-{machine}-static") or shutil.which(f"qemu-{machine}")
+        if not found:
+            shop.say(f"not run: no qemu-{machine}-static here (apt-get install qemu-user-static)")
+            return
+        emulator = [found]
+    for program, argument, code, says in (
+        ("bin/phalanx-init", "true", 125, "not PID 1 of a container"),
+        ("libexec/ssh", "-V", 0, "OpenSSH"),
+    ):
+        command = [*emulator, str(made / program), argument]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode != code or says not in done.stderr:
+            raise BuildFailed(f"{' '.join(command)}: {done.returncode}, {done.stderr.strip()}")
+    shop.say(f"the programs run{' under ' + emulator[0] if emulator else ''}")
 
 
 def _manifest(
-    made: Path, digest: str, inputs: str, sources: tuple[Source, ...]
+    made: Path, digest: str, tools: Toolchain, sources: tuple[Source, ...]
 ) -> dict[str, object]:
-    musl = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Version}", "musl-dev"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     licences = {
         "dropbear": "MIT and others",
         "libtomcrypt": "public domain",
@@ -212,9 +216,8 @@ def _manifest(
     }
     return {
         "digest": digest,
-        "inputs": inputs,
-        "compiler": _compiler(),
-        "versions": {source.name: source.version for source in sources} | {"musl": musl.stdout},
+        "machine": tools.machine,
+        "versions": {source.name: source.version for source in sources} | tools.versions,
         "licences": licences,
         "files": {
             name: {"sha256": sha256, "mode": mode, "size": size}

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 MANIFEST = "manifest.json"
-CURRENT = "current"  # beside the bundles: the name of the one to use
 IN_PACKAGE = Path(__file__).parent / "bundle"
 
 
@@ -23,24 +23,46 @@ class BundleMissing(Exception):  # noqa: N818 - a state of the installation, as 
     """There is no usable bundle; the text is a sentence for a person."""
 
 
-def locate() -> Path:
-    """The bundle of PHALANX_BUNDLE, else the current one inside this package.
+def locate(machine: str | None = None) -> Path:
+    """The bundle of PHALANX_BUNDLE, else the current one of this package for a kind of machine.
+
+    machine: as `uname -m` says, by default this one.
 
     Raises BundleMissing.
     """
+    machine = machine or platform.machine()
     chosen = os.environ.get("PHALANX_BUNDLE")
     if chosen:
-        path = Path(chosen)
-        if not (path / MANIFEST).is_file():
-            raise BundleMissing(f"PHALANX_BUNDLE={chosen} holds no {MANIFEST}: run `make bundle`.")
-        return path.absolute()
-    try:
-        path = IN_PACKAGE / (IN_PACKAGE / CURRENT).read_text().strip()
-    except OSError:
-        path = IN_PACKAGE
+        return _chosen(Path(chosen).absolute(), machine)
+    current = pointer(IN_PACKAGE, machine)
+    path = IN_PACKAGE / current.read_text().strip() if current.is_file() else IN_PACKAGE
     if not (path / MANIFEST).is_file():
-        raise BundleMissing(f"There is no runner bundle in {IN_PACKAGE}: run `make bundle`.")
+        there = ", ".join(other.suffix.lstrip(".") for other in pointers(IN_PACKAGE))
+        raise BundleMissing(
+            f"There is no runner bundle for {machine} in {IN_PACKAGE}"
+            f"{f' (only for {there})' if there else ''}: run `make bundle` in a checkout, "
+            "`make bundle-arm64` for arm64, and install the wheel that is made there."
+        )
     return path
+
+
+def _chosen(path: Path, machine: str) -> Path:
+    if not (path / MANIFEST).is_file():
+        raise BundleMissing(f"PHALANX_BUNDLE={path} holds no {MANIFEST}: run `make bundle`.")
+    made_for = _manifest(path).get("machine", machine)
+    if made_for != machine:
+        raise BundleMissing(f"PHALANX_BUNDLE={path} is for {made_for}, and this is {machine}.")
+    return path
+
+
+def pointer(parent: Path, machine: str) -> Path:
+    """The file beside the bundles that has the name of the one to use on a kind of machine."""
+    return parent / f"current.{machine}"
+
+
+def pointers(parent: Path) -> list[Path]:
+    """Those that there are."""
+    return sorted(parent.glob("current.*"))
 
 
 def install(into: Path) -> Path:
@@ -71,11 +93,19 @@ def digest(path: Path) -> str:
 
     Raises BundleMissing where the manifest can't be read.
     """
+    if "digest" not in (manifest := _manifest(path)):
+        raise BundleMissing(f"{path / MANIFEST} has no digest: run `make bundle`.")
+    return str(manifest["digest"])
+
+
+def _manifest(path: Path) -> dict[str, object]:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-        return str(manifest["digest"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise BundleMissing(f"{path / MANIFEST}: {error}: run `make bundle`.") from error
+    if not isinstance(manifest, dict):
+        raise BundleMissing(f"{path / MANIFEST} is no manifest: run `make bundle`.")
+    return manifest
 
 
 def verify(path: Path) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phalanx_runner.sources import BuildFailed, Source
+from phalanx_runner.toolchains import Toolchain
 
-CC = "musl-gcc"
 STRICT = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
 # An event without fields has an empty format, on purpose.
 STRICT += ["-Wno-format-zero-length"]
@@ -59,10 +59,11 @@ OPENSSH_PROGRAMS = ["ssh", "scp", "sftp", "sftp-server", "ssh-keygen"]
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where a build takes place: our C files, a scratch directory, and a place to say so."""
+    """Where a build takes place: our C files, a scratch directory, tools, and a place to say so."""
 
     src: Path
     scratch: Path
+    tools: Toolchain
     say: Callable[[str], None]
 
     def run(self, title: str, command: list[str], where: Path) -> None:
@@ -74,6 +75,8 @@ class Workshop:
             "LC_ALL": "C",
             "TZ": "UTC",
             "SOURCE_DATE_EPOCH": "0",
+            "ZIG_GLOBAL_CACHE_DIR": str(self.scratch / "zig"),
+            "ZIG_LOCAL_CACHE_DIR": str(self.scratch / "zig"),
         }
         done = subprocess.run(
             command, cwd=where, env=environment, capture_output=True, text=True, check=False
@@ -86,18 +89,31 @@ class Workshop:
         """Flags that keep the place of the build out of its result."""
         return f"-O2 -ffile-prefix-map={where}=. -Wl,--build-id=none"
 
+    def configure(self, where: Path) -> list[str]:
+        """What every ./configure is told."""
+        compiler = [f"CC={' '.join(self.tools.cc)}", *self.tools.archiver]
+        flags = [f"CFLAGS={self.flags(where)}", "LDFLAGS=-static -s"]
+        return [*self.tools.configure, *compiler, *flags]
+
     def unpack(self, source: Source) -> Path:
         """The patched source tree."""
         to = self.scratch / source.name
         (dsc,) = source.directory.glob("*.dsc")
         title = f"{source.name} {source.version}: unpack"
-        self.run(title, ["dpkg-source", "--no-check", "-x", str(dsc), str(to)], self.scratch)
+        self.run(title, ["dpkg-source", "-x", str(dsc), str(to)], self.scratch)
         return to
 
     def shim(self, name: str) -> str:
         """Compiles one of src/ssh/*.c to an object for the link line of the ssh programs."""
         to = self.scratch / f"{name}.o"
-        command = [CC, *STRICT, "-c", str(self.src / "ssh" / f"{name}.c"), "-o", str(to)]
+        command = [
+            *self.tools.cc,
+            *STRICT,
+            "-c",
+            str(self.src / "ssh" / f"{name}.c"),
+            "-o",
+            str(to),
+        ]
         self.run(f"{name}: compile", command, self.scratch)
         return str(to)
 
@@ -108,7 +124,7 @@ def build_core(shop: Workshop) -> Path:
     paths = [*sorted(shop.src.glob("*.c")), *(shop.src / "ssh" / name for name in CORE_OF_SSH)]
     files = [str(path.relative_to(shop.src)) for path in paths]
     flags = [*STRICT, *shop.flags(shop.src).split(), "-I.", "-static", "-s"]
-    shop.run("phalanx-runner: compile", [CC, *flags, "-o", str(to), *files], shop.src)
+    shop.run("phalanx-runner: compile", [*shop.tools.cc, *flags, "-o", str(to), *files], shop.src)
     return to
 
 
@@ -119,8 +135,8 @@ def build_dropbear(shop: Workshop, source: Source) -> Path:
     patch = shop.src / "ssh" / "dropbear-inetd-stderr.patch"
     shop.run(f"{name}: patch", ["patch", "-p1", "-i", str(patch)], tree)
     shutil.copy(shop.src / "ssh" / "localoptions.h", tree)
-    flags = [f"CC={CC}", f"CFLAGS={shop.flags(tree)}", "LDFLAGS=-static"]
-    shop.run(f"{name}: configure", ["./configure", *DROPBEAR_OPTIONS, *flags], tree)
+    options = [*DROPBEAR_OPTIONS, *shop.configure(tree)]
+    shop.run(f"{name}: configure", ["./configure", *options], tree)
     libraries = f"LIBS={shop.shim('passwd_shim')} {shop.shim('crypt_shim')}"
     shop.run(f"{name}: make", ["make", _jobs(), "PROGRAMS=dropbear", "STATIC=1", libraries], tree)
     return tree
@@ -132,19 +148,12 @@ def build_openssh(shop: Workshop, source: Source) -> Path:
     name = f"{source.name} {source.version}"
     # Debian patches configure.ac and not its result.
     shop.run(f"{name}: autoreconf", ["autoreconf", "-fi"], tree)
-    flags = [f"CC={CC}", f"CFLAGS={shop.flags(tree)}", "LDFLAGS=-static"]
-    shop.run(f"{name}: configure", ["./configure", *OPENSSH_OPTIONS, *flags], tree)
+    options = [*OPENSSH_OPTIONS, *shop.configure(tree)]
+    shop.run(f"{name}: configure", ["./configure", *options], tree)
     objects = f"{shop.shim('passwd_shim')} {shop.shim('nodelay')}"
-    link = f"LDFLAGS=-L. -Lopenbsd-compat/ -static -Wl,--wrap=socket {objects}"
+    link = f"LDFLAGS=-L. -Lopenbsd-compat/ -static -s -Wl,--wrap=socket {objects}"
     shop.run(f"{name}: make", ["make", _jobs(), link, *OPENSSH_PROGRAMS], tree)
     return tree
-
-
-def strip(shop: Workshop, program: Path, to: Path) -> None:
-    """Copies a program without symbols."""
-    command = ["strip", "--strip-all", "-o", str(to), str(program)]
-    shop.run(f"{to.name}: strip", command, shop.scratch)
-    to.chmod(0o755)
 
 
 def _jobs() -> str:

@@ -87,8 +87,13 @@ class Archive:
             failures.append(f"{version}: {_last_line(got)}")
         raise BuildFailed(
             f"No source of {name} could be downloaded ({'; '.join(failures) or 'none listed'}): "
-            f"check that deb.debian.org can be reached, or put the source package into "
-            f"{self.cache / name}/VERSION/."
+            f"{self._hint(name)}"
+        )
+
+    def _hint(self, name: str = "NAME") -> str:
+        return (
+            "check that deb.debian.org can be reached from here, or put the source package (the "
+            f".dsc and the files that it names) into {self.cache / name}/VERSION/."
         )
 
     def _update(self) -> None:
@@ -100,7 +105,9 @@ class Archive:
         (self._state / "sources.list").write_text("".join(lines))
         done = _run(["apt-get", *self._options(), "-q", "update"])
         if done.returncode != 0:
-            raise BuildFailed(f"Debian's index of sources can't be fetched: {_last_line(done)}")
+            raise BuildFailed(
+                f"Debian's index of sources can't be fetched ({_last_line(done)}): {self._hint()}"
+            )
 
     @property
     def _state(self) -> Path:

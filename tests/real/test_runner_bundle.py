@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx_runner import build, bundle
+from phalanx_runner import build, bundle, elf
 
 pytestmark = pytest.mark.real
 
@@ -21,7 +21,7 @@ def test_the_bundle_is_what_its_manifest_says() -> None:
     bundle.verify(path)
     assert path.name == bundle.digest(path)[:12]
     assert set(manifest["licences"]) == {file.name for file in (path / "licences").iterdir()}
-    assert {"dropbear", "openssh", "musl"} == set(manifest["versions"])
+    assert {"dropbear", "openssh", "musl", "compiler"} == set(manifest["versions"])
 
 
 def test_every_program_of_the_bundle_is_static_and_the_whole_is_small() -> None:
@@ -30,7 +30,7 @@ def test_every_program_of_the_bundle_is_static_and_the_whole_is_small() -> None:
         file for folder in ("bin", "first", "last", "libexec") for file in path.glob(f"{folder}/*")
     ]
 
-    assert [] == [file.name for file in programs if not build.is_static(file)]
+    assert [] == [file.name for file in programs if not elf.is_static(file)]
     assert sum(file.lstat().st_size for file in path.rglob("*")) < build.SIZE_LIMIT
 
 

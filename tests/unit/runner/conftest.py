@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
 
-from phalanx_runner import recipes
+from phalanx_runner import recipes, toolchains
 from phalanx_runner.build import SRC
 from tests.unit.runner.box import Boxes
 
@@ -13,7 +14,8 @@ from tests.unit.runner.box import Boxes
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with the runner's own program, compiled from the sources as they are."""
     bundle = tmp_path_factory.mktemp("bundle")
-    shop = recipes.Workshop(SRC, tmp_path_factory.mktemp("scratch"), lambda _: None)
+    tools = toolchains.choose(platform.machine())
+    shop = recipes.Workshop(SRC, tmp_path_factory.mktemp("scratch"), tools, lambda _: None)
     (bundle / "bin").mkdir()
     core = recipes.build_core(shop)
     for name in ("phalanx-init", "phalanx-shell", "phalanx-solo", "ssh"):

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 from pathlib import Path
 
 import pytest
 
-from phalanx_runner import build, bundle
+from phalanx_runner import build, bundle, elf, recipes, toolchains
+from phalanx_runner.build import SRC
 from phalanx_runner.bundle import BundleMissing
 from phalanx_runner.sources import Archive, BuildFailed
 
@@ -43,7 +45,7 @@ def test_a_named_bundle_that_is_none_says_what_to_do(
 def test_the_current_bundle_of_the_package_is_used(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / bundle.CURRENT).write_text("made\n")
+    bundle.pointer(tmp_path, platform.machine()).write_text("made\n")
     monkeypatch.delenv("PHALANX_BUNDLE", raising=False)
     monkeypatch.setattr(bundle, "IN_PACKAGE", tmp_path)
 
@@ -57,6 +59,37 @@ def test_a_package_without_a_bundle_says_what_to_do(
     monkeypatch.setattr(bundle, "IN_PACKAGE", tmp_path)
 
     with pytest.raises(BundleMissing, match="make bundle"):
+        bundle.locate()
+
+
+def test_a_bundle_for_another_kind_of_machine_is_not_used_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.pointer(tmp_path, "riscv64").write_text("made\n")
+    monkeypatch.delenv("PHALANX_BUNDLE", raising=False)
+    monkeypatch.setattr(bundle, "IN_PACKAGE", tmp_path)
+
+    with pytest.raises(BundleMissing, match=f"for {platform.machine()} .*only for riscv64"):
+        bundle.locate()
+
+
+def test_a_bundle_is_found_for_each_kind_of_machine(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.pointer(tmp_path, "riscv64").write_text("made\n")
+    monkeypatch.delenv("PHALANX_BUNDLE", raising=False)
+    monkeypatch.setattr(bundle, "IN_PACKAGE", tmp_path)
+
+    assert made == bundle.locate("riscv64")
+
+
+def test_a_named_bundle_for_another_kind_of_machine_is_refused(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made / bundle.MANIFEST).write_text(json.dumps({"digest": "", "machine": "riscv64"}))
+    monkeypatch.setenv("PHALANX_BUNDLE", str(made))
+
+    with pytest.raises(BundleMissing, match="for riscv64"):
         bundle.locate()
 
 
@@ -92,10 +125,10 @@ def test_old_bundles_are_forgotten_and_recent_ones_kept(tmp_path: Path) -> None:
         (tmp_path / name / bundle.MANIFEST).write_text("{}")
     os.utime(tmp_path / "ancient" / bundle.MANIFEST, (1, 1))
 
-    build._make_current(tmp_path / "new")
+    build._make_current(tmp_path / "new", platform.machine())
 
     assert {"recent", "new"} == {path.parent.name for path in tmp_path.glob("*/manifest.json")}
-    assert "new\n" == (tmp_path / bundle.CURRENT).read_text()
+    assert "new\n" == bundle.pointer(tmp_path, platform.machine()).read_text()
 
 
 def test_an_untouched_bundle_is_verified(made: Path) -> None:
@@ -135,11 +168,11 @@ def test_a_manifest_that_is_none_says_what_to_do(made: Path, text: str) -> None:
 
 
 def test_the_core_asks_nothing_of_an_image(programs: Path) -> None:
-    assert build.is_static(programs / "bin" / "phalanx-runner")
+    assert elf.is_static(programs / "bin" / "phalanx-runner")
 
 
 def test_a_program_of_this_machine_is_not_static() -> None:
-    assert not build.is_static(Path("/bin/sh").resolve())
+    assert not elf.is_static(Path("/bin/sh").resolve())
 
 
 def test_missing_tools_are_named_with_their_packages(
@@ -149,6 +182,40 @@ def test_missing_tools_are_named_with_their_packages(
 
     assert 1 == build.main(["--out", str(tmp_path)])
     assert "musl-gcc: apt-get install musl-tools" in capsys.readouterr().err
+
+
+def test_zig_is_asked_for_only_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(BuildFailed) as native:
+        toolchains.choose(platform.machine())
+    with pytest.raises(BuildFailed) as other:
+        toolchains.choose("riscv64")
+
+    assert "phalanx[cross]" not in str(native.value)
+    assert "musl-tools" not in str(other.value)
+
+
+def test_the_core_is_the_same_wherever_it_is_built(programs: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(SRC, tmp_path / "elsewhere" / "src")
+    tools = toolchains.choose(platform.machine())
+    again = recipes.build_core(recipes.Workshop(source, tmp_path, tools, lambda _: None))
+
+    assert (programs / "bin" / "phalanx-runner").read_bytes() == again.read_bytes()
+
+
+def test_a_bundle_with_a_dynamic_program_is_not_made(tmp_path: Path) -> None:
+    shutil.copy(Path("/bin/sh").resolve(), tmp_path / "sh")
+
+    with pytest.raises(BuildFailed, match="sh is not static"):
+        build._check(tmp_path, platform.machine())
+
+
+def test_a_bundle_with_a_program_of_another_machine_is_not_made(programs: Path) -> None:
+    with pytest.raises(BuildFailed, match="is not for riscv64"):
+        build._check(programs, "riscv64")
 
 
 def test_a_source_that_was_fetched_once_is_not_asked_for_again(tmp_path: Path) -> None:
@@ -161,13 +228,64 @@ def test_a_source_that_was_fetched_once_is_not_asked_for_again(tmp_path: Path) -
     assert "1:9.10p1-1" == source.version
 
 
-def test_a_source_that_cannot_be_fetched_says_where_to_put_it(
+APT_CACHE = "#!/bin/sh\nprintf 'Version: 1.9-1\\nVersion: 1.10-1\\nVersion: 1.10-1+deb12u3\\n'\n"
+APT_GET = """#!/bin/sh
+for last; do :; done
+case $last in
+update) ;;
+*=1.9-1) touch dropbear.dsc ;;
+*) echo "E: Failed to fetch $last  404  Not Found"; exit 100 ;;
+esac
+"""
+
+
+def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch, **tools: str) -> None:
+    """Puts programs of ours before those of this machine."""
+    for name, text in tools.items():
+        (folder / name.replace("_", "-")).write_text(text)
+        (folder / name.replace("_", "-")).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_a_version_that_the_mirror_has_dropped_gives_way_to_the_next_older_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for tool in ("apt-get", "apt-cache"):
-        (tmp_path / tool).write_text("#!/bin/sh\nexit 0\n")
-        (tmp_path / tool).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    pretend(tmp_path, monkeypatch, apt_cache=APT_CACHE, apt_get=APT_GET)
 
-    with pytest.raises(BuildFailed, match=f"{tmp_path}/dropbear/VERSION"):
+    source = Archive(tmp_path / "cache").fetch("dropbear", refresh=False)
+
+    assert "1.9-1" == source.version
+    assert [source.directory] == list((tmp_path / "cache" / "dropbear").iterdir())
+
+
+def test_without_a_network_what_was_fetched_before_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(tmp_path, monkeypatch, apt_get="#!/bin/sh\necho 'E: no route'; exit 100\n")
+    (tmp_path / "dropbear" / "1.9-1").mkdir(parents=True)
+    (tmp_path / "dropbear" / "1.9-1" / "dropbear.dsc").touch()
+
+    assert "1.9-1" == Archive(tmp_path).fetch("dropbear", refresh=True).version
+
+
+@pytest.mark.parametrize(
+    ("tools", "why"),
+    [
+        ({"apt_get": "#!/bin/sh\necho 'E: no route'; exit 100\n"}, "E: no route"),
+        ({"apt_get": "#!/bin/sh\n", "apt_cache": "#!/bin/sh\n"}, "none listed"),
+        (
+            {"apt_get": APT_GET.replace("1.9-1", "x"), "apt_cache": APT_CACHE},
+            "1.10-1: E: Failed to fetch dropbear=1.10-1  404",
+        ),
+    ],
+    ids=["no network", "nothing listed", "nothing left"],
+)
+def test_a_source_that_cannot_be_fetched_says_why_and_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: dict[str, str], why: str
+) -> None:
+    pretend(tmp_path, monkeypatch, **tools)
+
+    with pytest.raises(BuildFailed, match=f"{why}.*{tmp_path}/.*/VERSION/") as failed:
         Archive(tmp_path).fetch("dropbear", refresh=False)
+
+    assert "deb.debian.org" in str(failed.value)
