@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -24,6 +24,11 @@ from tests.unit.manager.loops.conftest import House, Player
 
 S = KernelState
 SESSIONS = tuple(SessionId(letter * 12) for letter in "abc")
+WISHES: Mapping[str, dict[str, object]] = {
+    "a": {"requeue": True},
+    "b": {"max_attempts": 3},
+    "c": {},
+}
 
 acts = st.one_of(
     st.tuples(st.just("obey"), st.integers(0, 1), st.integers(0, 3)),
@@ -35,6 +40,8 @@ acts = st.one_of(
     st.tuples(st.just("silence"), st.integers(20, 400), st.just(0)),
     st.tuples(st.just("kill"), st.just(0), st.just(0)),
     st.tuples(st.just("stop"), st.integers(0, 2), st.integers(0, 3)),
+    st.tuples(st.just("requeue"), st.integers(0, 2), st.integers(0, 3)),
+    st.tuples(st.just("pass"), st.integers(1, 10), st.just(0)),
 )
 
 
@@ -58,7 +65,8 @@ class World:
         for session, size, mode in zip(
             SESSIONS, (3, 1, 5), ("multi-node", "auto", "auto"), strict=True
         ):
-            await self.house.submit(session, size=size, mode=mode, name=f"run-{session[0]}")
+            name = f"run-{session[0]}"
+            await self.house.submit(session, size=size, mode=mode, name=name, **WISHES[session[0]])
         await self.house.settle()
 
     async def act(self, kind: str, first: int, second: int) -> None:
@@ -72,6 +80,13 @@ class World:
             self.players[0].say()
             await house.converge.turn()
             await house.govern.turn()
+        elif kind == "pass":
+            house.clock.passed_s += first
+        elif kind == "requeue":
+            stop = Stop(StopCause.REQUEUE, "again", house.clock.now(), then="again")
+            row = await house.row(SESSIONS[first])
+            if row.session.state != "pending":
+                await house.store.stop(SESSIONS[first], stop)
         elif kind == "stop":
             stop = Stop(StopCause.USER, "enough", house.clock.now(), None, float(second))
             await house.store.stop(SESSIONS[first], stop)
@@ -113,13 +128,10 @@ class World:
         capacity = Slots(4000, 32 << 30, 0, 1_000_000)
         for name in snapshot.agents:
             held = [
-                k
-                for row in snapshot.sessions.values()
-                for k in row.kernels
-                if k.agent == name and k.holds
+                k for row in snapshot.rows() for k in row.kernels if k.agent == name and k.holds
             ]
             assert sum((kernel.slots for kernel in held), Slots()).fits(capacity)
-        for row in snapshot.sessions.values():
+        for row in snapshot.rows():
             placed = {kernel.agent is not None for kernel in row.kernels}
             assert 1 == len(placed)
             reached = goals.barrier(row)
@@ -131,12 +143,15 @@ class World:
             alone = [k.state for k in row.kernels if k.state in (*BARRIERS, S.STARTING)]
             if len(row.kernels) > 1 and alone and max(alone) > S.CREATED:
                 assert all(k.state >= S.CREATED or k.ended for k in row.kernels)
+        for row in snapshot.sessions.values():
+            assert all(kernel.ended for past in row.past for kernel in past.kernels)
+            assert all(past.session.attempt < row.session.attempt for past in row.past)
         self._subnets(snapshot)
 
     def _subnets(self, snapshot: Snapshot) -> None:
         live = [
             row.session.network.subnet
-            for row in snapshot.sessions.values()
+            for row in snapshot.rows()
             if row.session.network is not None and not row.session.network.released
         ]
         assert len(live) == len(set(live))

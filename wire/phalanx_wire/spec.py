@@ -75,6 +75,11 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         env_profile: None is `default`, or `none` in a session of one container.
         time_limit_s: seconds from RUNNING; then the session ends as `timeout`.
         grace_s: seconds between TERM and KILL whenever the session is stopped.
+        requeue: go back to the queue after the time limit, a lost host, a restarted engine.
+        max_attempts: how often it may fail by itself, each time as a whole gang.
+        lost_after_s: seconds of an agent's silence after which its kernels are given up; None
+            is what the manager is configured for.
+        warn_signal: `USR1@90`: sent to every rank's command 90 s before the time limit.
     """
 
     name: str | None = None
@@ -101,3 +106,7 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     priority: int = 0
     time_limit_s: float | None = None
     grace_s: float = 10.0
+    requeue: bool = False
+    max_attempts: int = 1
+    lost_after_s: float | None = None
+    warn_signal: str | None = None

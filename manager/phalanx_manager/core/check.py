@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from phalanx_manager.core import warning
 from phalanx_manager.core.model import Limits, Refusal
 from phalanx_wire import names
 from phalanx_wire.spec import Mount, RoleSpec, SessionSpec
@@ -17,6 +18,9 @@ MAX_ENV_VALUE_BYTES: Final = 100_000
 MAX_ENV_BYTES: Final = 256 << 10
 MAX_MOUNTS: Final = 64
 MAX_PATH: Final = 4_095
+MAX_ATTEMPTS: Final = 1_000
+MIN_LOST_S: Final = 40.0
+MAX_LOST_S: Final = 86_400.0
 
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE: Final = re.compile(
@@ -143,6 +147,42 @@ def _time_mistakes(spec: SessionSpec, limits: Limits) -> Iterator[Refusal]:
             f"priority {spec.priority} is out of bounds",
             "priority",
             f"use {-limits.max_priority} to {limits.max_priority}",
+        )
+    yield from _attempt_mistakes(spec)
+
+
+def _attempt_mistakes(spec: SessionSpec) -> Iterator[Refusal]:
+    if not 1 <= spec.max_attempts <= MAX_ATTEMPTS:
+        yield _refusal(
+            "max_attempts",
+            f"{spec.max_attempts} attempts are out of bounds",
+            "max_attempts",
+            f"use 1 to {MAX_ATTEMPTS}",
+        )
+    lost = spec.lost_after_s
+    if lost is not None and not MIN_LOST_S <= lost <= MAX_LOST_S:  # NaN compares false
+        yield _refusal(
+            "lost_after",
+            f"giving up a silent host after {lost} s is out of bounds",
+            "lost_after_s",
+            f"use {MIN_LOST_S:.0f} to {MAX_LOST_S:.0f} s; a network often heals in less",
+        )
+    if spec.warn_signal is None:
+        return
+    wish = warning.parse(spec.warn_signal)
+    if wish is None:
+        yield _refusal(
+            "warn_signal",
+            f"{cut(spec.warn_signal)} is no signal with its time",
+            "warn_signal",
+            "write it as USR1@90: the signal, and how many seconds before the time limit",
+        )
+    elif spec.time_limit_s is None or not 0 < wish.before_s < spec.time_limit_s:
+        yield _refusal(
+            "warn_signal",
+            f"{cut(spec.warn_signal)} is no moment between the start and the time limit",
+            "warn_signal",
+            "give a time limit that is longer than that",
         )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal
 
-from phalanx_manager.core.model import AgentRecord, Kernel, SessionRow
-from phalanx_wire.api import ENDED_STATES
+from phalanx_manager.core.model import AgentRecord, Kernel, Session, SessionRow
+from phalanx_wire.api import ENDED_STATES, SessionState
 from phalanx_wire.lifecycle import ENDED, KernelState
 from phalanx_wire.slots import Slots, spell_bytes, spell_cpu
 
@@ -34,6 +34,12 @@ _NOW: Final = {
     _S.REJECTED: "could not be started",
     _S.LOST: "is lost",
     _S.REMOVED: "is removed",
+}
+_ENDS: Final[Mapping[SessionState, str]] = {
+    "failed": "failed",
+    "cancelled": "was stopped",
+    "timeout": "reached its time limit",
+    "succeeded": "succeeded",
 }
 
 
@@ -81,6 +87,13 @@ def session_event(row: SessionRow) -> str:
             return session.reason
 
 
+def requeue_event(ended: Session, onward: Session) -> str:
+    """Say that a session goes back to the queue."""
+    return f"attempt {ended.attempt} {_ENDS[ended.state]}, attempt {onward.attempt} is next: " + (
+        ended.reason
+    )
+
+
 def kernel_reason(kernel: Kernel) -> str | None:
     """Say why a kernel is in its state; None when there is nothing to say."""
     if kernel.ended_as is None:
@@ -91,6 +104,9 @@ def kernel_reason(kernel: Kernel) -> str | None:
 def session_reason(row: SessionRow) -> str | None:
     """Say why a session is not (or no longer) running; None when there is nothing to say."""
     session = row.session
+    if session.state == "pending" and session.because:
+        waits = f"; {session.reason}" if session.reason else _pause(session)
+        return f"attempt {session.attempt} after: {session.because}{waits}"
     if session.state in ENDED_STATES or session.state == "pending":
         return session.reason or None
     if session.stop is not None:
@@ -101,6 +117,13 @@ def session_reason(row: SessionRow) -> str | None:
     if session.network is not None and session.network.problem:
         return f"its network on agent {session.network.owner}: {session.network.problem}"
     return laggards(row)
+
+
+def _pause(session: Session) -> str:
+    """Say when a session that pauses between attempts comes into the queue."""
+    if session.not_before is None:
+        return ""
+    return f"; it is not placed before {session.not_before:%H:%M:%S} UTC"
 
 
 def laggards(row: SessionRow) -> str:

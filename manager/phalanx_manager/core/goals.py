@@ -30,7 +30,7 @@ class Memo:
 
     def __init__(self) -> None:
         self._envs: dict[KernelId, dict[str, str]] = {}
-        self._gangs: dict[SessionId, tuple[SessionRow, Gang]] = {}
+        self._gangs: dict[tuple[SessionId, int], tuple[SessionRow, Gang]] = {}
 
     def env(self, row: SessionRow, kernel: Kernel) -> dict[str, str]:
         """Spell a kernel's environment; it never changes once placed."""
@@ -42,19 +42,21 @@ class Memo:
 
     def gang(self, row: SessionRow, network: NetworkRow) -> Gang:
         """Spell a gang, once for all its agents."""
-        known = self._gangs.get(row.session.id)
+        attempt = (row.session.id, row.session.attempt)
+        known = self._gangs.get(attempt)
         if known is None or known[0] is not row:
-            known = self._gangs[row.session.id] = (row, _gang(row, network))
+            known = self._gangs[attempt] = (row, _gang(row, network))
         return known[1]
 
     def forget_all_but(self, rows: Iterable[SessionRow]) -> None:
-        """Drop what is remembered of sessions that are gone."""
+        """Drop what is remembered of attempts that are gone."""
         kept = list(rows)
         kernels = {kernel.id for row in kept for kernel in row.kernels}
         for kernel in self._envs.keys() - kernels:
             del self._envs[kernel]
-        for session in self._gangs.keys() - {row.session.id for row in kept}:
-            del self._gangs[session]
+        attempts = {(row.session.id, row.session.attempt) for row in kept}
+        for attempt in self._gangs.keys() - attempts:
+            del self._gangs[attempt]
 
     def __len__(self) -> int:
         return len(self._envs) + len(self._gangs)
@@ -161,7 +163,7 @@ def visible_gpus(row: SessionRow, kernel: Kernel) -> tuple[str, ...]:
 def by_agent(snapshot: Snapshot) -> Mapping[AgentId, Sequence[SessionRow]]:
     """Sort the sessions by the agents that they concern: seats, and the owner of the network."""
     sorted_rows: dict[AgentId, list[SessionRow]] = {}
-    for row in snapshot.sessions.values():
+    for row in snapshot.rows():
         for agent in agents_of(row):
             sorted_rows.setdefault(agent, []).append(row)
     return sorted_rows

@@ -62,7 +62,7 @@ def rule(
     stops: list[tuple[SessionId, Stop]] = []
     due: list[datetime] = []
     overdue: list[tuple[KernelChange, str]] = []
-    for row in snapshot.sessions.values():
+    for row in snapshot.rows():
         overdue.extend(_overdue(row, now, due))
         if row.session.state in ENDED_STATES or row.session.stop is not None:
             continue
@@ -145,7 +145,7 @@ def _late(kernel: Kernel, silence_s: Mapping[AgentId, float], now: datetime) -> 
 def _losses(
     snapshot: Snapshot, agent: AgentId, silence_s: float, now: datetime
 ) -> Iterator[KernelChange]:
-    for row in snapshot.sessions.values():
+    for row in snapshot.rows():
         for kernel in row.kernels:
             step = TRANSITIONS.get((kernel.state, _S.LOST))
             if kernel.agent != agent or step is not Owner.LIVENESS:

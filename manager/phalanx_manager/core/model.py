@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -70,6 +70,12 @@ class StopCause(enum.StrEnum):
     MAIN_EXITED = "main-exited"
     TIME_LIMIT = "time-limit"
     DEADLINE = "deadline"
+    REQUEUE = "requeue"
+    DRAIN = "drain"
+
+
+Then = Literal["", "end", "again"]
+"""What was asked for after a stop: nothing (the rules decide), no other attempt, another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class Stop:
         rank: whose failure or end it was, None when nobody's.
         text: the sentence for the user.
         grace_s: in place of the session's own; None is the session's own.
+        then: what comes after it, see `Then`; a later request may set it, `end` is never taken
+            back.
     """
 
     cause: StopCause
@@ -87,6 +95,7 @@ class Stop:
     at: datetime
     rank: int | None = None
     grace_s: float | None = None
+    then: Then = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +126,16 @@ class Session:
     Attributes:
         spec: with everything filled in; `spec.roles` holds every role in full.
         state: the fold of its kernels (`core.session.settle`), kept for filtering.
+        attempt: counts from 1. What follows in this list is the attempt's own.
         reason: why it waits or how it ended, as a sentence; empty when there is nothing to say.
         exit_code: once ended.
         failed_rank: whose failure came first, None while nobody failed by itself.
         network: of the current attempt, once placed.
         warnings: sentences of admission.
+        charged: how many attempts before this one count as failures of the session itself.
+        because: how the attempt before ended, a sentence; empty for the first.
+        not_before: it gets no place before this moment; None is at once.
+        warned_at: when its warning signal was sent, None while it was not.
     """
 
     id: SessionId
@@ -140,6 +154,10 @@ class Session:
     failed_rank: int | None = None
     network: NetworkRow | None = None
     warnings: tuple[str, ...] = ()
+    charged: int = 0
+    because: str = ""
+    not_before: datetime | None = None
+    warned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +210,22 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A session with the kernels of its current attempt, in rank order."""
+    """A session with the kernels of its current attempt, in rank order.
+
+    Attributes:
+        past: earlier attempts of which something is left on a host, each as a row of its own
+            that has ended.
+    """
 
     session: Session
     kernels: tuple[Kernel, ...]
+    past: tuple[SessionRow, ...] = ()
+
+    def of(self, attempt: int) -> SessionRow | None:
+        """Find an attempt, the current one or one of those before it that left something."""
+        if self.session.attempt == attempt:
+            return self
+        return next((row for row in self.past if row.session.attempt == attempt), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,3 +258,14 @@ class Snapshot:
     cluster_id: str
     sessions: Mapping[SessionId, SessionRow] = field(default_factory=dict)
     agents: Mapping[AgentId, AgentRecord] = field(default_factory=dict)
+
+    def rows(self) -> Iterator[SessionRow]:
+        """Walk all attempts of all sessions that may hold something."""
+        for row in self.sessions.values():
+            yield row
+            yield from row.past
+
+    def attempt(self, session: SessionId, attempt: int) -> SessionRow | None:
+        """Find one attempt, if it may hold something."""
+        row = self.sessions.get(session)
+        return None if row is None else row.of(attempt)

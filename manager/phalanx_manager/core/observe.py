@@ -93,8 +93,8 @@ def _known(snapshot: Snapshot, report: KernelReport, agent: AgentId) -> Kernel |
         session, attempt, rank = split_kernel_id(report.kernel)
     except ValueError:
         return None
-    row = snapshot.sessions.get(session)
-    if row is None or row.session.attempt != attempt or rank >= len(row.kernels):
+    row = snapshot.attempt(session, attempt)
+    if row is None or rank >= len(row.kernels):
         return None
     kernel = row.kernels[rank]
     return kernel if kernel.agent == agent else None
@@ -134,7 +134,7 @@ def _network_changes(
     snapshot: Snapshot, agent: AgentId, observed: Observed, removals: Mapping[str, int]
 ) -> Iterator[NetworkChange]:
     reports = {report.name: report for report in observed.networks}
-    for row in snapshot.sessions.values():
+    for row in snapshot.rows():
         network = row.session.network
         if network is None or network.owner != agent or network.released:
             continue

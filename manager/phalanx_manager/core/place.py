@@ -100,7 +100,7 @@ def rooms(
     """
     held: dict[AgentId, Slots] = {}
     devices: dict[AgentId, set[str]] = {}
-    for row in snapshot.sessions.values():
+    for row in snapshot.rows():
         for kernel in row.kernels:
             if kernel.agent is not None and kernel.holds:
                 held[kernel.agent] = held.get(kernel.agent, Slots()) + kernel.slots

@@ -110,7 +110,7 @@ def _subnets(snapshot: Snapshot) -> list[str]:
     """List the subnets of all live networks."""
     return [
         row.session.network.subnet
-        for row in snapshot.sessions.values()
+        for row in snapshot.rows()
         if row.session.network is not None and not row.session.network.released
     ]
 

@@ -36,13 +36,15 @@ STEPS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
     "cancelled": frozenset(),
     "timeout": frozenset(),
 }
-"""Every step of a session there is; a test walks all joint states of a gang to find just these."""
+"""Every step of an attempt there is; a test walks all joint states of a gang to find just these.
+The session itself may go from an ended attempt to the next one, which is pending again."""
 
 TIMEOUT_CODE: Final = 124
 NEVER_RAN_CODE: Final = 125
 CANCELLED_CODE: Final = 130
 
 _BROKEN_CAUSES: Final = frozenset({"mesh-failed", "start-failed", "fenced", "engine-restart"})
+_HOST_CAUSES: Final = frozenset({"lost", "fenced", "engine-restart"})
 
 
 def failed(session: Session, kernel: Kernel) -> bool:
@@ -113,7 +115,13 @@ def is_gone(row: SessionRow) -> bool:
         row.session.state in ENDED_STATES
         and not any(kernel.holds for kernel in row.kernels)
         and (network is None or network.released)
+        and all(is_gone(past) for past in row.past)
     )
+
+
+def host_trouble(kernels: Sequence[Kernel]) -> Kernel | None:
+    """Find a kernel that its host took along: lost, fenced, or ended by its engine's restart."""
+    return next((kernel for kernel in kernels if kernel.cause in _HOST_CAUSES), None)
 
 
 def first_failure(session: Session, kernels: Sequence[Kernel]) -> int | None:
@@ -146,7 +154,7 @@ def _end(session: Session, kernels: Sequence[Kernel]) -> SessionState:
     if session.stop is None:
         return "succeeded" if session.failed_rank is None else "failed"
     match session.stop.cause:
-        case StopCause.USER:
+        case StopCause.USER | StopCause.REQUEUE | StopCause.DRAIN:
             return "cancelled"
         case StopCause.TIME_LIMIT:
             return "timeout"
@@ -174,9 +182,16 @@ def _exit_code(session: Session, state: SessionState, kernels: Sequence[Kernel])
 def _outcome(session: Session, state: SessionState, kernels: Sequence[Kernel]) -> str:
     if state == "succeeded":
         return ""
+    blamed = session.failed_rank
     if session.stop is not None:
-        return session.stop.text
-    return explain.failure(kernels[session.failed_rank]) if session.failed_rank is not None else ""
+        text = session.stop.text
+    else:
+        text = explain.failure(kernels[blamed]) if blamed is not None else ""
+    trouble = host_trouble(kernels)
+    if state != "failed" or trouble is None or trouble.rank == blamed:
+        return text
+    # Its neighbours often notice first, and are the ones to blame; the cause is this.
+    return f"{text}; {explain.failure(trouble)}"
 
 
 def _was_running(session: Session, kernels: Sequence[Kernel], rank: int) -> bool:

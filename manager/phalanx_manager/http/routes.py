@@ -97,6 +97,14 @@ _SESSIONS: Final = (
     ),
     Route(
         "POST",
+        f"{_SESSION}/requeue",
+        sessions.requeue,
+        "Stop what runs of a session and put it back into the queue, as its next attempt.",
+        SessionView,
+        scope="user",
+    ),
+    Route(
+        "POST",
         f"{_SESSION}/signal",
         sessions.send_signal,
         "Send a signal to the commands that run.",

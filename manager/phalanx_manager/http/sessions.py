@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import signal
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
 from aiohttp import web
 
-from phalanx_manager.core import place, swarm
+from phalanx_manager.core import place, seat, swarm
 from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
 from phalanx_manager.core.session import idles, is_gone
+from phalanx_manager.core.warning import signal_number
 from phalanx_manager.http import bodies, views
 from phalanx_manager.http.ask import Ask, answer
 from phalanx_manager.http.problems import not_found, of_stream, refusal, refused, shown
@@ -143,6 +143,23 @@ async def stop(ask: Ask) -> web.Response:
     return answer(views.session(await ask.again(row)))
 
 
+async def requeue(ask: Ask) -> web.Response:
+    """Stop what runs of a session and put it back into the queue; there, nothing changes."""
+    row = await ask.row()
+    if row.session.ended_at is not None:
+        title = f"session {row.session.name} has ended: it is {row.session.state}"
+        raise refused("ended", 409, title, hint="ask for a new session")
+    order = Stop(
+        cause=StopCause.REQUEUE,
+        text=f"requeued by {ask.caller.user}",
+        at=ask.doors.clock.now(),
+        then="again",
+    )
+    if row.session.state != "pending" and await ask.doors.store.stop(row.session.id, order):
+        log.info("session.requeue", session=row.session.id, user=ask.caller.user)
+    return answer(views.session(await ask.again(row)))
+
+
 async def env(ask: Ask) -> web.Response:
     """Show the environment of every rank."""
     row = await ask.row()
@@ -183,7 +200,10 @@ def _reached(row: SessionRow, until: str) -> bool:
 async def send_signal(ask: Ask) -> web.Response:
     """Send a signal to the command of all ranks that run, or of the ranks named."""
     wish = await ask.body(SignalRequest)
-    number = _signal_number(wish.signal)
+    number = signal_number(wish.signal)
+    if number is None:
+        hint = "a name like TERM or SIGUSR1, or a number from 1 to 64"
+        raise refused("invalid_field", 400, f"{shown(wish.signal)} is no signal", "signal", hint)
     row = await ask.row()
     named = wish.ranks
     if named is not None and (not named or len(named) > len(row.kernels)):
@@ -204,19 +224,6 @@ async def send_signal(ask: Ask) -> web.Response:
     if problems:
         raise refused(problems[0].code, problems[0].status, problems[0].title)
     return web.Response(status=204)
-
-
-def _signal_number(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 2:
-        number = int(text)
-    else:
-        name = text[:20].upper()
-        member = signal.Signals.__members__.get(name if name[:3] == "SIG" else f"SIG{name}")
-        number = int(member) if member is not None else 0
-    if not 0 < number < signal.NSIG:
-        hint = "a name like TERM or SIGUSR1, or a number from 1 to 64"
-        raise refused("invalid_field", 400, f"{shown(text)} is no signal", "signal", hint)
-    return number
 
 
 async def _signal_all(ask: Ask, kernels: Sequence[Kernel], number: int) -> list[Problem]:

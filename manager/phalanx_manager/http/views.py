@@ -69,7 +69,7 @@ def _kernel_warnings(row: SessionRow) -> tuple[str, ...]:
 def nodes(snapshot: Snapshot, now: datetime, caller: Caller) -> tuple[NodeView, ...]:
     """Show all agents by name; who holds them only as far as it is the caller's business."""
     held: dict[AgentId, list[tuple[SessionRow, Kernel]]] = {}
-    for row in snapshot.sessions.values():
+    for row in snapshot.rows():
         for one in row.kernels:
             if one.agent is not None and one.holds:
                 held.setdefault(one.agent, []).append((row, one))

@@ -157,7 +157,7 @@ class Converge:
         for session in touched:
             row = snapshot.sessions.get(session)
             if row is not None:
-                stale |= goals.agents_of(row)
+                stale |= goals.agents_of(row).union(*map(goals.agents_of, row.past))
                 everybody = everybody or bool(row.session.reason)  # it may wait for a swarm
         here = {name for name, record in snapshot.agents.items() if record.connected}
         if everybody:
@@ -208,11 +208,9 @@ class Converge:
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Drop what was remembered of sessions that are gone."""
-        self._memo.forget_all_but(snapshot.sessions.values())
+        self._memo.forget_all_but(snapshot.rows())
         networks = {
-            row.session.network.name
-            for row in snapshot.sessions.values()
-            if row.session.network is not None
+            row.session.network.name for row in snapshot.rows() if row.session.network is not None
         }
         for name in self._removals.keys() - networks:
             del self._removals[name]

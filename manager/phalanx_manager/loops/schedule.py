@@ -29,13 +29,18 @@ class Schedule:
         self._store = store
         self._clock = clock
         self._pool = pool
+        self._wait_s = 0.0
 
     async def turn(self) -> None:
         """Wait for the bell, then place all that can be placed."""
-        await self.bell.wait(SAFETY_NET_S)
+        await self.bell.wait(self._wait_s)
         snapshot = await self._store.load()
-        for waiting in queue.waiting(snapshot).values():
+        now = self._clock.now()
+        for waiting in queue.waiting(snapshot, now).values():
             await self._serve(waiting)
+        due = queue.next_due(snapshot, now)
+        due_s = (due - now).total_seconds() if due is not None else SAFETY_NET_S
+        self._wait_s = min(due_s, SAFETY_NET_S)
 
     async def _serve(self, waiting: Sequence[SessionRow]) -> None:
         """Walk one cluster's queue; who blocks keeps all behind it waiting."""

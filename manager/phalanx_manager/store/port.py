@@ -164,8 +164,9 @@ class Store(Protocol):
 
     async def stop(self, session: SessionId, stop: Stop) -> bool:
         """Set the stop cause, or with a shorter grace hurry one that was set before (its cause
-        stays). False when neither, or when the session has ended. What is still in the queue is
-        cancelled at once.
+        stays), or say what comes then: no other attempt once the user has stopped it. False when
+        none of these, or when the session has ended. What is still in the queue is cancelled at
+        once.
         """
 
     async def say(self, session: SessionId, reason: str, at: datetime) -> None:
@@ -182,8 +183,9 @@ class Store(Protocol):
         networks: Sequence[NetworkChange],
         at: datetime,
     ) -> bool:
-        """Write what was observed, and fold the sessions concerned (`session.settle`). False
-        when some change was dropped because its kernel had moved: look again.
+        """Write what was observed, and fold the sessions concerned (`session.settle`); whose
+        attempt ends by that goes back to the queue or not (`attempts.onward`). False when some
+        change was dropped because its kernel had moved: look again.
         """
 
     # -- agents

@@ -14,15 +14,29 @@ VALUES (:id, :name, :user, :cluster, :spec, 'pending', 1, :created_at, :warnings
 UPDATE session SET
     state = :state, attempt = :attempt, started_at = :started_at, ended_at = :ended_at,
     stop_cause = :stop_cause, stop_text = :stop_text, stop_at = :stop_at, stop_rank = :stop_rank,
-    stop_grace_s = :stop_grace_s, reason = :reason, exit_code = :exit_code,
-    failed_rank = :failed_rank, done = :done
+    stop_grace_s = :stop_grace_s, stop_then = :stop_then, reason = :reason,
+    exit_code = :exit_code, failed_rank = :failed_rank, charged = :charged, because = :because,
+    not_before = :not_before, warned_at = :warned_at, done = :done
 WHERE id = :id;
 
 -- name: session_columns
 SELECT id, name, user, cluster, spec, state, attempt, created_at, started_at, ended_at,
     stop_cause, stop_text, stop_at, stop_rank, stop_grace_s, reason, exit_code, failed_rank,
-    warnings
+    warnings, stop_then, charged, because, not_before, warned_at
 FROM session;
+
+-- name: attempt_add
+INSERT INTO attempt (session, attempt, state, started_at, ended_at, reason, exit_code, failed_rank,
+    done)
+VALUES (:session, :attempt, :state, :started_at, :ended_at, :reason, :exit_code, :failed_rank,
+    :done);
+
+-- name: attempt_done
+UPDATE attempt SET done = 1 WHERE session = :session AND attempt = :attempt;
+
+-- name: attempts_of
+SELECT attempt, state, started_at, ended_at, reason, exit_code, failed_rank, done
+FROM attempt WHERE session = :session ORDER BY attempt;
 
 -- name: session_live_name
 SELECT id FROM session
@@ -68,8 +82,8 @@ INSERT INTO gpu_hold (agent, gpu, kernel) VALUES (:agent, :gpu, :kernel);
 UPDATE gpu_hold SET released = 1 WHERE kernel = :kernel;
 
 -- name: network_add
-INSERT INTO network (name, session, attempt, driver, subnet, owner)
-VALUES (:name, :session, :attempt, :driver, :subnet, :owner);
+INSERT INTO network (name, session, attempt, driver, subnet, owner, engine_id, released)
+VALUES (:name, :session, :attempt, :driver, :subnet, :owner, :engine_id, :released);
 
 -- name: network_set
 UPDATE network SET engine_id = :engine_id, problem = :problem, failed = :failed,

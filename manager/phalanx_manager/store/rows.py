@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from phalanx_manager.core.model import (
 from phalanx_manager.store.port import TokenRow
 from phalanx_wire.api import EventView
 from phalanx_wire.control import Observed, SwarmReport
-from phalanx_wire.ids import AgentId
+from phalanx_wire.ids import AgentId, split_kernel_id
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.slots import Slots
 from phalanx_wire.spec import SessionSpec
@@ -66,7 +67,7 @@ def session(row: Row, network: NetworkRow | None) -> Session:
     """Read a row of `session_columns`."""
     stop = None
     if row[10] is not None:
-        stop = Stop(StopCause(row[10]), row[11], at(row[12]), row[13], row[14])
+        stop = Stop(StopCause(row[10]), row[11], at(row[12]), row[13], row[14], row[19])
     return Session(
         id=row[0],
         name=row[1],
@@ -84,7 +85,45 @@ def session(row: Row, network: NetworkRow | None) -> Session:
         failed_rank=row[17],
         network=network,
         warnings=texts(row[18]),
+        charged=row[20],
+        because=row[21],
+        not_before=moment(row[22]),
+        warned_at=moment(row[23]),
     )
+
+
+def attempt(current: Session, row: Row, network: NetworkRow | None) -> Session:
+    """Read a row of `attempts_of`: the session as it was when that attempt had ended."""
+    return replace(
+        current,
+        attempt=row[0],
+        state=row[1],
+        started_at=moment(row[2]),
+        ended_at=moment(row[3]),
+        reason=row[4],
+        exit_code=row[5],
+        failed_rank=row[6],
+        network=network,
+        stop=None,
+        because="",
+        not_before=None,
+        warned_at=None,
+    )
+
+
+def attempt_values(ended: Session, *, done: bool) -> Mapping[str, object]:
+    """Spell an attempt that has ended for `attempt_add`."""
+    return {
+        "session": ended.id,
+        "attempt": ended.attempt,
+        "state": ended.state,
+        "started_at": micros(ended.started_at),
+        "ended_at": micros(ended.ended_at),
+        "reason": ended.reason,
+        "exit_code": ended.exit_code,
+        "failed_rank": ended.failed_rank,
+        "done": int(done),
+    }
 
 
 def session_values(session: Session, *, done: bool) -> Mapping[str, object]:
@@ -101,9 +140,14 @@ def session_values(session: Session, *, done: bool) -> Mapping[str, object]:
         "stop_at": micros(stop.at) if stop else None,
         "stop_rank": stop.rank if stop else None,
         "stop_grace_s": stop.grace_s if stop else None,
+        "stop_then": stop.then if stop else "",
         "reason": session.reason,
         "exit_code": session.exit_code,
         "failed_rank": session.failed_rank,
+        "charged": session.charged,
+        "because": session.because,
+        "not_before": micros(session.not_before),
+        "warned_at": micros(session.warned_at),
         "done": int(done),
     }
 
@@ -142,7 +186,7 @@ def new_kernel(kernel: Kernel) -> Mapping[str, object]:
     return {
         "id": kernel.id,
         "session": kernel.session,
-        "attempt": 1,
+        "attempt": split_kernel_id(kernel.id)[1],
         "rank": kernel.rank,
         "role": kernel.role,
         "replica": kernel.replica,

@@ -48,15 +48,6 @@ class _Stale(Exception):  # noqa: N818 - an outcome inside this file, not a faul
     """A plan was made on an older view: nothing of it may be written."""
 
 
-def _hurry(work: Work, session: Session, before: Stop, again: Stop) -> bool:
-    """Let a later stop shorten the grace; the first cause stays. False when nothing changes."""
-    grace_s = session.spec.grace_s if before.grace_s is None else before.grace_s
-    if again.grace_s is None or again.grace_s >= grace_s:
-        return False
-    work.touch(replace(session, stop=replace(before, grace_s=again.grace_s)))
-    return True
-
-
 class SqliteStore(Access):
     """See `port.Store`.
 
@@ -252,20 +243,7 @@ class SqliteStore(Access):
             row = work.row(session)
             if row is None or row.session.state in ENDED_STATES:
                 return False
-            before = row.session.stop
-            if before is not None:
-                return _hurry(work, row.session, before, stop)
-            work.touch(replace(row.session, stop=stop))
-            for kernel in row.kernels:
-                if kernel.state is KernelState.PENDING:
-                    after = replace(kernel, cause="cancelled", message=stop.text)
-                    after = moved(after, (KernelState.STOPPED,), stop.at)
-                    text = kernel_event(after, KernelState.STOPPED)
-                    step = (KernelState.STOPPED,)
-                    work.move(
-                        KernelChange(kernel.state, step, Owner.SCHEDULER, after, (text,)), stop.at
-                    )
-        return True
+            return work.stop(row, stop)
 
     async def say(self, session: SessionId, reason: str, at: datetime) -> None:
         """See `port.Store`."""
@@ -338,11 +316,10 @@ class SqliteStore(Access):
             for change in kernels:
                 current = work.move(change, at) and current
             for network in networks:
-                row = work.row(network.session)
-                if row is None or row.session.attempt != network.attempt:
+                if work.attempt(network.session, network.attempt) is None:
                     current = False
                     continue
-                work.set_network(network.session, network.after)
+                work.set_network(network.session, network.attempt, network.after)
         return current
 
     # -- events
@@ -387,12 +364,23 @@ class SqliteStore(Access):
             self._on_change(name)
 
     def _full(self, row: rows.Row) -> SessionRow:
-        """Read a session with its network and its kernels."""
+        """Read a session with its network, its kernels, and what is left of earlier attempts."""
         live = self._live.get(row[0])
         if live is not None:
             return live
-        key = {"session": row[0], "attempt": row[6]}
+        network, kernels = self._attempt(row[0], row[6])
+        session = rows.session(row, network)
+        past: list[SessionRow] = []
+        for ended in self._database.rows("attempts_of", {"session": session.id}):
+            if not ended[7]:
+                network, left = self._attempt(session.id, ended[0])
+                past.append(SessionRow(rows.attempt(session, ended, network), left))
+        return SessionRow(session, kernels, tuple(past))
+
+    def _attempt(
+        self, session: SessionId, attempt: int
+    ) -> tuple[NetworkRow | None, tuple[Kernel, ...]]:
+        key = {"session": session, "attempt": attempt}
         networks = self._database.rows("network_of", key)
-        network: NetworkRow | None = rows.network(networks[0]) if networks else None
         kernels = tuple(rows.kernel(found) for found in self._database.rows("kernels_of", key))
-        return SessionRow(rows.session(row, network), kernels)
+        return rows.network(networks[0]) if networks else None, kernels

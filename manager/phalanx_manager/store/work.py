@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
-from phalanx_manager.core import explain
-from phalanx_manager.core.model import Kernel, NetworkRow, Session, SessionRow
-from phalanx_manager.core.observe import KernelChange
+from phalanx_manager.core import attempts, explain
+from phalanx_manager.core.model import (
+    Kernel,
+    NetworkRow,
+    Session,
+    SessionRow,
+    Stop,
+    StopCause,
+    Then,
+)
+from phalanx_manager.core.observe import KernelChange, moved
 from phalanx_manager.core.session import is_gone, settle
 from phalanx_manager.store import rows
 from phalanx_manager.store.database import Database
 from phalanx_manager.store.port import NewEvent
-from phalanx_wire.ids import SessionId
-from phalanx_wire.lifecycle import KernelState, advance
+from phalanx_wire.api import ENDED_STATES
+from phalanx_wire.ids import SessionId, split_kernel_id
+from phalanx_wire.lifecycle import KernelState, Owner, advance
+
+_LENIENT: Final = frozenset({StopCause.REQUEUE, StopCause.DRAIN})
 
 
 class Work:
@@ -28,27 +40,65 @@ class Work:
         self.touched: dict[SessionId, SessionRow] = {}
         self._database = database
         self._live = live
-        self._kernels: dict[SessionId, list[Kernel]] = {}
+        self._kernels: dict[tuple[SessionId, int], list[Kernel]] = {}
         self._events: list[Mapping[str, object]] = []
 
     def row(self, session: SessionId) -> SessionRow | None:
         """Find a session that is alive, as this transaction has it so far."""
         return self.touched.get(session) or self._live.get(session)
 
+    def attempt(self, session: SessionId, attempt: int) -> SessionRow | None:
+        """Find one attempt of a session, the current one or one that holds something still."""
+        row = self.row(session)
+        return None if row is None else row.of(attempt)
+
     def touch(self, session: Session) -> None:
         """Change a session itself; the fold runs over it afterwards."""
         row = self.row(session.id)
         assert row is not None  # noqa: S101 - whoever touches has found it by `row`
-        self.touched[session.id] = SessionRow(session, row.kernels)
+        self.touched[session.id] = replace(row, session=session)
+
+    def stop(self, row: SessionRow, stop: Stop) -> bool:
+        """Set a stop cause, or add to one that was set before; False when it adds nothing."""
+        before = row.session.stop
+        if before is not None:
+            return self._hurry(row.session, before, stop)
+        self.touch(replace(row.session, stop=stop))
+        for kernel in row.kernels:
+            if kernel.state is KernelState.PENDING:
+                after = replace(kernel, cause="cancelled", message=stop.text)
+                step = (KernelState.STOPPED,)
+                after = moved(after, step, stop.at)
+                text = explain.kernel_event(after, KernelState.STOPPED)
+                change = KernelChange(kernel.state, step, Owner.SCHEDULER, after, (text,))
+                self.move(change, stop.at)
+        return True
+
+    def _hurry(self, session: Session, before: Stop, again: Stop) -> bool:
+        """Let a later stop shorten the grace and say what comes then. The first cause stays, but
+        where it meant to go on and the user wants an end.
+        """
+        grace_s = session.spec.grace_s if before.grace_s is None else before.grace_s
+        shorter = again.grace_s is not None and again.grace_s < grace_s
+        wish: Then = "end" if again.cause is StopCause.USER else again.then
+        then: Then = "end" if before.then == "end" else wish or before.then
+        first = again if again.cause is StopCause.USER and before.cause in _LENIENT else before
+        after = replace(first, grace_s=again.grace_s if shorter else before.grace_s, then=then)
+        if after == before:
+            return False
+        self.touch(replace(session, stop=after))
+        if after.then != before.then:
+            self.say(NewEvent(again.at, "session.stop", again.text, session.id))
+        return True
 
     def move(self, change: KernelChange, at: datetime) -> bool:
         """Take a kernel's steps; False when it is not any more where it was seen."""
-        row = self.row(change.after.session)
+        session, attempt, rank = split_kernel_id(change.after.id)
+        row = self.attempt(session, attempt)
         if row is None:
             return False
-        kernels = self._kernels.setdefault(row.session.id, list(row.kernels))
-        rank = change.after.rank
-        if kernels[rank].id != change.after.id or kernels[rank].state is not change.seen:
+        kernels = self._kernels.setdefault((session, attempt), list(row.kernels))
+        if kernels[rank].state is not change.seen:
             return False
         state = change.seen
         for step, text in zip(change.steps, change.texts, strict=True):
@@ -56,28 +106,30 @@ class Work:
             moved = {"id": change.after.id, "seen": int(state), "state": int(step)}
             changed = self._database.run("kernel_step", {**moved, "at": rows.micros(at)})
             assert changed == 1  # noqa: S101 - memory and file are equal, or we have a bug
-            self.say(NewEvent(at, f"kernel.{step.name.lower()}", text, row.session.id, rank))
+            self.say(NewEvent(at, f"kernel.{step.name.lower()}", text, session, rank))
             state = step
         self._database.run("kernel_set", rows.kernel_values(change.after))
         if state is KernelState.REMOVED and change.after.gpus:
             self._database.run("gpu_release", {"kernel": change.after.id})
         kernels[rank] = change.after
-        self.touched.setdefault(row.session.id, row)
+        whole = self.row(session)
+        assert whole is not None  # noqa: S101 - it has this attempt
+        self.touched.setdefault(session, whole)
         return True
 
-    def seat(self, session: SessionId, kernels: Sequence[Kernel]) -> None:
-        """Replace all kernels of a session by what the caller has written."""
+    def set_network(self, session: SessionId, attempt: int, network: NetworkRow) -> None:
+        """Write the network of an attempt."""
         row = self.row(session)
-        assert row is not None  # noqa: S101 - whoever seats has found it by `row`
-        self._kernels[session] = list(kernels)
-        self.touched[session] = row
-
-    def set_network(self, session: SessionId, network: NetworkRow) -> None:
-        """Write a session's network."""
-        row = self.row(session)
-        assert row is not None  # noqa: S101 - whoever sets has found it by `row`
+        assert row is not None  # noqa: S101 - whoever sets has found it by `attempt`
         self._database.run("network_set", rows.network_values(network))
-        self.touch(replace(row.session, network=network))
+
+        def with_network(one: SessionRow) -> SessionRow:
+            if one.session.attempt != attempt:
+                return one
+            return replace(one, session=replace(one.session, network=network))
+
+        past = tuple(with_network(one) for one in row.past)
+        self.touched[session] = replace(with_network(row), past=past)
 
     def say(self, event: NewEvent) -> None:
         """Add an event; they are written together at the end."""
@@ -94,22 +146,64 @@ class Work:
     def settle(self, at: datetime) -> None:
         """Fold what was touched, write it, and tell what came of it."""
         for name, row in list(self.touched.items()):
-            kernels = tuple(self._kernels.get(name, row.kernels))
             before = self._live[name].session if name in self._live else None
-            session = settle(row.session, kernels, at)
-            after = SessionRow(session, kernels)
+            after = self._folded(before, row, at)
             self.touched[name] = after
-            if session != before or is_gone(after):
-                self._database.run("session_set", rows.session_values(session, done=is_gone(after)))
-            self._tell(before, after, at)
+            gone = is_gone(after)
+            if after.session != before or gone:
+                self._database.run("session_set", rows.session_values(after.session, done=gone))
         if self._events:
             self._database.run_many("event_add", self._events)
 
+    def _folded(self, before: Session | None, row: SessionRow, at: datetime) -> SessionRow:
+        kernels = self._drafts(row)
+        session = settle(row.session, kernels, at)
+        ends = session.state in ENDED_STATES and row.session.state not in ENDED_STATES
+        onward = attempts.onward(session, kernels, at) if ends else session
+        if onward.attempt == session.attempt:
+            after = SessionRow(onward, kernels, tuple(self._left(row.past)))
+            self._tell(before, after, at)
+            return after
+        ended = SessionRow(session, kernels)
+        self._tell_stop(before, session, at)
+        text = explain.requeue_event(session, onward)
+        self.say(NewEvent(at, "session.requeued", text, session.id, session.failed_rank))
+        return self._next(ended, onward, tuple(self._left(row.past)), at)
+
+    def _next(
+        self, ended: SessionRow, onward: Session, past: tuple[SessionRow, ...], at: datetime
+    ) -> SessionRow:
+        """Put an attempt that has ended away, and write the kernels of the next one."""
+        gone = is_gone(ended)
+        self._database.run("attempt_add", rows.attempt_values(ended.session, done=gone))
+        kernels = attempts.fresh(onward.id, onward.attempt, ended.kernels, at)
+        self._database.run_many("kernel_add", [rows.new_kernel(kernel) for kernel in kernels])
+        # What an attempt was told to do is over: its row says how it ended.
+        left = replace(ended, session=replace(ended.session, stop=None))
+        return SessionRow(onward, kernels, past if gone else (*past, left))
+
+    def _left(self, past: Sequence[SessionRow]) -> Iterator[SessionRow]:
+        """Pick the earlier attempts of which something is left."""
+        for row in past:
+            after = replace(row, kernels=self._drafts(row))
+            if is_gone(after):
+                key = {"session": row.session.id, "attempt": row.session.attempt}
+                self._database.run("attempt_done", key)
+            else:
+                yield after
+
+    def _drafts(self, row: SessionRow) -> tuple[Kernel, ...]:
+        """Find an attempt's kernels as this transaction has them."""
+        return tuple(self._kernels.get((row.session.id, row.session.attempt), row.kernels))
+
     def _tell(self, before: Session | None, after: SessionRow, at: datetime) -> None:
         session = after.session
-        if session.stop is not None and (before is None or before.stop is None):
-            rank = session.stop.rank
-            self.say(NewEvent(at, "session.stop", session.stop.text, session.id, rank))
+        self._tell_stop(before, session, at)
         if before is not None and before.state != session.state:
             text = explain.session_event(after)
             self.say(NewEvent(at, f"session.{session.state}", text, session.id))
+
+    def _tell_stop(self, before: Session | None, session: Session, at: datetime) -> None:
+        if session.stop is not None and (before is None or before.stop is None):
+            rank = session.stop.rank
+            self.say(NewEvent(at, "session.stop", session.stop.text, session.id, rank))

@@ -204,7 +204,7 @@ def test_the_queue_is_by_priority_and_then_by_arrival() -> None:
         with_session(waiting(1, session=SessionId(name * 12), priority=priority), created_at=at)
         for name, priority, at in (("a", 0, later(1)), ("b", 0, NOW), ("c", 5, later(9)))
     ]
-    (line,) = queue.waiting(snapshot(rows)).values()
+    (line,) = queue.waiting(snapshot(rows), NOW).values()
 
     assert ["c", "b", "a"] == [one.session.id[0] for one in line]
     assert "waits its turn behind 2 sessions; the first is calm-otter-aa" == queue.behind(line[:2])

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
+import msgspec
 import pytest
 
-from phalanx_manager.core import goals
+from phalanx_manager.core import attempts, goals
 from phalanx_manager.core.model import Kernel, Session, SessionRow, Stop, StopCause
 from phalanx_manager.core.observe import moved
 from phalanx_manager.core.session import STEPS, settle
@@ -51,7 +52,7 @@ def futures(one: SessionRow) -> Iterator[SessionRow]:
         yield SessionRow(replace(session, stop=Stop(StopCause.USER, "", NOW)), cancelled)
         return
     if session.stop is None:
-        causes = [StopCause.USER]
+        causes = [StopCause.USER, StopCause.REQUEUE]
         if session.started_at is not None:
             causes.append(StopCause.TIME_LIMIT)
         if any(kernel.state < S.RUNNING for kernel in kernels):
@@ -74,6 +75,24 @@ def key(one: SessionRow) -> tuple[object, ...]:
     )
 
 
+def check_next_attempt(one: SessionRow) -> None:
+    """An attempt that has ended is followed by a fresh one or by none; none runs beside it."""
+    if one.session.state not in ENDED_STATES:
+        return
+    assert all(kernel.ended for kernel in one.kernels)
+    spec = msgspec.structs.replace(one.session.spec, requeue=True, max_attempts=2)
+    asked = replace(one.session, spec=spec)
+    onward = attempts.onward(asked, one.kernels, NOW)
+    if onward.attempt == asked.attempt:
+        stop = one.session.stop
+        assert one.session.state == "succeeded" or (stop and stop.cause is StopCause.USER)
+        assert onward.state == asked.state
+        return
+    kernels = attempts.fresh(onward.id, onward.attempt, one.kernels, NOW)
+    assert onward == settle(onward, kernels, NOW)
+    assert ("pending", False) == (onward.state, any(kernel.holds for kernel in kernels))
+
+
 def walk(start: SessionRow) -> tuple[int, set[tuple[SessionState, SessionState]]]:
     seen, todo = {key(start)}, [start]
     edges: set[tuple[SessionState, SessionState]] = set()
@@ -82,6 +101,7 @@ def walk(start: SessionRow) -> tuple[int, set[tuple[SessionState, SessionState]]
         for future in futures(one):
             folded = SessionRow(settle(future.session, future.kernels, NOW), future.kernels)
             assert folded.session == settle(folded.session, folded.kernels, later(1))
+            check_next_attempt(folded)
             if one.session.state != folded.session.state:
                 edges.add((one.session.state, folded.session.state))
             if key(folded) not in seen:

@@ -292,3 +292,54 @@ async def test_a_time_limit_is_ruled_when_it_is_due(house: House) -> None:
         (await house.row()).session.state,
         (await house.row()).session.exit_code,
     )
+
+
+async def test_a_gang_that_fails_is_tried_again_as_a_whole_and_leaves_nothing(
+    house: House,
+) -> None:
+    a, b = await two_hosts(house)
+    await house.submit(size=2, mode="multi-node", max_attempts=2)
+    await house.settle()
+    for _ in range(4):
+        await step(house, a, b)
+    await step(house, b, code=7)
+    await step(house, a, b)
+    waiting = await house.row()
+    house.clock.passed_s += 1
+    for _ in range(12):
+        await step(house, a, b)
+    session = (await house.row()).session
+
+    assert ("pending", 2) == (waiting.session.state, waiting.session.attempt)
+    assert ("succeeded", 2) == (session.state, session.attempt)
+    assert {} == (await house.store.load()).sessions
+    assert (0, {}) == (len(house.converge._memo), house.converge._removals)
+
+
+async def test_a_lost_hosts_session_goes_on_elsewhere_while_the_host_is_away(house: House) -> None:
+    a, b = await two_hosts(house)
+    await house.submit(size=1, requeue=True)
+    await house.settle()
+    (first,) = {kernel.agent for kernel in (await house.row()).kernels}
+    home, other = (a, b) if first == A else (b, a)
+    await step(house, home)
+    house.clock.passed_s += 301
+    other.say()
+    await house.converge.turn()
+    await house.govern.turn()
+    await house.settle()
+    row = await house.row()
+    held = [kernel.state for past in row.past for kernel in past.kernels]
+    house.clock.passed_s += 1
+    await step(house, other)
+    moved = await house.row()
+    home.connect()
+    await house.settle()
+    told_home = goals_of(house, home.name)
+    for _ in range(6):
+        await step(house, home, other)
+
+    assert [S.LOST] == held
+    assert (2, [other.name]) == (moved.session.attempt, [k.agent for k in moved.kernels])
+    assert ["REMOVED"] == told_home
+    assert {} == (await house.store.load()).sessions

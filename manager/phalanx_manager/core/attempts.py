@@ -1,0 +1,111 @@
+"""What becomes of a session whose attempt has ended: its end, or its next attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from phalanx_manager.core.model import Kernel, Session, StopCause
+from phalanx_manager.core.session import host_trouble
+from phalanx_wire.api import SessionState
+from phalanx_wire.ids import SessionId, kernel_id
+from phalanx_wire.lifecycle import KernelState
+
+LAST_ATTEMPT: Final = 1_000
+"""No session is tried more often, whatever it asks for."""
+HASTY_S: Final = 60.0
+"""An attempt that has not run for so long is followed by a pause that doubles each time."""
+LONGEST_PAUSE_S: Final = 300.0
+
+
+def onward(session: Session, kernels: Sequence[Kernel], now: datetime) -> Session:
+    """Say what becomes of a session whose attempt has just ended, all kernels with it.
+
+    Returns:
+        The session ended for good, its reason maybe longer; or pending, as its next attempt.
+    """
+    charged = session.charged + (1 if _is_charged(session, kernels) else 0)
+    if not _wants_more(session, kernels, charged):
+        tried = session.spec.max_attempts > 1 and session.state == "failed"
+        many = f"; it was tried {session.attempt} times" if tried and session.attempt > 1 else ""
+        return replace(session, charged=charged, reason=session.reason + many)
+    if session.attempt >= LAST_ATTEMPT:
+        text = f"{session.reason}; it is not tried again after {LAST_ATTEMPT} attempts"
+        return replace(session, charged=charged, reason=text)
+    pause_s = _pause_s(session, now)
+    return replace(
+        session,
+        state="pending",
+        attempt=session.attempt + 1,
+        started_at=None,
+        ended_at=None,
+        stop=None,
+        reason="",
+        exit_code=None,
+        failed_rank=None,
+        network=None,
+        charged=charged,
+        because=session.reason,
+        not_before=now + timedelta(seconds=pause_s) if pause_s else None,
+        warned_at=None,
+    )
+
+
+def fresh(
+    session: SessionId, attempt: int, kernels: Sequence[Kernel], now: datetime
+) -> tuple[Kernel, ...]:
+    """Make the kernels of a next attempt out of those before it: new ones of the same sizes."""
+    return tuple(
+        Kernel(
+            id=kernel_id(session, attempt, before.rank),
+            session=session,
+            rank=before.rank,
+            role=before.role,
+            replica=before.replica,
+            host_name=before.host_name,
+            slots=before.slots,
+            shm_bytes=before.shm_bytes,
+            state=KernelState.PENDING,
+            state_at=now,
+            gpu_model=before.gpu_model,
+        )
+        for before in kernels
+    )
+
+
+def _wants_more(session: Session, kernels: Sequence[Kernel], charged: int) -> bool:
+    spec, stop = session.spec, session.stop
+    cause = stop.cause if stop is not None else None
+    if cause is StopCause.USER or (stop is not None and stop.then == "end"):
+        return False
+    if stop is not None and stop.then == "again":
+        return True
+    ends: frozenset[SessionState] = frozenset({"succeeded"})
+    if session.state in ends:
+        return False
+    if cause is StopCause.TIME_LIMIT or _was_warned(session):
+        return spec.requeue
+    if cause is StopCause.DRAIN or host_trouble(kernels) is not None:
+        return spec.requeue or spec.max_attempts > 1
+    return charged < spec.max_attempts
+
+
+def _is_charged(session: Session, kernels: Sequence[Kernel]) -> bool:
+    """Tell whether an end counts as the session's own failure."""
+    if session.state != "failed" or host_trouble(kernels) is not None:
+        return False
+    return not (_was_warned(session) and session.spec.requeue)
+
+
+def _was_warned(session: Session) -> bool:
+    """Tell whether it was on its way out already: a command may end by the warning itself."""
+    return session.warned_at is not None
+
+
+def _pause_s(session: Session, now: datetime) -> float:
+    began = session.started_at
+    if began is not None and (now - began).total_seconds() >= HASTY_S:
+        return 0.0
+    return min(2.0 ** min(session.attempt - 1, 16), LONGEST_PAUSE_S)
