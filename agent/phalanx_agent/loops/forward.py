@@ -17,7 +17,6 @@ from phalanx_agent.host.inside import ProcessGone
 from phalanx_agent.loops.keeper import Keeper
 from phalanx_agent.loops.refusal import Refusal
 from phalanx_wire.mux import Stream, StreamClosed
-from phalanx_wire.names import SSH_PORT
 from phalanx_wire.ssh_key import public_key
 from phalanx_wire.stream import CHUNK_BYTES, STDIN, STDOUT, ConnectCall, Data, Eof
 
@@ -97,7 +96,7 @@ class Forwards:
             if not same or not network.still_lives():
                 raise _not_running(case.kernel)
             member = next(m for m in case.members if m.host_name == case.aim.assignment.host_name)
-            chosen = port or SSH_PORT
+            chosen = port or member.ssh_port
             try:
                 return await _first(network, (_LOOPBACK, member.address), chosen)
             except TimeoutError as error:
