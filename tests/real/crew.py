@@ -40,6 +40,7 @@ class Wish:
     options: Sequence[str] = ()
     bundle: Path = field(default_factory=bundle.locate)
     linger_s: int = 2
+    mesh_timeout_s: int = 60
     peers: Sequence[str] = ()
 
 
@@ -141,6 +142,7 @@ def write_material(parent: Path, wishes: Sequence[Wish]) -> None:
             interface="eth0",
             peers=tuple(wish.peers or places),
             linger_s=wish.linger_s,
+            mesh_timeout_s=wish.mesh_timeout_s,
             grace_s=2,
         )
         folder = parent / wish.name
@@ -166,9 +168,11 @@ def write_material(parent: Path, wishes: Sequence[Wish]) -> None:
 
 @asynccontextmanager
 async def crew(
-    engine: str, folder: Path, wishes: Sequence[Wish], *, start: bool = True
+    engine: str, folder: Path, wishes: Sequence[Wish], *, mesh: bool = True
 ) -> AsyncIterator[Mapping[str, Kernel]]:
-    """All containers after the mesh check, by name; `start` starts the commands."""
+    """All containers by name, with their commands started after the mesh check; `mesh` false leaves
+    both to the caller.
+    """
     number = next(_crews)
     write_material(folder, wishes)
     kernels = {
@@ -184,8 +188,8 @@ async def crew(
             for name, address in addresses(wishes).items():
                 group.create_task(_run(kernels[name], address))
         await _learn_pids(engine, list(kernels.values()))
-        await ask_all(kernels.values(), messages.mesh(), MeshOk)
-        if start:
+        if mesh:
+            await ask_all(kernels.values(), messages.mesh(), MeshOk)
             await ask_all(kernels.values(), messages.start(), Started)
         yield kernels
 
