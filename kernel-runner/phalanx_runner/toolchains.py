@@ -50,7 +50,7 @@ def choose(machine: str) -> Toolchain:
     wanted = {**TOOLS, **(MUSL_TOOLS if native else {})}
     missing = [f"{tool}: apt-get install {of}" for tool, of in wanted.items() if not _has(tool)]
     if not native and importlib.util.find_spec("ziglang") is None:
-        missing.append("zig, to build for another kind of machine: pip install 'phalanx[cross]'")
+        missing.append("zig, to build for another kind of machine: pip install ziglang")
     if missing:
         raise BuildFailed("missing tools:\n  " + "\n  ".join(missing))
     toolchain = _musl(machine) if native else _zig(machine)

@@ -1,40 +1,48 @@
-/* Throws mutated lines at the runner's two parsers; the sanitizers say what is wrong.
- * Usage: parser_fuzz SEED ROUNDS */
+/* Throws mutated samples at the runner's two parsers; the sanitizers say what is wrong, and the
+ * guilty input is left in the file "guilty".
+ * Usage: parser_fuzz SEED ROUNDS SAMPLE... ; a sample is a file of a message, or NAME.conf */
 #include "phalanx.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <sanitizer/common_interface_defs.h>
 
-static const char *const commands[] = {
-    "{\"op\":\"start\"}",
-    "{\"op\":\"stop\",\"signal\":15,\"grace_ms\":10000}",
-    "{ \"op\" : \"signal\" , \"signal\" : 64 , \"x\" : [1] }",
-    "{\"grace_ms\":-1,\"op\":\"mesh\",\"t\":true,\"u\":null,\"v\":\"\\\"\"}",
-    "{\"op\":\"ping\",\"signal\":999999999999}",
-};
-static const char *const confs[] = {
-    "kernel=k1\nssh_port=2200\naddress=10.0.0.1\ninterface=eth0\npeers=main1,sub1:2201,sub2\n",
-    "kernel=k1\nmaster_port=12345\nworkdir=/a b\ncommand=run\nmesh_timeout_s=60\n\nx=y\n",
-    "peers=a,b,,c\nlinger_s=99999999999999999999\ngrace_s=\n=\n==\n",
-};
+#define ROOM 4096
+
 static const char alphabet[] = "{}[]\":,\\ \n=0129-aeopstx\t\x00\xff";
+static char guilty[ROOM];
+static size_t guilty_size;
 
-static size_t mutate(char *to, size_t room, const char *from) {
-    size_t size = strlen(from);
-    memcpy(to, from, size);
+static void tell(void) {
+    FILE *file = fopen("guilty", "w");
+    if (file) fwrite(guilty, 1, guilty_size, file);
+    if (file) fclose(file);
+}
+
+static struct sample {
+    bool is_conf;
+    size_t size;
+    char text[ROOM / 8];
+} samples[64];
+
+static void load(const char *path, struct sample *to) {
+    FILE *file = fopen(path, "r");
+    if (!file) exit(2);
+    to->is_conf = strstr(path, ".conf");
+    to->size = fread(to->text, 1, sizeof to->text, file);
+    fclose(file);
+}
+
+static size_t mutate(char *text, size_t size) {
     for (int changes = rand() % 8; changes > 0; changes--) {
         size_t at = size ? (size_t)rand() % size : 0;
         char mark = alphabet[(size_t)rand() % (sizeof alphabet - 1)];
         switch (rand() % 4) {
         case 0: /* replace */
-            if (size)
-                to[at] = mark;
+            if (size) text[at] = mark;
             break;
         case 1: /* insert */
-            if (size + 1 < room) {
-                memmove(to + at + 1, to + at, size - at);
-                to[at] = mark;
+            if (size + 1 < ROOM) {
+                memmove(text + at + 1, text + at, size - at);
+                text[at] = mark;
                 size++;
             }
             break;
@@ -42,8 +50,8 @@ static size_t mutate(char *to, size_t room, const char *from) {
             size = at;
             break;
         default: /* double */
-            if (size * 2 < room) {
-                memcpy(to + size, to, size);
+            if (size * 2 < ROOM) {
+                memcpy(text + size, text, size);
                 size *= 2;
             }
         }
@@ -51,25 +59,33 @@ static size_t mutate(char *to, size_t room, const char *from) {
     return size;
 }
 
-int main(int argc, char **argv) {
+static long throw_at_parser(bool is_conf) {
     static struct conf conf;
-    srand(argc > 1 ? (unsigned)atoi(argv[1]) : 1);
-    long accepted = 0, rounds = argc > 2 ? atol(argv[2]) : 1000;
+    struct command command;
+    long accepted = 0;
+    /* Exactly as much memory as there is text, so that one byte too far is seen. */
+    char *exact = malloc(guilty_size + is_conf + !guilty_size);
+    memcpy(exact, guilty, guilty_size);
+    if (!is_conf) accepted = command_parse(exact, guilty_size, &command);
+    else accepted = !conf_parse(&conf, exact, guilty_size);
+    for (int p = 0; is_conf && p < conf.peer_count; p++)
+        if (strlen(conf.peers[p].name) > 253) abort();
+    free(exact);
+    return accepted;
+}
+
+int main(int argc, char **argv) {
+    int count = argc - 3;
+    if (count < 1 || count > 64) return 2;
+    for (int i = 0; i < count; i++) load(argv[3 + i], &samples[i]);
+    __sanitizer_set_death_callback(tell);
+    srand((unsigned)atoi(argv[1]));
+    long accepted = 0, rounds = atol(argv[2]);
     for (long i = 0; i < rounds; i++) {
-        char draft[4096];
-        struct command command;
-        size_t size = mutate(draft, sizeof draft, commands[i % 5]);
-        char *exact = malloc(size ? size : 1); /* so that one byte too far is seen */
-        memcpy(exact, draft, size);
-        accepted += command_parse(exact, size, &command);
-        free(exact);
-        size = mutate(draft, sizeof draft, confs[i % 3]);
-        exact = malloc(size + 1);
-        memcpy(exact, draft, size);
-        accepted += !conf_parse(&conf, exact, size);
-        for (int p = 0; p < conf.peer_count; p++)
-            accepted += strlen(conf.peers[p].name) > 253;
-        free(exact);
+        const struct sample *sample = &samples[i % count];
+        memcpy(guilty, sample->text, sample->size);
+        guilty_size = mutate(guilty, sample->size);
+        accepted += throw_at_parser(sample->is_conf);
     }
     printf("%ld\n", accepted);
     return 0;
