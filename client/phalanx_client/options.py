@@ -13,7 +13,7 @@ import msgspec
 from phalanx_client import arguments
 from phalanx_client.arguments import Parser, checked
 from phalanx_client.failure import BAD_INPUT, NOT_FOUND, USAGE, Failure
-from phalanx_wire.spec import Mode, OnFailure, Profile, RunOn, SessionSpec, Spread
+from phalanx_wire.spec import Mode, NetworkKind, OnFailure, Profile, RunOn, SessionSpec, Spread
 
 RESOURCES = ("cpu", "mem", "gpu", "shm", "pids")
 
@@ -51,6 +51,7 @@ def add(parser: Parser) -> None:
     say("--master-port", type=checked(arguments.count), metavar="PORT")
     say("--cluster", metavar="NAME", help="the pool of hosts to run on")
     say("--no-egress", action="store_true", help="the private network only")
+    say("--network", choices=get_args(NetworkKind), help="one of its own, or the hosts'")
     say("--on-failure", choices=get_args(OnFailure), help="what one rank's failure does")
     say("--dry-run", action="store_true", help="say where it would go now, start nothing")
     say("--detach", action="store_true", help="return as soon as it is accepted")
@@ -77,6 +78,7 @@ def spec(
         "run_on": options.run_on,
         "master_port": options.master_port,
         "cluster": options.cluster,
+        "network": options.network,
         "on_failure": options.on_failure,
         "priority": options.priority,
         "time_limit_s": options.time,

@@ -36,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     engine_root: str = ""  # another Debian to take the engines from; empty for the machine's own
     mounts: tuple[str, ...] = ()  # folders that sessions may mount, `PATH` or `PATH:rw`
     manager: dict[str, str | float] = {}  # settings of the manager that tests turn
-    agent: dict[str, str | float] = {}  # settings of every agent that tests turn
+    agent: dict[str, str | float | bool] = {}  # settings of every agent that tests turn
     http_port: int = 0  # the one used last, so that a restarted lab keeps its address
 
     @property

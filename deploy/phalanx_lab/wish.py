@@ -21,7 +21,7 @@ class Options(TypedDict, total=False):
     engine_root: str  # another Debian to take the engines from
     mounts: tuple[str, ...]  # folders that sessions may mount, `PATH` to read or `PATH:rw`
     manager: dict[str, str | float]  # settings of the manager's configuration
-    agent: dict[str, str | float]  # settings of every agent's configuration
+    agent: dict[str, str | float | bool]  # settings of every agent's configuration
 
 
 def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:

@@ -87,6 +87,12 @@ class Case:
         return await self.store.place(Placement(session, attempt, seats, network), later(1))
 
 
+    async def place_on_host(self, session: SessionId = ONE) -> bool:
+        (kernel,) = (await self.row(session)).kernels
+        seat = Seat(kernel.id, A, "192.0.2.1", (), "eth0", 61000, 61001)
+        net = NetworkRow(f"phx-{session}-1", "host", "192.0.2.0/24", A, "host", released=True)
+        return await self.store.place(Placement(session, 1, (seat,), net), later(1))
+
     async def move(
         self, rank: int, *steps: KernelState, seen: KernelState | None = None, **fields: object
     ) -> bool:
@@ -252,6 +258,25 @@ async def test_a_subnet_or_device_that_is_taken_undoes_the_whole_placement(
     assert not placed
     assert [(S.PENDING, None), (S.PENDING, None)] == [(k.state, k.agent) for k in row.kernels]
     assert row.session.network is None
+
+
+async def test_ports_of_a_host_are_kept_with_the_kernel_and_held_once(case: Case) -> None:
+    await case.join()
+    await case.submit(size=1)
+    await case.submit(TWO, size=1)
+    placed = await case.place_on_host()
+    row = await case.row()
+    before = await case.place_on_host(TWO)
+    await case.move(0, S.PREPARING, S.REJECTED, S.REMOVED)
+    case.again()
+
+    assert (placed, before) == (True, False)
+    kernel, network = row.kernels[0], row.session.network
+    assert ("eth0", 61000, 61001) == (kernel.interface, kernel.ssh_port, kernel.service_port)
+    assert network is not None
+    assert ("host", "host", True) == (network.driver, network.engine_id, network.released)
+    assert await case.place_on_host(TWO)
+    assert {TWO} == set((await case.store.load()).sessions)
 
 
 async def test_a_stopped_session_is_not_placed_any_more(case: Case) -> None:

@@ -12,6 +12,7 @@ Mode = Literal["auto", "single-node", "multi-node"]
 Spread = Literal["pack", "spread", "one-per-node"]
 RunOn = Literal["all", "main"]
 Profile = Literal["default", "node", "torchrun", "none"]
+NetworkKind = Literal["private", "host"]
 OnFailure = Literal["stop-all", "continue"]
 
 
@@ -80,6 +81,7 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         lost_after_s: seconds of an agent's silence after which its kernels are given up; None
             is what the manager is configured for.
         warn_signal: `USR1@90`: sent to every rank's command 90 s before the time limit.
+        master_port: None is 12345, or on the host's network a port that its agent has kept.
     """
 
     name: str | None = None
@@ -98,10 +100,10 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     upload: str | None = None
     resources: Resources = Resources()
     run_on: RunOn = "all"
-    master_port: int = 12345
+    master_port: int | None = None
     cluster: str = "default"
     egress: bool = True
-    network: Literal["private", "host"] = "private"
+    network: NetworkKind = "private"
     on_failure: OnFailure = "stop-all"
     priority: int = 0
     time_limit_s: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Final
 
 from phalanx_wire.ids import SessionId
@@ -74,6 +74,17 @@ def covering(pool: IPv4Network, routes: Iterable[str]) -> str | None:
         if other is not None and pool.subnet_of(other):
             return text
     return None
+
+
+def home(own: str, routes: Iterable[str]) -> str:
+    """Find the smallest of these networks that an address lies in, or the address itself as one."""
+    around = [
+        network
+        for text in routes
+        if (network := _network(text)) is not None and ip_address(own) in network
+    ]
+    smallest = max(around, key=lambda network: network.prefixlen, default=None)
+    return str(smallest or ip_network(own))
 
 
 @lru_cache(maxsize=16_384)

@@ -132,6 +132,7 @@ def _filled(
             for role, size in zip(full, sizes, strict=True)
         ),
         spread=spec.spread or ("spread" if spec.mode == "multi-node" else "pack"),
+        master_port=spec.master_port or (names.MASTER_PORT if spec.network == "private" else None),
         env_profile=spec.env_profile or ("default" if count > 1 else "none"),
         resources=sizes[0].resources,
     )
@@ -158,6 +159,16 @@ def _reachable(
         )
     if not members or any(record.observed is None for record in members):
         return None
+    if spec.network == "host":
+        members = [record for record in members if record.host_network is not None]
+        if not members:
+            return Refusal(
+                "host_network_unsupported",
+                422,
+                f"no agent of cluster {spec.cluster} lets containers onto its host's network",
+                "network",
+                "use the private network, or set host_network = true in an agent's agent.toml",
+            )
     rooms = place.idle_rooms(members)
     result = place.gang(place.Request.of(spec, kernels), rooms)
     if isinstance(result, place.NoFit) and result.certain:

@@ -47,18 +47,18 @@ def session_mistakes(spec: SessionSpec, limits: Limits) -> Iterator[Refusal]:
         )
     if not names.is_session_name(spec.cluster):
         yield _refusal("cluster", f"{cut(spec.cluster)} is no cluster name", "cluster")
-    if spec.network == "host":
-        yield Refusal(
-            "host_network_unsupported",
-            422,
-            "sessions on the host's network are not supported",
-            "network",
-            "leave out network, or say private",
+    if spec.network == "host" and not spec.egress:
+        yield _refusal(
+            "egress",
+            "on the host's network nothing keeps a session from the outside",
+            "egress",
+            "leave out egress, or use the private network",
         )
-    if not 1024 <= spec.master_port <= 65535 or spec.master_port == names.SSH_PORT:
+    port = names.MASTER_PORT if spec.master_port is None else spec.master_port
+    if not 1024 <= port <= 65535 or port == names.SSH_PORT:
         yield _refusal(
             "master_port",
-            f"{spec.master_port} is no port for the master",
+            f"{port} is no port for the master",
             "master_port",
             f"use 1024 to 65535, but not {names.SSH_PORT}, which is ssh's",
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from phalanx_manager.core import address
 from phalanx_manager.core.model import Kernel, Session
 from phalanx_wire import names
 from phalanx_wire.api import EnvVar
@@ -82,6 +83,17 @@ def nodes(kernels: Sequence[Kernel]) -> tuple[tuple[int, ...], ...] | None:
     return tuple(tuple(ranks) for ranks in by_agent.values())
 
 
+def service_port(session: Session, kernel: Kernel) -> int | None:
+    """Tell where the others reach what a rank serves; None before placement on the host's network,
+    where each rank has a port of its own.
+    """
+    if kernel.service_port:
+        return kernel.service_port
+    if session.spec.network == "host" and (kernel.rank > 0 or session.spec.master_port is None):
+        return None
+    return session.spec.master_port or names.MASTER_PORT
+
+
 def _view(session: Session, kernels: Sequence[Kernel], rank: int) -> _View:
     hosts = nodes(kernels)
     if hosts is None:
@@ -133,14 +145,18 @@ def _phalanx(view: _View) -> Iterator[tuple[str, str, str]]:
     yield "PHALANX_ATTEMPT", str(session.attempt), ""
     yield "PHALANX_HOSTFILE", HOSTFILE, "mpirun --hostfile, DeepSpeed --hostfile"
     if session.network is not None:
-        yield "PHALANX_SUBNET", session.network.subnet, ""
+        subnets = session.network.subnet.split(",")
+        own = subnets[0] if len(subnets) == 1 else address.home(view.own.address, subnets)
+        yield "PHALANX_SUBNET", own, ""
 
 
 def _master(view: _View) -> Iterator[tuple[str, str, str]]:
-    main = view.kernels[0].host_name
-    yield "MASTER_ADDR", main, _TORCH
-    yield "MASTER_ADDRESS", main, "older launchers"
-    yield "MASTER_PORT", str(view.session.spec.master_port), _TORCH
+    main = view.kernels[0]
+    yield "MASTER_ADDR", main.host_name, _TORCH
+    yield "MASTER_ADDRESS", main.host_name, "older launchers"
+    port = service_port(view.session, main)
+    if port is not None:
+        yield "MASTER_PORT", str(port), _TORCH
 
 
 def _rendezvous(view: _View, profile: Profile) -> Iterator[tuple[str, str, str]]:
@@ -160,10 +176,12 @@ def _rendezvous(view: _View, profile: Profile) -> Iterator[tuple[str, str, str]]
 
 
 def _tensorflow(view: _View) -> Iterator[tuple[str, str, str]]:
-    port = view.session.spec.master_port
+    ports = [(kernel.host_name, service_port(view.session, kernel)) for kernel in view.kernels]
+    if any(port is None for _, port in ports):
+        return
     config = json.dumps(
         {
-            "cluster": {"worker": [f"{kernel.host_name}:{port}" for kernel in view.kernels]},
+            "cluster": {"worker": [f"{host}:{port}" for host, port in ports]},
             "task": {"type": "worker", "index": view.rank},
         }
     )
@@ -176,16 +194,21 @@ def _torchrun(view: _View) -> Iterator[tuple[str, str, str]]:
     yield "PET_NNODES", str(view.size), reader
     yield "PET_NODE_RANK", str(view.rank), reader
     yield "PET_MASTER_ADDR", view.kernels[0].host_name, reader
-    yield "PET_MASTER_PORT", str(view.session.spec.master_port), reader
+    port = service_port(view.session, view.kernels[0])
+    if port is not None:
+        yield "PET_MASTER_PORT", str(port), reader
     yield "PET_NPROC_PER_NODE", str(max(1, view.own.slots.gpu)), reader
 
 
 def _interfaces(view: _View) -> Iterator[tuple[str, str, str]]:
     if not view.session.spec.egress:
         return  # the private network is the only one there is
-    yield "GLOO_SOCKET_IFNAME", names.PRIVATE_INTERFACE, "Gloo"
-    yield "TP_SOCKET_IFNAME", names.PRIVATE_INTERFACE, "PyTorch RPC"
-    yield "NCCL_SOCKET_IFNAME", f"={names.PRIVATE_INTERFACE}", "NCCL"
+    on_host = view.session.spec.network == "host"
+    interface = view.own.interface if on_host else names.PRIVATE_INTERFACE
+    if interface:
+        yield "GLOO_SOCKET_IFNAME", interface, "Gloo"
+        yield "TP_SOCKET_IFNAME", interface, "PyTorch RPC"
+        yield "NCCL_SOCKET_IFNAME", f"={interface}", "NCCL"
 
 
 def _open_mpi(view: _View) -> Iterator[tuple[str, str, str]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from phalanx_manager.core.cluster_env import rank_env
+from phalanx_manager.core.cluster_env import rank_env, service_port
 from phalanx_manager.core.model import Kernel, NetworkRow, Session, SessionRow, Snapshot
 from phalanx_manager.core.session import idles
+from phalanx_wire import names
 from phalanx_wire.control import (
     Assignment,
     Gang,
@@ -133,6 +134,8 @@ def assignment(
     role = _role(session, kernel)
     grace_s = session.stop.grace_s if session.stop is not None else None
     idle = idles(session, kernel.rank)
+    serves = kernel.rank == 0 and len(row.kernels) > 1
+    master_port = service_port(session, kernel) if serves else None
     return Assignment(
         kernel=kernel.id,
         goal=goal(row, kernel, wanted),
@@ -149,7 +152,8 @@ def assignment(
         gpus=visible_gpus(row, kernel),
         upload=spec.upload or "",
         grace_s=spec.grace_s if grace_s is None else grace_s,
-        master_port=spec.master_port if kernel.rank == 0 and len(row.kernels) > 1 else 0,
+        master_port=master_port or 0,
+        ports=(kernel.ssh_port, kernel.service_port) if kernel.ssh_port else (),
     )
 
 
@@ -202,7 +206,7 @@ def _gang(row: SessionRow, network: NetworkRow) -> Gang:
         session_name=session.name,
         attempt=session.attempt,
         network=_network(network),
-        egress=session.spec.egress,
+        egress=session.spec.egress and network.driver != "host",
         members=tuple(
             Member(
                 rank=kernel.rank,
@@ -212,6 +216,7 @@ def _gang(row: SessionRow, network: NetworkRow) -> Gang:
                 host_key=kernel.host_key if complete else "",
                 user_key=kernel.user_key if complete else "",
                 slots=max(1, kernel.slots.gpu),
+                ssh_port=kernel.ssh_port or names.SSH_PORT,
             )
             for kernel in row.kernels
         ),

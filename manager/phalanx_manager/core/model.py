@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from phalanx_wire.api import SessionState
-from phalanx_wire.control import Observed
+from phalanx_wire.control import HostNetwork, Observed
 from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
 from phalanx_wire.lifecycle import ENDED, KernelState
 from phalanx_wire.slots import Slots
@@ -100,17 +100,18 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRow:
-    """The private network of an attempt: `control.Network` and how far it is.
+    """The network of an attempt: `control.Network` and how far it is.
 
     Attributes:
         engine_id: empty until the owner has made it.
         problem: the owner's last failure with it, as a sentence.
         failed: it will not be made: the session cannot start.
-        released: the owner has removed it (or never made it); its subnet is free.
+        released: the owner has removed it (or never made it); its subnet is free. The hosts' own
+            is so from the start: there is nothing to make and to remove.
     """
 
     name: str
-    driver: Literal["bridge", "overlay"]
+    driver: Literal["bridge", "overlay", "host"]
     subnet: str
     owner: AgentId
     engine_id: str = ""
@@ -171,6 +172,8 @@ class Kernel:
         message: the sentence that goes with the cause.
         detail: what its agent does with it now, a sentence.
         gpus: device ids held on its agent.
+        interface: of its host, the one that carries the address; only on the host's network.
+        ssh_port, service_port: of its host, held for it; 0 but on the host's network.
     """
 
     id: KernelId
@@ -187,6 +190,9 @@ class Kernel:
     agent: AgentId | None = None
     address: str = ""
     gpus: tuple[str, ...] = ()
+    interface: str = ""
+    ssh_port: int = 0
+    service_port: int = 0
     ended_as: KernelState | None = None
     exit_code: int | None = None
     cause: str = ""
@@ -249,6 +255,11 @@ class AgentRecord:
     seen_at: datetime | None = None
     connected: bool = False
     lost: bool = False
+
+    @property
+    def host_network(self) -> HostNetwork | None:
+        """What it gives to containers on its host's network; None where there may be none."""
+        return self.observed.host_network if self.observed is not None else None
 
 
 @dataclass(frozen=True, slots=True)

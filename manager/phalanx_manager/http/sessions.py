@@ -98,7 +98,12 @@ async def _preview(ask: Ask, admitted: Admitted) -> DryRun:
     snapshot = await ask.doors.store.load()
     verdict = swarm.verdict(snapshot, cluster)
     rooms = place.rooms(snapshot, cluster, verdict.members, ask.doors.clock.now())
-    fit = place.gang(place.Request.of(spec, admitted.kernels), rooms, verdict.waits)
+    waits = verdict.waits
+    if spec.network == "host":
+        rooms, waits = seat.host_rooms(snapshot, rooms), ""
+        if not rooms:
+            return DryRun(spec, None, seat.NO_HOST_NETWORK)
+    fit = place.gang(place.Request.of(spec, admitted.kernels), rooms, waits)
     if isinstance(fit, place.Fit):
         return DryRun(spec, fit.agents, None)
     return DryRun(spec, None, fit.reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from phalanx_manager.core import explain
+from phalanx_manager.core import explain, ports
 from phalanx_manager.core.model import AgentRecord, Caller, Kernel, SessionRow, Snapshot
 from phalanx_manager.store.port import TokenRow
 from phalanx_wire.api import Amounts, Holder, KernelView, NodeView, SessionView, TokenView
@@ -19,7 +19,7 @@ from phalanx_wire.spec import SessionSpec
 def session(row: SessionRow) -> SessionView:
     """Show a session in full."""
     it = row.session
-    several = row.session.network is not None and row.session.network.driver == "overlay"
+    several = len({one.agent for one in row.kernels}) > 1
     placed = it.spec.mode if it.network is None else ("multi-node" if several else "single-node")
     return SessionView(
         id=it.id,
@@ -54,6 +54,8 @@ def kernel(one: Kernel) -> KernelView:
         state=state.name.lower(),
         exit_code=one.exit_code,
         reason=explain.kernel_reason(one),
+        ssh_port=one.ssh_port,
+        service_port=one.service_port,
     )
 
 
@@ -107,6 +109,7 @@ def _node(
         ),
         strays=tuple(f"{stray.kind} {stray.name}" for stray in seen.strays) if seen else (),
         warnings=seen.warnings if seen else (),
+        host_ports=ports.spell(record.host_network) if record.host_network else "",
     )
 
 

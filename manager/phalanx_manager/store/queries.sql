@@ -58,11 +58,12 @@ VALUES (:id, :session, :attempt, :rank, :role, :replica, :host_name, :cpu_milli,
 -- name: kernels_of
 SELECT id, session, rank, role, replica, host_name, cpu_milli, mem_bytes, gpu, pids, shm_bytes,
     state, state_at, gpu_model, agent, address, gpus, ended_as, exit_code, cause, message, detail,
-    host_key, user_key, container_id, warnings
+    host_key, user_key, container_id, warnings, interface, ssh_port, service_port
 FROM kernel WHERE session = :session AND attempt = :attempt ORDER BY rank;
 
 -- name: kernel_seat
-UPDATE kernel SET agent = :agent, address = :address, gpus = :gpus
+UPDATE kernel SET agent = :agent, address = :address, gpus = :gpus, interface = :interface,
+    ssh_port = :ssh_port, service_port = :service_port
 WHERE id = :id AND state = 0 AND agent IS NULL;
 
 -- name: kernel_step
@@ -80,6 +81,12 @@ INSERT INTO gpu_hold (agent, gpu, kernel) VALUES (:agent, :gpu, :kernel);
 
 -- name: gpu_release
 UPDATE gpu_hold SET released = 1 WHERE kernel = :kernel;
+
+-- name: port_hold
+INSERT INTO port_hold (agent, port, kernel) VALUES (:agent, :port, :kernel);
+
+-- name: port_release
+UPDATE port_hold SET released = 1 WHERE kernel = :kernel;
 
 -- name: network_add
 INSERT INTO network (name, session, attempt, driver, subnet, owner, engine_id, released)

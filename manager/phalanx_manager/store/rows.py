@@ -17,6 +17,7 @@ from phalanx_manager.core.model import (
     Stop,
     StopCause,
 )
+from phalanx_manager.core.seat import Seat
 from phalanx_manager.store.port import TokenRow
 from phalanx_wire.api import EventView
 from phalanx_wire.control import Observed, SwarmReport
@@ -178,6 +179,9 @@ def kernel(row: Row) -> Kernel:
         user_key=row[23],
         container_id=row[24],
         warnings=texts(row[25]),
+        interface=row[26],
+        ssh_port=row[27],
+        service_port=row[28],
     )
 
 
@@ -195,6 +199,19 @@ def new_kernel(kernel: Kernel) -> Mapping[str, object]:
         "gpu_model": kernel.gpu_model,
         "shm_bytes": kernel.shm_bytes,
         "state_at": micros(kernel.state_at),
+    }
+
+
+def seat_values(seat: Seat) -> Mapping[str, object]:
+    """Spell a seat for `kernel_seat`."""
+    return {
+        "id": seat.kernel,
+        "agent": seat.agent,
+        "address": seat.address,
+        "gpus": spell_texts(seat.gpus),
+        "interface": seat.interface,
+        "ssh_port": seat.ssh_port,
+        "service_port": seat.service_port,
     }
 
 

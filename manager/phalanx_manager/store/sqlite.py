@@ -272,8 +272,7 @@ class SqliteStore(Access):
                 self._database.run("network_add", {**network, **owner})
                 for kernel in row.kernels:
                     seat = placement.seats[kernel.rank]
-                    taken = replace(kernel, agent=seat.agent, address=seat.address, gpus=seat.gpus)
-                    after = moved(taken, (KernelState.ASSIGNED,), at)
+                    after = moved(seat.of(kernel), (KernelState.ASSIGNED,), at)
                     texts = (kernel_event(after, KernelState.ASSIGNED),)
                     step = (KernelState.ASSIGNED,)
                     work.move(KernelChange(kernel.state, step, Owner.SCHEDULER, after, texts), at)
@@ -282,19 +281,11 @@ class SqliteStore(Access):
         except sqlite3.IntegrityError as error:
             if "UNIQUE" not in str(error):
                 raise
-            return False  # a device or a subnet is taken: the plan was made on an older view
+            return False  # some device, port or subnet is taken: planned on an older view
         return True
 
     def _seat(self, row: SessionRow, placement: Placement) -> None:
-        seats = [
-            {
-                "id": seat.kernel,
-                "agent": seat.agent,
-                "address": seat.address,
-                "gpus": rows.spell_texts(seat.gpus),
-            }
-            for seat in placement.seats
-        ]
+        seats = [rows.seat_values(seat) for seat in placement.seats]
         if self._database.run_many("kernel_seat", seats) != len(row.kernels):
             raise _Stale
         holds = [
@@ -303,6 +294,12 @@ class SqliteStore(Access):
             for gpu in seat.gpus
         ]
         self._database.run_many("gpu_hold", holds)
+        ports = [
+            {"agent": seat.agent, "port": port, "kernel": seat.kernel}
+            for seat in placement.seats
+            for port in seat.ports
+        ]
+        self._database.run_many("port_hold", ports)
 
     async def record(
         self,

@@ -111,6 +111,8 @@ class Work:
         self._database.run("kernel_set", rows.kernel_values(change.after))
         if state is KernelState.REMOVED and change.after.gpus:
             self._database.run("gpu_release", {"kernel": change.after.id})
+        if state is KernelState.REMOVED and change.after.ssh_port:
+            self._database.run("port_release", {"kernel": change.after.id})
         kernels[rank] = change.after
         whole = self.row(session)
         assert whole is not None  # noqa: S101 - it has this attempt

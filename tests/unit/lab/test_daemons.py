@@ -97,3 +97,4 @@ def test_a_test_may_turn_the_agents_settings(tmp_path: Path) -> None:
     told = tomllib.loads(Path(daemons.agent_config(turned, 1, "")).read_text())
 
     assert told["host_network"] is True
+    assert turned == msgspec.json.decode(msgspec.json.encode(turned), type=Plan)

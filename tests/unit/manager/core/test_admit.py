@@ -122,7 +122,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"grace_s": 1e9}, "grace", "grace_s"),
     ({"priority": 10**9}, "priority", "priority"),
     ({"mode": "single-node", "spread": "one-per-node", "size": 2}, "spread", "spread"),
-    ({"network": "host"}, "host_network_unsupported", "network"),
+    ({"network": "host", "egress": False}, "egress", "egress"),
 ]
 
 
