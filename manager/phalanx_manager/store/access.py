@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from phalanx_manager.core.explain import SUSPECT_S
 from phalanx_manager.core.model import AgentRecord, Refusal
 from phalanx_manager.store import rows
-from phalanx_manager.store.database import Database
 from phalanx_manager.store.port import Joined, TokenRow
+from phalanx_manager.store.tables import Row, Tables, Writes
 from phalanx_wire.control import Observed
 from phalanx_wire.ids import AgentId
 
@@ -18,14 +19,19 @@ from phalanx_wire.ids import AgentId
 class Access:
     """The part of the store that knows agents and tokens; see `port.Store`."""
 
-    def __init__(self, database: Database, on_agent_event: Callable[[], None]) -> None:
-        self._database = database
+    def __init__(self, tables: Tables, on_agent_event: Callable[[], None]) -> None:
+        self._tables = tables
         self._on_agent_event = on_agent_event
         self._agents: dict[AgentId, AgentRecord] = {}
-        for row in database.rows("agents", {}):
-            record = rows.agent(row)
-            self._agents[record.name] = record
-        self._expelled = self._revoked_agents()
+        self._expelled: frozenset[AgentId] = frozenset()
+        self._admitting = asyncio.Lock()
+
+    async def reload_agents(self) -> None:
+        """Read all agents; whose link is up is only known here."""
+        found = [rows.agent(row) for row in await self._tables.read("agents", {})]
+        self._expelled = await self._revoked_agents()
+        up = {record.name for record in self._agents.values() if record.connected}
+        self._agents = {one.name: replace(one, connected=one.name in up) for one in found}
 
     # -- agents
 
@@ -36,13 +42,14 @@ class Access:
             return False
         kept = rows.lasting(observed)
         fresh = known.observed is None or rows.lasting(known.observed) != kept or known.lost
+        news = {"observed": observed, "seen_at": at, "connected": True, "lost": False}
         if fresh:
+            writes = Writes()
             values = {"name": agent, "observed": rows.spell_observed(kept)}
-            with self._database.transaction():
-                self._database.run("agent_saw", {**values, "seen_at": rows.micros(at)})
-        self._agents[agent] = replace(
-            known, observed=observed, seen_at=at, connected=True, lost=False
-        )
+            writes.run("agent_saw", {**values, "seen_at": rows.micros(at)})
+            await self._change_agent(writes, agent, news)
+        else:
+            self._agents[agent] = replace(known, **news)  # type: ignore[arg-type]
         silent = known.seen_at is None or at - known.seen_at > timedelta(seconds=SUSPECT_S)
         return fresh or silent or not known.connected
 
@@ -58,12 +65,10 @@ class Access:
         known = self._agents.get(agent)
         if known is None:
             return
-        with self._database.transaction():
-            self._database.run("agent_lost", {"name": agent})
-            text = f"agent {agent} is lost: its kernels are given up"
-            event = {"at": rows.micros(at), "kind": "agent.lost", "text": text}
-            self._database.run("event_add", {**event, "session": None, "rank": None})
-        self._agents[agent] = replace(known, lost=True)
+        writes = Writes()
+        writes.run("agent_lost", {"name": agent})
+        _tell(writes, at, "agent.lost", f"agent {agent} is lost: its kernels are given up")
+        await self._change_agent(writes, agent, {"lost": True})
         self._on_agent_event()
 
     async def agents(self) -> tuple[AgentRecord, ...]:
@@ -75,62 +80,71 @@ class Access:
         found = next((a for a in self._agents.values() if a.public_key == public_key), None)
         return None if found is None or found.name in self._expelled else found
 
-    def _revoked_agents(self) -> frozenset[AgentId]:
+    async def _change_agent(
+        self, writes: Writes, agent: AgentId, news: Mapping[str, object]
+    ) -> None:
+        """Write, and then say the same of the agent as we know it by then."""
+
+        def settled(well: bool) -> None:  # noqa: FBT001 - see `tables.Settled`
+            if well:
+                self._agents[agent] = replace(self._agents[agent], **news)  # type: ignore[arg-type]
+
+        await asyncio.shield(self._tables.commit(writes, settled))
+
+    async def _revoked_agents(self) -> frozenset[AgentId]:
         """Find the agents whose key came by a join token that is revoked now."""
-        return frozenset(AgentId(row[0]) for row in self._database.rows("agents_revoked", {}))
+        return frozenset(AgentId(row[0]) for row in await self._tables.read("agents_revoked", {}))
 
     # -- tokens
 
     async def add_token(self, token: TokenRow) -> None:
         """See `port.Store`."""
-        with self._database.transaction():
-            self._database.run(
-                "token_add",
-                {
-                    "id": token.id,
-                    "kind": token.kind,
-                    "name": token.name,
-                    "scope": token.scope,
-                    "cluster": token.cluster,
-                    "created_at": rows.micros(token.created_at),
-                    "expires_at": rows.micros(token.expires_at),
-                    "secret_hash": token.secret_hash or None,
-                    "public_key": token.public_key or None,
-                },
-            )
+        await self._write(
+            "token_add",
+            {
+                "id": token.id,
+                "kind": token.kind,
+                "name": token.name,
+                "scope": token.scope,
+                "cluster": token.cluster,
+                "created_at": rows.micros(token.created_at),
+                "expires_at": rows.micros(token.expires_at),
+                "secret_hash": token.secret_hash or None,
+                "public_key": token.public_key or None,
+            },
+        )
 
     async def token_by_hash(self, secret_hash: str) -> TokenRow | None:
         """See `port.Store`."""
-        found = self._database.rows(
+        found = await self._tables.read(
             "token_columns", {"hash": secret_hash}, "WHERE secret_hash = :hash"
         )
         return rows.token(found[0]) if found else None
 
     async def tokens(self) -> tuple[TokenRow, ...]:
         """See `port.Store`."""
-        found = self._database.rows("token_columns", {}, "ORDER BY created_at DESC, id")
+        found = await self._tables.read("token_columns", {}, "ORDER BY created_at DESC, id")
         return tuple(rows.token(row) for row in found)
 
     async def revoke_token(self, token: str) -> TokenRow | None:
         """See `port.Store`."""
-        with self._database.transaction():
-            self._database.run("token_revoke", {"id": token})
-        self._expelled = self._revoked_agents()
-        found = self._database.rows("token_columns", {"id": token}, "WHERE id = :id")
+        async with self._admitting:
+            await self._write("token_revoke", {"id": token})
+            self._expelled = await self._revoked_agents()
+        found = await self._tables.read("token_columns", {"id": token}, "WHERE id = :id")
         return rows.token(found[0]) if found else None
 
     async def agent_token(self, public_key: str) -> TokenRow | None:
         """See `port.Store`."""
-        found = self._token_row(public_key)
+        found = await self._token_row(public_key)
         return rows.token(found) if found is not None else None
 
     async def use_agent_token(
         self, public_key: str, agent: AgentId, agent_public_key: str, at: datetime
     ) -> Joined | Refusal:
         """See `port.Store`."""
-        record: AgentRecord | None = None
-        with self._database.transaction():
-            row = self._token_row(public_key)
+        async with self._admitting:  # one after the other: a token is spent once
+            row = await self._token_row(public_key)
             refusal = self._why_not(row, agent, agent_public_key, at)
             if refusal is not None:
                 return refusal
@@ -138,29 +152,37 @@ class Access:
             if row is not None and (known is None or agent in self._expelled):
                 token = rows.token(row)
                 record = AgentRecord(agent, token.cluster, agent_public_key, at)
-                values = {"name": agent, "cluster": token.cluster, "public_key": agent_public_key}
-                statement = "agent_add" if known is None else "agent_add_again"
-                self._database.run(statement, {**values, "joined_at": rows.micros(at)})
-                used = {"id": token.id, "agent": agent, "key": agent_public_key}
-                self._database.run("token_use", used)
-                text = f"agent {agent} joined cluster {token.cluster}"
-                event = {"at": rows.micros(at), "kind": "agent.joined", "text": text}
-                self._database.run("event_add", {**event, "session": None, "rank": None})
-        if record is not None:
-            self._agents[agent] = record
-            self._expelled = self._revoked_agents()
-            self._on_agent_event()
+                await self._admit(token, record, again=known is not None)
+                self._agents[agent] = record
+                self._expelled = await self._revoked_agents()
+                self._on_agent_event()
         return Joined(self._agents[agent])
 
-    def _token_row(self, public_key: str) -> rows.Row | None:
-        found = self._database.rows(
+    async def _admit(self, token: TokenRow, record: AgentRecord, *, again: bool) -> None:
+        writes = Writes()
+        at = record.joined_at
+        values = {"cluster": record.cluster, "public_key": record.public_key}
+        writes.run(
+            "agent_add_again" if again else "agent_add",
+            {"name": record.name, **values, "joined_at": rows.micros(at)},
+        )
+        used = {"id": token.id, "agent": record.name, "key": record.public_key}
+        writes.run("token_use", used, exactly=1)
+        _tell(writes, at, "agent.joined", f"agent {record.name} joined cluster {record.cluster}")
+        await asyncio.shield(self._tables.commit(writes, lambda _: None))
+
+    async def _write(self, name: str, values: Mapping[str, object]) -> None:
+        writes = Writes()
+        writes.run(name, values)
+        await asyncio.shield(self._tables.commit(writes, lambda _: None))
+
+    async def _token_row(self, public_key: str) -> Row | None:
+        found = await self._tables.read(
             "token_columns", {"key": public_key}, "WHERE public_key = :key AND kind = 'agent'"
         )
         return found[0] if found else None
 
-    def _why_not(
-        self, row: rows.Row | None, agent: AgentId, key: str, at: datetime
-    ) -> Refusal | None:
+    def _why_not(self, row: Row | None, agent: AgentId, key: str, at: datetime) -> Refusal | None:
         """Find what speaks against a join; the same agent saying the same again is welcome."""
         again = "make another with `phalanx token create --agent`"
         if row is None:
@@ -183,3 +205,8 @@ class Access:
             title = f"there is an agent {agent} already, or its key is known under another name"
             return Refusal("agent_name_taken", 409, title, hint="give this agent another name")
         return None
+
+
+def _tell(writes: Writes, at: datetime, kind: str, text: str) -> None:
+    event = {"at": rows.micros(at), "kind": kind, "text": text}
+    writes.run("event_add", {**event, "session": None, "rank": None})

@@ -12,7 +12,7 @@ from typing import Final
 
 from phalanx_manager.store.port import Unavailable
 from phalanx_manager.store.statements import migrations, queries
-from phalanx_manager.store.tables import Refused, Row, Settled, Writes
+from phalanx_manager.store.tables import Change, Clash, Refused, Row, Settled, Writes
 
 MEMORY: Final = ":memory:"
 
@@ -36,7 +36,7 @@ class Database:
         self._connection = connection
         self._lock = lock
         self._queries = queries()
-        self._queue: list[tuple[Writes, Settled, asyncio.Future[None]]] = []
+        self._queue: list[Change] = []
         self._broken: Unavailable | None = None
 
     @classmethod
@@ -76,37 +76,37 @@ class Database:
         """See `tables.Tables`."""
         return self.rows(name, values, tail)
 
-    async def commit(self, writes: Writes, settled: Settled) -> None:
+    def commit(self, writes: Writes, settled: Settled) -> asyncio.Future[None]:
         """See `tables.Tables`."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        self._queue.append((writes, settled, done))
+        change = Change(writes, settled, loop.create_future())
+        self._queue.append(change)
         if len(self._queue) == 1:
             loop.call_soon(self._write_queued)  # after all who are ready to write, too
-        await done
+        return change.done
 
     def _write_queued(self) -> None:
         queue, self._queue = self._queue, []
-        if not queue:
-            return
+        if queue:
+            self._write(queue)
+
+    def _write(self, changes: list[Change]) -> None:
         error: Exception | None = None
         try:
             with self.transaction():
-                for writes, _, _ in queue:
-                    for write in writes.all:
+                for change in changes:
+                    for write in change.writes.all:
                         write.check(self.run_many(write.name, write.values))
-        except (Unavailable, Refused) as caught:
+        except Unavailable as caught:
             error = caught
-        except sqlite3.IntegrityError as caught:
-            error = Refused(str(caught))
-        for _, settled, done in queue:
-            settled(error is None)
-            if done.done():
-                continue  # whoever asked has gone
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
+        except (Refused, sqlite3.IntegrityError) as caught:
+            if len(changes) > 1:
+                for change in changes:
+                    self._write([change])
+                return
+            error = _refusal(caught)
+        for change in changes:
+            change.end(error)
 
     # -- in place
 
@@ -223,6 +223,12 @@ def telling(path: str, doing: str) -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         raise Unavailable(path, f"cannot be {doing}: {error}", _hint(error)) from error
+
+
+def _refusal(error: Refused | sqlite3.IntegrityError) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    return Clash(str(error)) if "UNIQUE" in str(error) else Refused(str(error))
 
 
 def _hint(error: sqlite3.Error) -> str:

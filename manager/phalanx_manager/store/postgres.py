@@ -6,16 +6,26 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import Final, Never
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import structlog
 
+from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import Unavailable
 from phalanx_manager.store.statements import migrations, numbered, queries
-from phalanx_manager.store.tables import Deposed, Refused, Row, Settled, Write, Writes
+from phalanx_manager.store.tables import (
+    Change,
+    Clash,
+    Deposed,
+    Refused,
+    Row,
+    Settled,
+    Write,
+    Writes,
+)
+from phalanx_wire.ids import SessionId
 
 CONNECT_S: Final = 5.0
 READ_S: Final = 10.0
@@ -43,15 +53,6 @@ _SETTINGS: Final = {
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """One change on its way."""
-
-    writes: Writes
-    settled: Settled
-    done: asyncio.Future[None]
-
-
 class Postgres:
     """See `tables.Tables`; made by `open`. Somebody must `run` it."""
 
@@ -60,7 +61,7 @@ class Postgres:
         self._epoch = epoch
         self._pool = pool
         self._writer: asyncpg.Connection | None = None
-        self._queue: deque[_Change] = deque()
+        self._queue: deque[Change] = deque()
         self._bell = asyncio.Event()
         self._trouble: Unavailable | None = None
         self._queries = queries()
@@ -99,15 +100,26 @@ class Postgres:
             found = await self._pool.fetch(text, *(values[key] for key in names))
         return [tuple(record) for record in found]
 
-    async def commit(self, writes: Writes, settled: Settled) -> None:
+    async def once(self, key: str, value: str) -> str:
+        """Keep a value for ever, if there is none of this name yet; the one that is kept."""
+        if self._writer is None:
+            raise Unavailable(shown(self._url), "is not connected", "try again")
+        with asking(self._url):
+            await self._writer.execute("BEGIN")
+            text, _ = self._spell("meta_once")
+            await self._writer.execute(text, key, value)
+            await self._commit(self._writer)
+        return str((await self.read("meta_get", {"key": key}))[0][0])
+
+    def commit(self, writes: Writes, settled: Settled) -> asyncio.Future[None]:
         """See `tables.Tables`."""
+        change = Change(writes, settled, asyncio.get_running_loop().create_future())
         if self._trouble is not None:
-            settled(False)
-            raise self._trouble
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Change(writes, settled, done))
-        self._bell.set()
-        await done
+            change.end(self._trouble)
+        else:
+            self._queue.append(change)
+            self._bell.set()
+        return change.done
 
     async def run(self, reload: Callable[[], Awaitable[None]]) -> Never:
         """Write what is queued, for ever.
@@ -127,9 +139,6 @@ class Postgres:
             except Deposed as error:
                 self._fail_all(error)
                 raise
-            except Refused as error:
-                self._fail_all(error)
-                await reload()
             except Unavailable as error:
                 log.warning("store.unavailable", why=str(error))
                 self._trouble = error
@@ -138,7 +147,21 @@ class Postgres:
 
     # -- inside
 
-    async def _write(self, batch: list[_Change]) -> None:
+    async def _write(self, batch: list[Change]) -> None:
+        error: Refused | None = None
+        try:
+            await self._transact(batch)
+        except Refused as caught:
+            if len(batch) > 1:
+                for change in batch:
+                    await self._write([change])
+                return
+            error = caught
+        for change in batch:
+            self._queue.popleft()
+            change.end(error)
+
+    async def _transact(self, batch: list[Change]) -> None:
         writer = self._writer
         if writer is None or writer.is_closed():
             self._writer = writer = await connect(self._url)
@@ -153,11 +176,6 @@ class Postgres:
                 except (Refused, asyncpg.IntegrityConstraintViolationError):
                     await writer.execute("ROLLBACK")
                     raise
-        for change in batch:
-            self._queue.popleft()
-            change.settled(True)
-            if not change.done.done():
-                change.done.set_result(None)
 
     async def _execute(self, writer: asyncpg.Connection, write: Write) -> None:
         text, names = self._spell(write.name)
@@ -207,9 +225,7 @@ class Postgres:
     def _fail_all(self, error: Exception) -> None:
         queue, self._queue = self._queue, deque()
         for change in queue:
-            change.settled(False)
-            if not change.done.done():
-                change.done.set_exception(error)
+            change.end(error)
 
     def _spell(self, name: str, tail: str = "") -> tuple[str, tuple[str, ...]]:
         key = f"{name} {tail}"
@@ -254,6 +270,8 @@ def asking(url: str) -> Iterator[None]:
     where = shown(url)
     try:
         yield
+    except asyncpg.UniqueViolationError as error:
+        raise Clash(str(error)) from error
     except asyncpg.IntegrityConstraintViolationError as error:
         raise Refused(str(error)) from error
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
@@ -287,3 +305,22 @@ def _hint(error: asyncpg.PostgresError) -> str:
 def _storable(value: object) -> object:
     """PostgreSQL's texts cannot hold NUL, which an engine's message may have."""
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+@asynccontextmanager
+async def open_postgres(
+    url: str,
+    epoch: int,
+    fresh_cluster_id: str,
+    on_change: Callable[[SessionId], None] = lambda _: None,
+) -> AsyncIterator[tuple[Ledger, Callable[[], Awaitable[Never]]]]:
+    """Open the store as the leader of an epoch, with what must run for as long as it is used.
+
+    Raises:
+        Unavailable, Deposed: see `Postgres.open`; what runs may raise the latter, too.
+    """
+    async with Postgres.open(url, epoch) as tables:
+        cluster_id = await tables.once("cluster_id", fresh_cluster_id)
+        store = Ledger(tables, cluster_id, epoch, on_change)
+        await store.fill()
+        yield store, lambda: tables.run(store.reload)

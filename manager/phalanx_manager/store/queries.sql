@@ -3,11 +3,15 @@
 -- name: meta_get
 SELECT value FROM meta WHERE key = :key;
 
--- name: meta_put
-INSERT INTO meta (key, value) VALUES (:key, :value);
+-- name: meta_once
+INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO NOTHING;
+
+-- name: meta_set
+INSERT INTO meta (key, value) VALUES (:key, :value)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value;
 
 -- name: session_add
-INSERT INTO session (id, name, user, cluster, spec, state, attempt, created_at, warnings)
+INSERT INTO session (id, name, "user", cluster, spec, state, attempt, created_at, warnings)
 VALUES (:id, :name, :user, :cluster, :spec, 'pending', 1, :created_at, :warnings);
 
 -- name: session_set
@@ -20,7 +24,7 @@ UPDATE session SET
 WHERE id = :id;
 
 -- name: session_columns
-SELECT id, name, user, cluster, spec, state, attempt, created_at, started_at, ended_at,
+SELECT id, name, "user", cluster, spec, state, attempt, created_at, started_at, ended_at,
     stop_cause, stop_text, stop_at, stop_rank, stop_grace_s, reason, exit_code, failed_rank,
     warnings, stop_then, charged, because, not_before, warned_at
 FROM session;
@@ -40,14 +44,14 @@ FROM attempt WHERE session = :session ORDER BY attempt;
 
 -- name: session_live_name
 SELECT id FROM session
-WHERE user = :user AND name = :name
+WHERE "user" = :user AND name = :name
     AND state NOT IN ('succeeded', 'failed', 'cancelled', 'timeout');
 
 -- name: idempotency_get
-SELECT digest, session FROM idempotency WHERE user = :user AND key = :key;
+SELECT digest, session FROM idempotency WHERE "user" = :user AND key = :key;
 
 -- name: idempotency_put
-INSERT INTO idempotency (user, key, digest, session) VALUES (:user, :key, :digest, :session);
+INSERT INTO idempotency ("user", key, digest, session) VALUES (:user, :key, :digest, :session);
 
 -- name: kernel_add
 INSERT INTO kernel (id, session, attempt, rank, role, replica, host_name, cpu_milli, mem_bytes,

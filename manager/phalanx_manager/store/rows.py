@@ -93,6 +93,19 @@ def session(row: Row, network: NetworkRow | None) -> Session:
     )
 
 
+def new_session(session: Session) -> Mapping[str, object]:
+    """Spell a session for `session_add`."""
+    return {
+        "id": session.id,
+        "name": session.name,
+        "user": session.user,
+        "cluster": session.cluster,
+        "spec": spell_spec(session.spec),
+        "created_at": micros(session.created_at),
+        "warnings": spell_texts(session.warnings),
+    }
+
+
 def attempt(current: Session, row: Row, network: NetworkRow | None) -> Session:
     """Read a row of `attempts_of`: the session as it was when that attempt had ended."""
     return replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,10 @@ Row = Sequence[Any]
 
 class Refused(Exception):  # noqa: N818 - the database's answer
     """A change breaks a rule of the schema, or the rows are not as we know them: a bug of ours."""
+
+
+class Clash(Refused):
+    """It would take what another has, or change what is not any more as it was seen."""
 
 
 class Deposed(Unavailable):
@@ -35,7 +40,7 @@ class Write:
     def check(self, changed: int) -> None:
         """Refuse when another number of rows has changed."""
         if self.exactly is not None and changed != self.exactly:
-            raise Refused(f"{self.name}: {changed} rows instead of {self.exactly} would change")
+            raise Clash(f"{self.name}: {changed} rows instead of {self.exactly} would change")
 
 
 class Writes:
@@ -61,6 +66,23 @@ Settled = Callable[[bool], None]
 """Told in order what became of a change: True when it is durable, False when nothing of it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change on its way into the database."""
+
+    writes: Writes
+    settled: Settled
+    done: asyncio.Future[None]
+
+    def end(self, error: Exception | None = None) -> None:
+        """Tell what became of it."""
+        self.settled(error is None)
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
 class Tables(Protocol):
     """A database with our schema.
 
@@ -71,9 +93,13 @@ class Tables(Protocol):
     async def read(self, name: str, values: Mapping[str, object], tail: str = "") -> list[Row]:
         """Read all rows of a named statement, as committed; `tail` is a constant of our code."""
 
-    async def commit(self, writes: Writes, settled: Settled) -> None:
-        """Write a change whole, behind those that were given before, and be durable then.
+    def commit(self, writes: Writes, settled: Settled) -> asyncio.Future[None]:
+        """Put a change in the queue, behind those before it; done when it is durable.
 
-        Changes that wait at the same time share one transaction: when it fails, none of them is
-        there. Cancelling the wait does not take the change back.
+        Changes that wait at the same time share one transaction; one that is refused does not
+        harm the others. Await it by `asyncio.shield`: it cannot be taken back.
+
+        Raises:
+            Refused: in the future: it breaks a rule of the schema; `Clash` when others may have
+                been quicker.
         """

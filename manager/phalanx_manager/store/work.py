@@ -18,12 +18,13 @@ from phalanx_manager.core.model import (
     Then,
 )
 from phalanx_manager.core.observe import KernelChange, moved
+from phalanx_manager.core.seat import Placement
 from phalanx_manager.core.session import is_gone, settle
 from phalanx_manager.store import rows
-from phalanx_manager.store.database import Database
-from phalanx_manager.store.port import NewEvent
+from phalanx_manager.store.port import NewEvent, NewSession
+from phalanx_manager.store.tables import Writes
 from phalanx_wire.api import ENDED_STATES
-from phalanx_wire.ids import SessionId, split_kernel_id
+from phalanx_wire.ids import ClusterName, SessionId, kernel_id, split_kernel_id
 from phalanx_wire.lifecycle import KernelState, Owner, advance
 
 _LENIENT: Final = frozenset({StopCause.REQUEUE, StopCause.DRAIN})
@@ -34,14 +35,53 @@ class Work:
 
     Attributes:
         touched: sessions as they will be once the transaction is committed.
+        writes: what makes the database say so.
     """
 
-    def __init__(self, database: Database, live: Mapping[SessionId, SessionRow]) -> None:
+    def __init__(self, writes: Writes, live: Mapping[SessionId, SessionRow]) -> None:
         self.touched: dict[SessionId, SessionRow] = {}
-        self._database = database
+        self.writes = writes
         self._live = live
         self._kernels: dict[tuple[SessionId, int], list[Kernel]] = {}
         self._events: list[Mapping[str, object]] = []
+
+    def add(self, request: NewSession) -> None:
+        """Write a new session and its kernels, all PENDING."""
+        spec = request.admitted.spec
+        session = Session(
+            id=request.id,
+            name=spec.name or request.id,
+            user=request.caller.user,
+            cluster=ClusterName(spec.cluster),
+            spec=spec,
+            state="pending",
+            attempt=1,
+            created_at=request.at,
+            warnings=request.admitted.warnings,
+        )
+        self.writes.run("session_add", rows.new_session(session))
+        kernels = tuple(
+            Kernel(
+                id=kernel_id(request.id, 1, plan.rank),
+                session=request.id,
+                rank=plan.rank,
+                role=plan.role,
+                replica=plan.replica,
+                host_name=plan.host_name,
+                slots=plan.slots,
+                shm_bytes=plan.shm_bytes,
+                state=KernelState.PENDING,
+                state_at=request.at,
+                gpu_model=plan.gpu_model,
+            )
+            for plan in request.admitted.kernels
+        )
+        self.writes.run_many("kernel_add", map(rows.new_kernel, kernels))
+        many = f" of {len(kernels)} containers" if len(kernels) > 1 else ""
+        text = f"{session.user} asked for a {spec.kind} session{many}"
+        self.say(NewEvent(request.at, "session.submitted", text, session.id))
+        self.settle(request.at)
+        self.touched[session.id] = SessionRow(session, kernels)
 
     def row(self, session: SessionId) -> SessionRow | None:
         """Find a session that is alive, as this transaction has it so far."""
@@ -104,26 +144,55 @@ class Work:
         for step, text in zip(change.steps, change.texts, strict=True):
             advance(state, step, change.owner)
             moved = {"id": change.after.id, "seen": int(state), "state": int(step)}
-            changed = self._database.run("kernel_step", {**moved, "at": rows.micros(at)})
-            assert changed == 1  # noqa: S101 - memory and file are equal, or we have a bug
+            self.writes.run("kernel_step", {**moved, "at": rows.micros(at)}, exactly=1)
             self.say(NewEvent(at, f"kernel.{step.name.lower()}", text, session, rank))
             state = step
-        self._database.run("kernel_set", rows.kernel_values(change.after))
+        self.writes.run("kernel_set", rows.kernel_values(change.after))
         if state is KernelState.REMOVED and change.after.gpus:
-            self._database.run("gpu_release", {"kernel": change.after.id})
+            self.writes.run("gpu_release", {"kernel": change.after.id})
         if state is KernelState.REMOVED and change.after.ssh_port:
-            self._database.run("port_release", {"kernel": change.after.id})
+            self.writes.run("port_release", {"kernel": change.after.id})
         kernels[rank] = change.after
         whole = self.row(session)
         assert whole is not None  # noqa: S101 - it has this attempt
         self.touched.setdefault(session, whole)
         return True
 
+    def place(self, row: SessionRow, placement: Placement, at: datetime) -> None:
+        """Bind a whole gang."""
+        self.touch(replace(row.session, network=placement.network))
+        seats = placement.seats
+        self.writes.run_many("kernel_seat", map(rows.seat_values, seats), exactly=len(row.kernels))
+        self.writes.run_many(
+            "gpu_hold",
+            [
+                {"agent": seat.agent, "gpu": gpu, "kernel": seat.kernel}
+                for seat in seats
+                for gpu in seat.gpus
+            ],
+        )
+        self.writes.run_many(
+            "port_hold",
+            [
+                {"agent": seat.agent, "port": port, "kernel": seat.kernel}
+                for seat in seats
+                for port in seat.ports
+            ],
+        )
+        network = rows.network_values(placement.network)
+        owner = {"session": placement.session, "attempt": placement.attempt}
+        self.writes.run("network_add", {**network, **owner})
+        for kernel in row.kernels:
+            after = moved(seats[kernel.rank].of(kernel), (KernelState.ASSIGNED,), at)
+            texts = (explain.kernel_event(after, KernelState.ASSIGNED),)
+            step = (KernelState.ASSIGNED,)
+            self.move(KernelChange(kernel.state, step, Owner.SCHEDULER, after, texts), at)
+
     def set_network(self, session: SessionId, attempt: int, network: NetworkRow) -> None:
         """Write the network of an attempt."""
         row = self.row(session)
         assert row is not None  # noqa: S101 - whoever sets has found it by `attempt`
-        self._database.run("network_set", rows.network_values(network))
+        self.writes.run("network_set", rows.network_values(network))
 
         def with_network(one: SessionRow) -> SessionRow:
             if one.session.attempt != attempt:
@@ -153,9 +222,9 @@ class Work:
             self.touched[name] = after
             gone = is_gone(after)
             if after.session != before or gone:
-                self._database.run("session_set", rows.session_values(after.session, done=gone))
+                self.writes.run("session_set", rows.session_values(after.session, done=gone))
         if self._events:
-            self._database.run_many("event_add", self._events)
+            self.writes.run_many("event_add", self._events)
 
     def _folded(self, before: Session | None, row: SessionRow, at: datetime) -> SessionRow:
         kernels = self._drafts(row)
@@ -177,9 +246,9 @@ class Work:
     ) -> SessionRow:
         """Put an attempt that has ended away, and write the kernels of the next one."""
         gone = is_gone(ended)
-        self._database.run("attempt_add", rows.attempt_values(ended.session, done=gone))
+        self.writes.run("attempt_add", rows.attempt_values(ended.session, done=gone))
         kernels = attempts.fresh(onward.id, onward.attempt, ended.kernels, at)
-        self._database.run_many("kernel_add", [rows.new_kernel(kernel) for kernel in kernels])
+        self.writes.run_many("kernel_add", [rows.new_kernel(kernel) for kernel in kernels])
         # What an attempt was told to do is over: its row says how it ended.
         left = replace(ended, session=replace(ended.session, stop=None))
         return SessionRow(onward, kernels, past if gone else (*past, left))
@@ -190,7 +259,7 @@ class Work:
             after = replace(row, kernels=self._drafts(row))
             if is_gone(after):
                 key = {"session": row.session.id, "attempt": row.session.attempt}
-                self._database.run("attempt_done", key)
+                self.writes.run("attempt_done", key)
             else:
                 yield after
 

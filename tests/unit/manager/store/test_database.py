@@ -69,7 +69,7 @@ def test_a_broken_transaction_leaves_nothing(tmp_path: Path) -> None:
 
     def half() -> None:
         with database.transaction():
-            database.run("meta_put", {"key": "a", "value": "b"})
+            database.run("meta_set", {"key": "a", "value": "b"})
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -87,7 +87,7 @@ def test_a_commit_is_durable_at_once(tmp_path: Path) -> None:
     if child == 0:  # the child dies as by kill -9, right after its commit
         database = Database.open(path)
         with database.transaction():
-            database.run("meta_put", {"key": "a", "value": "b"})
+            database.run("meta_set", {"key": "a", "value": "b"})
         os.write(write, b"x")
         os._exit(9)
     os.read(read, 1)

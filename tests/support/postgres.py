@@ -1,0 +1,129 @@
+"""A PostgreSQL of the tests' own: Debian's programs, a folder that is thrown away, fsync on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+PATIENCE_S = 60.0
+USER, PASSWORD = "phalanx", "correct-horse"
+_ADMIN = "postgres"
+
+
+class Server:
+    """A running server. Over its unix socket everybody is let in, over TCP by password."""
+
+    def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes]) -> None:
+        self.folder = folder
+        self.port = port
+        self.process = process
+        self._serial = itertools.count(1)
+        self._templates: dict[str, str] = {}
+
+    def url(self, database: str) -> str:
+        return f"postgresql://{USER}@/{database}?host={self.folder}&port={self.port}"
+
+    def tcp_url(self, database: str, password: str = PASSWORD) -> str:
+        return f"postgresql://{USER}:{password}@127.0.0.1:{self.port}/{database}"
+
+    async def fresh(self, template: str = "template1") -> str:
+        """Make a database nobody has used; its URL."""
+        name = f"t{next(self._serial)}"
+        await self.admin(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name)
+
+    async def admin(self, statement: str, database: str = _ADMIN) -> None:
+        connection = await asyncpg.connect(self.url(database))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+def programs() -> Path:
+    """The folder of Debian's newest PostgreSQL; without one the tests fail, they do not skip."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3])
+    )
+    if not found:
+        pytest.fail("PostgreSQL is not installed: apt-get install postgresql (deploy/setup.sh)")
+    return found[-1].parent
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """Start a server; it and all that it wrote are gone afterwards."""
+    bin_ = programs()
+    # The server refuses to run as root: then it is Debian's own user for it.
+    who = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    folder = Path(tempfile.mkdtemp(prefix="phalanx-pg-"))
+    try:
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        for path in (folder, secret):
+            os.chown(path, who.pw_uid, who.pw_gid)
+        data = folder / "data"
+        _run_as(who, [
+            str(bin_ / "initdb"), "--pgdata", str(data), "--username", USER, "--no-sync",
+            "--auth-local", "trust", "--auth-host", "scram-sha-256", "--pwfile", str(secret),
+            "--encoding", "UTF8", "--locale", "C",
+        ])  # fmt: skip
+        with _started(who, bin_, folder, data) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _started(who: pwd.struct_passwd, bin_: Path, folder: Path, data: Path) -> Iterator[Server]:
+    port = _free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(folder / "ready"))
+        os.chown(folder / "ready", who.pw_uid, who.pw_gid)
+        told.settimeout(PATIENCE_S)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    str(bin_ / "postgres"), "-D", str(data), "-k", str(folder), "-p", str(port),
+                    "-c", "listen_addresses=127.0.0.1", "-c", "fsync=on",
+                    "-c", "max_connections=200", "-c", "shared_buffers=32MB",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
+                env={"NOTIFY_SOCKET": str(folder / "ready"), "PATH": os.environ["PATH"]},
+                user=who.pw_uid, group=who.pw_gid, extra_groups=[],
+            )  # fmt: skip
+        try:
+            while b"READY=1" not in told.recv(4096):
+                assert process.poll() is None
+            yield Server(folder, port, process)
+        except TimeoutError:
+            pytest.fail(f"PostgreSQL did not start: {(folder / 'log').read_text()}")
+        finally:
+            process.send_signal(signal.SIGQUIT)  # at once; nothing of it is kept
+            process.wait(PATIENCE_S)
+
+
+def _run_as(who: pwd.struct_passwd, command: list[str]) -> None:
+    done = subprocess.run(
+        command, user=who.pw_uid, group=who.pw_gid, extra_groups=[], cwd="/",
+        capture_output=True, check=False, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
