@@ -37,6 +37,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "cp": ("cp", "copy files from and to a container"),
     "stop": ("stop", "end sessions"),
     "kill": ("stop", "send a signal to a session's command"),
+    "requeue": ("queue", "stop what runs of a session and put it back into the queue"),
     "wait": ("stop", "wait for a session to run or to end"),
     "nodes": ("nodes", "the hosts, their resources and who holds them"),
     "token": ("token", "create, ls, revoke: access for people, programs and agents"),

@@ -37,6 +37,14 @@ def add(parser: Parser) -> None:
     say("--pids", type=checked(arguments.count), metavar="N", help="limit of processes and threads")
     say("-t", "--time", type=checked(arguments.seconds), metavar="TIME",
         help="ends it after so long of running: 90s, 30m, 2h, 1:30:00")  # fmt: skip
+    say("--signal", metavar="SIG@SECONDS",
+        help="sent to all ranks' commands so long before the time limit: USR1@90")  # fmt: skip
+    say("--requeue", action="store_true",
+        help="back to the queue after the time limit, a lost host, a restarted engine")  # fmt: skip
+    say("--max-attempts", type=checked(arguments.count), metavar="N",
+        help="how often it may fail by itself, each time as a whole gang")  # fmt: skip
+    say("--lost-after", type=checked(arguments.seconds), metavar="TIME",
+        help="a host is given up after so long of silence")  # fmt: skip
     say("--grace", type=checked(arguments.seconds), metavar="TIME", help="between TERM and KILL")
     say("-p", "--priority", type=int, metavar="N", help="higher starts first")
     say("-e", "--env", action="append", metavar="KEY[=VALUE]",
@@ -82,6 +90,10 @@ def spec(
         "on_failure": options.on_failure,
         "priority": options.priority,
         "time_limit_s": options.time,
+        "warn_signal": options.signal,
+        "requeue": True if options.requeue else None,
+        "max_attempts": options.max_attempts,
+        "lost_after_s": options.lost_after,
         "grace_s": options.grace,
         "egress": False if options.no_egress else None,
         "command": list(command) or None,

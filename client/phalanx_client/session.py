@@ -143,6 +143,11 @@ class Client:
         """Stop a session; a repeated stop changes nothing."""
         await self._command(_of(ref, "/stop"), StopRequest(grace_s), repeat=True)
 
+    async def requeue(self, ref: str) -> SessionView:
+        """Stop what runs of a session and put it back into the queue, as its next attempt."""
+        request = Request("POST", _of(ref, "/requeue"))
+        return await self._ask(request, SessionView, repeat=False)
+
     async def signal(self, ref: str, signal: str, ranks: tuple[int, ...] | None = None) -> None:
         """Send a signal to the command of all ranks, or of some."""
         await self._command(_of(ref, "/signal"), SignalRequest(signal, ranks), repeat=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from phalanx_manager.core.model import Kernel, SessionRow
@@ -17,7 +18,7 @@ _AWAY_S: Final = 2.0
 
 
 class Follower:
-    """Follows the ranks of one session; `run` ends when all is told."""
+    """Follows the ranks of one session over its attempts; `run` ends when all is told."""
 
     def __init__(
         self, ask: Ask, row: SessionRow, kernels: Sequence[Kernel], wanted: Wanted
@@ -27,6 +28,7 @@ class Follower:
         self._ranks = [kernel.rank for kernel in kernels]
         self._wanted = wanted
         self._news = asyncio.Event()
+        self._current = row  # of the attempt that is being told, as it was seen last
 
     async def run(self, put: Put, missing: Missing) -> None:
         """Hand over lines as they come."""
@@ -34,27 +36,43 @@ class Follower:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watch(bell))
                 try:
-                    async with asyncio.TaskGroup() as readers:
-                        for rank in self._ranks:
-                            readers.create_task(self._follow(rank, put, missing))
+                    while True:
+                        async with asyncio.TaskGroup() as readers:
+                            for rank in self._ranks:
+                                readers.create_task(self._follow(rank, put, missing))
+                        if not await self._next_attempt():
+                            break
                 finally:
                     watching.cancel()
 
     async def _watch(self, bell: Bell) -> None:
         """Read the session once per ring, for all readers."""
-        while not self._ended():
+        while self._row.session.ended_at is None:
             self._row = await self._ask.again(self._row)
+            self._current = self._row.of(self._current.session.attempt) or self._current
             news, self._news = self._news, asyncio.Event()
             news.set()
             await bell.wait()
 
-    def _ended(self) -> bool:
-        return self._row.session.ended_at is not None
+    async def _next_attempt(self) -> bool:
+        """Wait until the session has ended (False), or turn to its next attempt."""
+        while not self._over():
+            await self._news.wait()
+        if self._row.session.attempt == self._current.session.attempt:
+            return False
+        self._current = self._row
+        self._wanted = replace(self._wanted, tail=-1, positions={})  # all of it is new
+        return True
+
+    def _over(self) -> bool:
+        """Tell whether the attempt that is being told has ended."""
+        row = self._row.session
+        return row.ended_at is not None or row.attempt != self._current.session.attempt
 
     async def _until(self, rank: int, good: Callable[[Kernel], bool]) -> Kernel:
         while True:
-            kernel, news = self._row.kernels[rank], self._news
-            if good(kernel) or kernel.ended or self._ended():
+            kernel, news = self._current.kernels[rank], self._news
+            if good(kernel) or kernel.ended or self._over():
                 return kernel
             await news.wait()
 
@@ -66,7 +84,7 @@ class Follower:
         room = window(len(self._ranks))
         source = Source(kernel, self._wanted, room, self._wanted.positions.get(rank))
         while True:
-            last_try = self._ended()
+            last_try = self._over()
             await self._read(source, put)
             closed = source.closed
             if closed is None or not closed.code:

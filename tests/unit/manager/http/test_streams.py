@@ -14,6 +14,7 @@ from phalanx_manager.http import cursor, logs_follow
 from phalanx_manager.http.logs_read import window
 from phalanx_wire import loglines
 from phalanx_wire.api import EventView, LogEvent, LogLine
+from phalanx_wire.ids import kernel_id
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import MIN_WINDOW_BYTES, Stream
 from phalanx_wire.stream import STDOUT, WINDOW_BYTES, LogsCall
@@ -176,6 +177,26 @@ async def test_following_waits_for_the_start_and_ends_with_the_session(tmp_path:
         ended.set()
         found, end = await reading
         assert (sorted(texts(found)), {}) == (sorted(text(LINES)), end)
+
+
+async def test_following_goes_on_with_the_next_attempt(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking(LINES)) as api:
+        row = await api.running(max_attempts=2)
+        response = await api.get("/v1/sessions/demo/logs?follow=1&rank=0")
+        reading = asyncio.ensure_future(read_logs(response))
+        await turns()
+        await api.move(row.session.id, KernelState.EXITED, exit_code=3)
+        await turns()
+        await api.place(row.session.id)
+        await api.move(row.session.id, KernelState.RUNNING)
+        await turns()
+        assert not reading.done()
+        await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+        found, end = await reading
+        asked = [call.kernel for call in api.link.calls if isinstance(call, LogsCall)]
+        assert ["main 1", "main 4", "main 5"] * 2 == texts(found)
+        assert [kernel_id(row.session.id, attempt, 0) for attempt in (1, 2)] == asked
+        assert {} == end
 
 
 async def test_following_a_session_that_is_cancelled_in_the_queue_ends(api: Scene) -> None:
