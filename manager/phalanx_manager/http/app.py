@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import socket
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Final
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from phalanx_manager.http import auth, health, openapi, problems
 from phalanx_manager.http.ask import NOBODY, Ask, Route
@@ -28,6 +30,17 @@ _SHUTDOWN_S: Final = 0.5
 _BEGUN: Final = web.RequestKey("begun", web.StreamResponse)
 
 log = structlog.get_logger(__name__)
+
+
+class _OwnFaults(logging.Filter):
+    """Keeps out of the log what is not HTTP: its text is a stranger's, and it is answered 400."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_OWN_FAULTS: Final = _OwnFaults()
 
 
 class CannotListenError(Exception):
@@ -126,6 +139,7 @@ async def listen(doors: Doors, address: str) -> AsyncIterator[str]:
     Raises:
         CannotListenError: the address is wrong, taken or forbidden.
     """
+    logging.getLogger("aiohttp.server").addFilter(_OWN_FAULTS)
     runner = web.AppRunner(
         build(doors),
         access_log=None,

@@ -1,0 +1,142 @@
+"""Strangers in numbers at the manager's two ports: it stays up, answers, and forgets them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+LONGEST_S: Final = 20.0
+ANSWER_S: Final = 2.0
+AT_ONCE: Final = 200
+GROWTH_BYTES: Final = AT_ONCE * (640 << 10)
+"""What the HTTP server says of nonsense is longer than the nonsense, and lives for a while."""
+
+_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+_HUGE_FRAME: Final = b"\x06" + (1 << 62).to_bytes(8, "big")
+
+AGENTS_PORT: Final = {
+    "silence": b"",
+    "HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "noise": b"\xa5\x5a" * 32_768,
+    "half a greeting": _GREETING[:20],
+    "a frame of 4 EiB": _GREETING + _HUGE_FRAME + b"x" * 4096,
+    "another mechanism": _GREETING.replace(b"CURVE", b"PLAIN"),
+}
+HTTP_PORT: Final = {
+    "silence": b"",
+    "half a request": b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nX-A: ",
+    "a body that never comes": (
+        b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 900000\r\n\r\n{"
+    ),
+    "a header of 96 KiB": b"GET /healthz HTTP/1.1\r\nX: " + b"y" * (96 << 10),
+    "noise": b"\xa5\x5a" * 32_768,
+}
+
+
+@dataclass(frozen=True)
+class Manager:
+    """A manager in a process of its own."""
+
+    pid: int
+    http: int
+    agents: int
+
+    def healthy(self) -> bool:
+        """Ask it whether it is."""
+        line = HTTPConnection("127.0.0.1", self.http, timeout=ANSWER_S)
+        try:
+            line.request("GET", "/readyz")
+            return line.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            line.close()
+
+    def resident_bytes(self) -> int:
+        """Its memory."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def sockets(self) -> int:
+        """Its open connections and other sockets."""
+        found = 0
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found += entry.readlink().name.startswith("socket:")
+        return found
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _until(good: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONGEST_S
+    while not good():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
+    """A manager with an empty database."""
+    folder = tmp_path_factory.mktemp("manager")
+    http, agents = _free_port(), _free_port()
+    config = folder / "manager.toml"
+    config.write_text(
+        f'data_dir = "{folder / "data"}"\nhttp = "127.0.0.1:{http}"\n'
+        f'rpc = "tcp://127.0.0.1:{agents}"\n'
+    )
+    command = [sys.executable, "-m", "phalanx_manager", "--config", str(config)]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+        found = Manager(process.pid, http, agents)
+        _until(found.healthy)
+        yield found
+        process.terminate()
+        assert 0 == process.wait(LONGEST_S)
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+def flood(port: int, said: bytes) -> ExitStack:
+    """Open many connections that all say the same and then stay."""
+    with ExitStack() as lines:
+        for _number in range(AT_ONCE):
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", port), LONGEST_S))
+            with suppress(OSError):  # refused in the middle of it
+                line.sendall(said)
+        return lines.pop_all()
+
+
+@pytest.mark.parametrize("what", AGENTS_PORT)
+def test_strangers_at_the_agents_port_do_no_harm(manager: Manager, what: str) -> None:
+    sockets, memory = manager.sockets(), manager.resident_bytes()
+
+    with flood(manager.agents, AGENTS_PORT[what]):
+        assert manager.healthy()
+        assert manager.resident_bytes() < memory + GROWTH_BYTES
+
+    _until(lambda: manager.sockets() <= sockets)
+
+
+@pytest.mark.parametrize("what", HTTP_PORT)
+def test_strangers_at_the_api_do_no_harm(manager: Manager, what: str) -> None:
+    sockets, memory = manager.sockets(), manager.resident_bytes()
+
+    with flood(manager.http, HTTP_PORT[what]):
+        assert manager.healthy()
+        assert manager.resident_bytes() < memory + GROWTH_BYTES
+
+    _until(lambda: manager.sockets() <= sockets)
