@@ -33,7 +33,10 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "events": ("show", "what happened, in order"),
     "logs": ("logs", "the merged output of a session"),
     "exec": ("attach", "run a command in a container of a session"),
-    "ssh": ("attach", "a shell in a container of a session"),
+    "ssh": ("ssh", "ssh to a container of a session: a shell, a command, forwarded ports"),
+    "ssh-config": ("ssh", "what ssh, scp, rsync and editors need to reach a session by name"),
+    "ssh-proxy": ("ssh", "the way to a container that such a configuration names"),
+    "forward": ("forward", "a port of this machine that leads to one of a container"),
     "cp": ("cp", "copy files from and to a container"),
     "stop": ("stop", "end sessions"),
     "kill": ("stop", "send a signal to a session's command"),
@@ -177,7 +180,7 @@ def usage(code: int = OK) -> int:
         "Container cluster sessions on machines that you own.",
         "",
     ]
-    lines += [f"  {name:9} {about}" for name, (_, about) in (VERBS | PROGRAMS).items()]
+    lines += [f"  {name:10} {about}" for name, (_, about) in (VERBS | PROGRAMS).items()]
     lines += ["", "A session is named by id, name or unique prefix; a container by SESSION/RANK or"]
     lines += ["SESSION/HOST. `phalanx VERB --help` tells the options of one verb."]
     print("\n".join(lines), file=sys.stdout if code == OK else sys.stderr)

@@ -35,6 +35,7 @@ from phalanx_wire.api import (
     SessionList,
     SessionView,
     SignalRequest,
+    SshView,
     StopRequest,
     TokenCreated,
     TokenList,
@@ -155,6 +156,10 @@ class Client:
     async def env(self, ref: str) -> EnvView:
         """The environment of every rank."""
         return await self._get(_of(ref, "/env"), EnvView)
+
+    async def ssh(self, ref: str) -> SshView:
+        """The host keys of a session's ssh servers."""
+        return await self._get(_of(ref, "/ssh"), SshView)
 
     async def events(
         self, ref: str | None = None, *, follow: bool = False, after: str = ""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from phalanx_client.failure import BAD_INPUT, NOT_FOUND, USAGE, Failure
 from phalanx_client.session import Client
-from phalanx_wire.api import KernelView, SessionView
+from phalanx_wire.api import KernelView, SessionView, SshRank
+
+C = TypeVar("C", KernelView, SshRank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,18 @@ def kernel_of(view: SessionView, inside: str) -> KernelView:
     """
     if not view.kernels:
         raise Failure(f"session {view.name} is {view.state} and has no containers", BAD_INPUT)
-    if not inside:
-        return view.kernels[0]
-    for kernel in view.kernels:
-        if inside in (str(kernel.rank), kernel.host_name):
-            return kernel
-    names = ", ".join(kernel.host_name for kernel in view.kernels[:8])
-    more = ", ..." if len(view.kernels) > 8 else ""
-    raise Failure(
-        f"session {view.name} has no container {inside!r}; it has {names}{more}", NOT_FOUND
-    )
+    return pick(view.kernels, view.name, inside)
+
+
+def pick(containers: Sequence[C], name: str, inside: str) -> C:
+    """Of the containers of a session the one that a rank or host name means, or the first.
+
+    Raises:
+        Failure: there is no such container.
+    """
+    for one in containers:
+        if inside in ("", str(one.rank), one.host_name):
+            return one
+    names = ", ".join(one.host_name for one in containers[:8])
+    more = ", ..." if len(containers) > 8 else ""
+    raise Failure(f"session {name} has no container {inside!r}; it has {names}{more}", NOT_FOUND)

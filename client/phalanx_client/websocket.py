@@ -1,6 +1,7 @@
-"""A command in a container, over a WebSocket.
+"""WebSockets of the API, and a command in a container over one.
 
-Binary frames carry a channel's number in their first byte, then data; text frames are JSON.
+A command's binary frames carry a channel's number in their first byte, then data; text frames are
+JSON.
 """
 
 from __future__ import annotations
@@ -31,13 +32,11 @@ class Wish:
     """What shall run.
 
     Attributes:
-        login: a login shell instead of `command`.
         size: rows and columns of the terminal, None for none.
     """
 
     rank: int
-    command: Sequence[str] = ()
-    login: bool = False
+    command: Sequence[str]
     stdin: bool = False
     size: tuple[int, int] | None = None
 
@@ -46,8 +45,6 @@ class Wish:
         found = {"rank": str(self.rank), "stdin": str(int(self.stdin))}
         if self.size is not None:
             found |= {"tty": "1", "rows": str(self.size[0]), "columns": str(self.size[1])}
-        if self.login:
-            return found | {"shell": "1"}
         return found | {"command": json.dumps(list(self.command))}
 
 
@@ -101,36 +98,64 @@ class Process:
 @asynccontextmanager
 async def execute(transport: AioTransport, ref: str, wish: Wish) -> AsyncIterator[Process]:
     """Run a command; leaving the context ends it."""
-    url = f"{transport.root}/v1/sessions/{quote(ref, safe='')}/exec"
-    try:
-        socket = await transport.http.ws_connect(
-            url,
-            params=wish.query(),
-            heartbeat=HEARTBEAT_S,
-            max_msg_size=4 << 20,
-            timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
-        )
-    except aiohttp.WSServerHandshakeError as error:
-        raise await _refusal(transport, ref, wish, error.status) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise transport.trouble(error) from error
-    async with socket:
+    async with opened(transport, of(ref, "exec"), wish.query(), heartbeat=HEARTBEAT_S) as socket:
         yield Process(transport.url, socket)
 
 
-async def _refusal(transport: AioTransport, ref: str, wish: Wish, status: int) -> Failure:
+def of(ref: str, what: str) -> str:
+    """The path of what a session offers."""
+    return f"/v1/sessions/{quote(ref, safe='')}/{what}"
+
+
+@asynccontextmanager
+async def opened(
+    transport: AioTransport,
+    path: str,
+    query: dict[str, str],
+    *,
+    heartbeat: float | None = None,
+    silence_s: float | None = None,
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A WebSocket, closed at the end.
+
+    Args:
+        heartbeat: seconds between questions whether the manager is there.
+        silence_s: who reads gives up after so long without a word of the manager's.
+
+    Raises:
+        Refused: with the manager's problem.
+        Unavailable: the manager can't be reached.
+    """
+    try:
+        socket = await transport.http.ws_connect(
+            transport.root + path,
+            params=query,
+            heartbeat=heartbeat,
+            max_msg_size=4 << 20,
+            timeout=aiohttp.ClientWSTimeout(ws_receive=silence_s, ws_close=CLOSE_S),
+        )
+    except aiohttp.WSServerHandshakeError as error:
+        raise await _refusal(transport, path, query, error.status) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise transport.trouble(error) from error
+    async with socket:
+        yield socket
+
+
+async def _refusal(
+    transport: AioTransport, path: str, query: dict[str, str], status: int
+) -> Failure:
     """Why there is no WebSocket: a refused handshake has no body, the same request without one has.
 
     Returns:
         The manager's own sentence, or ours if it would take the request by now.
     """
-    path = f"/v1/sessions/{quote(ref, safe='')}/exec"
-    async with transport.open(Request("GET", path, tuple(wish.query().items()))) as reply:
+    async with transport.open(Request("GET", path, tuple(query.items()))) as reply:
         body = b"".join([piece async for piece in reply.pieces()])
     try:
         problem = msgspec.json.decode(body, type=Problem)
     except msgspec.MsgspecError:
-        problem = Problem("unexplained", f"the manager refused the command ({status})", status)
+        problem = Problem("unexplained", f"the manager refused it ({status})", status)
     if problem.status == WEBSOCKET_EXPECTED:
-        return Failure(f"the manager refused the command ({status}); try again", TRY_AGAIN)
+        return Failure(f"the manager refused it ({status}); try again", TRY_AGAIN)
     return Refused(problem)

@@ -1,4 +1,4 @@
-"""`phalanx exec`, `phalanx ssh`: a command or a shell in a container."""
+"""`phalanx exec`: a command in a container."""
 
 from __future__ import annotations
 
@@ -17,10 +17,6 @@ from phalanx_client.session import Client
 from phalanx_client.target import find, parse
 from phalanx_client.websocket import STDERR, Process, Wish, execute
 from phalanx_wire.api import KernelView, SessionView
-from phalanx_wire.names import BUNDLE_MOUNT
-
-SHELL = (f"{BUNDLE_MOUNT}/bin/phalanx-shell", "-c")
-"""The container's shell as its ssh server opens it."""
 
 AT_ONCE = 32
 """Commands of `exec --all` that run at the same time."""
@@ -55,26 +51,6 @@ async def run_exec(call: Call) -> int:
             return await _in_all(transport, view, given.command)
         size = terminal.size() if given.tty else None
         wish = Wish(kernel.rank, given.command, stdin=given.stdin, size=size)
-        return await _attached(transport, view.id, wish)
-
-
-def declare_ssh(parser: Parser) -> None:
-    """Options of `ssh`."""
-    parser.add_argument("session", metavar="SESSION[/RANK]")
-
-
-async def run_ssh(call: Call) -> int:
-    """A login shell, on a terminal if there is one; or a line for that shell, as `ssh` does it."""
-    given = call.options
-    async with AioTransport(call.manager()) as transport:
-        view, kernel = await find(Client(transport), parse(given.session))
-        if given.command:
-            line = [*SHELL, " ".join(given.command)]
-            wish = Wish(kernel.rank, line, stdin=not sys.stdin.isatty())
-        else:
-            on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-            size = terminal.size() if on_terminal else None
-            wish = Wish(kernel.rank, login=True, stdin=True, size=size)
         return await _attached(transport, view.id, wish)
 
 
@@ -187,5 +163,4 @@ VERBS = {
     "exec": Verb(
         "exec [--all] [-it] SESSION[/RANK] -- CMD", declare_exec, run_exec, "dashes", loop=True
     ),
-    "ssh": Verb("ssh SESSION[/RANK] [CMD]", declare_ssh, run_ssh, "dashes", loop=True),
 }

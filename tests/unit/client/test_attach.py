@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 
@@ -127,43 +125,3 @@ def test_standard_input_is_passed_on_to_its_end(manager: FakeManager) -> None:
 
     assert (0, b"done\n", b"") == (done.returncode, done.stdout, done.stderr)
     assert [b"\x00hello", '{"eof": true}'] == told
-
-
-def test_ssh_on_a_terminal_is_a_login_shell_of_the_terminals_size(manager: FakeManager) -> None:
-    a_command(manager, b"\x01$ \r\n", '{"exit_code": 5}')
-    outer, inner = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "phalanx_client", "--url", manager.url, "ssh", "demo/1"],
-        stdin=inner,
-        stdout=inner,
-        stderr=inner,
-    ) as process:
-        os.close(inner)
-        assert b"$ \r\n" == os.read(outer, 100)
-        assert 5 == process.wait(20)
-    os.close(outer)
-
-    query = manager.asked("GET", EXEC)[0].query
-    size = {"rows": "24", "columns": "80"}
-    assert {"rank": "1", "stdin": "1", "tty": "1", "shell": "1", **size} == query
-
-
-def test_ssh_gives_a_line_to_the_shell_there_as_ssh_does(cli: Cli, manager: FakeManager) -> None:
-    a_command(manager, '{"exit_code": 4}')
-
-    outcome = cli("ssh", "demo/1", "--", "echo", "$RANK;", "exit 4")
-
-    assert 4 == outcome.code
-    assert ["/opt/phalanx/bin/phalanx-shell", "-c", "echo $RANK; exit 4"] == json.loads(
-        manager.asked("GET", EXEC)[0].query["command"]
-    )
-
-
-def test_ssh_without_a_terminal_takes_a_script(manager: FakeManager) -> None:
-    told = a_command(manager, '{"exit_code": 0}', until_eof=True)
-    argv = ["--url", manager.url, "ssh", "demo"]
-
-    subprocess.run([sys.executable, "-m", "phalanx_client", *argv], input=b"ls\n", check=True)
-
-    assert [b"\x00ls\n", '{"eof": true}'] == told
-    assert "tty" not in manager.asked("GET", EXEC)[0].query
