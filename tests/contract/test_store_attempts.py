@@ -10,10 +10,8 @@ from phalanx_manager.core.model import SessionRow, Stop, StopCause
 from phalanx_manager.core.observe import KernelChange, NetworkChange, moved
 from phalanx_wire.ids import kernel_id
 from phalanx_wire.lifecycle import KernelState, Owner
-from tests.contract.test_store import ADA, ONE, A, Case, case
 from tests.support.house import later
-
-__all__ = ["case"]
+from tests.support.store_case import ADA, ONE, A, Case
 
 S = KernelState
 UP = (S.PREPARING, S.CREATED, S.STARTING, S.READY, S.MESHED, S.RUNNING)
@@ -26,7 +24,7 @@ async def failed_once(case: Case) -> SessionRow:
     assert await case.place()
     assert await case.move(0, *UP)
     assert await case.move(0, S.EXITED, exit_code=3, cause="exited")
-    case.again()
+    await case.again()
     return await case.row()
 
 
@@ -66,7 +64,7 @@ async def test_the_attempt_before_stays_at_hand_until_nothing_of_it_is_left(case
     seen = (past.session.attempt, past.session.state, past.session.exit_code)
     held = [(kernel.id, kernel.state, kernel.holds) for kernel in past.kernels]
     await finish(case, past)
-    case.again()
+    await case.again()
 
     assert (1, "failed", 3) == seen
     assert [(kernel_id(ONE, 1, 0), S.EXITED, True)] == held
@@ -80,7 +78,7 @@ async def test_both_attempts_have_a_network_and_devices_of_their_own(case: Case)
     too_early = await case.place()
     await finish(case, row.past[0])
     taken = await case.place()
-    case.again()
+    await case.again()
     row = await case.row()
 
     assert (False, True) == (too_early, taken)
@@ -124,7 +122,7 @@ async def test_a_users_stop_ends_a_session_that_was_on_its_way_to_another_attemp
     await case.store.stop(ONE, Stop(first, "broken", later(2), then=then))  # type: ignore[arg-type]
     stopped = await case.store.stop(ONE, Stop(StopCause.USER, "enough", later(3)))
     again = await case.store.stop(ONE, Stop(StopCause.REQUEUE, "more", later(3), then="again"))
-    case.again()
+    await case.again()
     await case.move(0, S.STOPPING, S.STOPPED)
     session = (await case.row()).session
 

@@ -17,6 +17,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from phalanx_manager.store.lease import Candidate, Lease
+from phalanx_manager.store.postgres import Postgres
+
 PATIENCE_S = 60.0
 USER, PASSWORD = "phalanx", "correct-horse"
 _ADMIN = "postgres"
@@ -30,7 +33,7 @@ class Server:
         self.port = port
         self.process = process
         self._serial = itertools.count(1)
-        self._templates: dict[str, str] = {}
+        self._emptied = ""
 
     def url(self, database: str) -> str:
         return f"postgresql://{USER}@/{database}?host={self.folder}&port={self.port}"
@@ -38,11 +41,32 @@ class Server:
     def tcp_url(self, database: str, password: str = PASSWORD) -> str:
         return f"postgresql://{USER}:{password}@127.0.0.1:{self.port}/{database}"
 
-    async def fresh(self, template: str = "template1") -> str:
-        """Make a database nobody has used; its URL."""
+    async def fresh(self) -> str:
+        """Make a database that nobody has used; its URL."""
         name = f"t{next(self._serial)}"
-        await self.admin(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        await self.admin(f'CREATE DATABASE "{name}"')
         return self.url(name)
+
+    async def with_schema(self) -> str:
+        """Make or empty a database that has our schema; its URL. One test at a time has it."""
+        if not self._emptied:
+            self._emptied = await self.fresh()
+            async with Lease.open(self._emptied, Candidate("first", "", "key")) as lease:
+                epoch = await lease.take()
+                assert isinstance(epoch, int)
+                async with Postgres.open(self._emptied, epoch):
+                    await lease.give_back(epoch)
+        connection = await asyncpg.connect(self._emptied)
+        try:
+            tables = await connection.fetch(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' "
+                "AND tablename NOT IN ('leader', 'kernel_step')"
+            )
+            names = ", ".join(f'"{name}"' for (name,) in tables)
+            await connection.execute(f"TRUNCATE {names} RESTART IDENTITY")
+        finally:
+            await connection.close()
+        return self._emptied
 
     async def admin(self, statement: str, database: str = _ADMIN) -> None:
         connection = await asyncpg.connect(self.url(database))

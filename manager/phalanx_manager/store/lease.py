@@ -15,7 +15,8 @@ from typing import Final
 
 import asyncpg
 
-from phalanx_manager.store.postgres import asking, connect, refuse_newer
+from phalanx_manager.store.port import Unavailable
+from phalanx_manager.store.postgres import asking, connect, newest_version, refuse_newer, shown
 
 LASTS_S: Final = 6.0
 """A lease that is not renewed for so long may be taken."""
@@ -29,11 +30,12 @@ CREATE TABLE IF NOT EXISTS leader (
     epoch BIGINT NOT NULL,
     holder TEXT NOT NULL,
     url TEXT NOT NULL,
+    server_key TEXT NOT NULL, -- public; agents know all managers by this one key
     renewed_at TIMESTAMPTZ NOT NULL,
     version BIGINT NOT NULL -- of the schema
 );
-INSERT INTO leader (epoch, holder, url, renewed_at, version)
-VALUES (0, '', '', '-infinity', 0) ON CONFLICT DO NOTHING;
+INSERT INTO leader (epoch, holder, url, server_key, renewed_at, version)
+VALUES (0, '', '', '', '-infinity', 0) ON CONFLICT DO NOTHING;
 CREATE OR REPLACE FUNCTION phalanx_fence(mine BIGINT) RETURNS BOOLEAN LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM leader WHERE epoch = mine FOR SHARE;
@@ -49,13 +51,15 @@ END $$;
 _TAKE: Final = """
 UPDATE leader SET
     epoch = greatest(epoch + 1, extract(epoch FROM clock_timestamp())::BIGINT),
-    holder = $1, url = $2, renewed_at = clock_timestamp()
-WHERE renewed_at < clock_timestamp() - $3 * INTERVAL '1 second'
+    holder = $1, url = $2, server_key = $3, renewed_at = clock_timestamp()
+WHERE renewed_at < clock_timestamp() - $4 * INTERVAL '1 second' AND version <= $5
+    AND server_key IN ('', $3)
 RETURNING epoch
 """
 _RENEW: Final = "UPDATE leader SET renewed_at = clock_timestamp() WHERE epoch = $1"
 _GIVE_BACK: Final = "UPDATE leader SET renewed_at = '-infinity' WHERE epoch = $1"
-_LOOK: Final = "SELECT holder, url, version FROM leader"
+_LOOK: Final = "SELECT holder, url, server_key, version FROM leader"
+_IS_THERE: Final = "SELECT to_regclass('leader') IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +75,42 @@ class Led:
     url: str
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A manager that would lead.
+
+    Attributes:
+        holder: a name for people.
+        url: where its API is, for clients that ask another; empty when it does not tell.
+        server_key: the public half of the key by which agents know it.
+    """
+
+    holder: str
+    url: str
+    server_key: str
+
+
 class Lease:
     """One manager's place at the lease, by a connection of its own; made by `open`."""
 
-    def __init__(self, database: str, holder: str, url: str) -> None:
+    def __init__(self, database: str, candidate: Candidate) -> None:
         self._database = database
-        self._holder = holder
-        self._url = url
+        self._candidate = candidate
         self._connection: asyncpg.Connection | None = None
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, database: str, holder: str, url: str) -> AsyncIterator[Lease]:
-        """Connect.
+    async def open(cls, database: str, candidate: Candidate) -> AsyncIterator[Lease]:
+        """Connect; a database that is refused is left as it was.
 
         Raises:
-            Unavailable: the database cannot be reached, or does not let us in.
+            Unavailable: it cannot be reached, does not let us in, or is not for us.
         """
-        lease = cls(database, holder, url)
+        lease = cls(database, candidate)
         try:
+            ((there,),) = await lease._ask(_IS_THERE)
+            if there:
+                await lease.look()
             with asking(database):
                 await (await lease._connected()).execute(SCHEMA)
             yield lease
@@ -100,13 +121,28 @@ class Lease:
         """Take the lead if nobody has it; the epoch, or who leads.
 
         Raises:
-            Unavailable: the database does not answer, or is of a newer version.
+            Unavailable: the database does not answer, or is not for us.
         """
-        epoch = await self._ask(_TAKE, self._holder, self._url, LASTS_S)
-        if epoch:
-            return int(epoch[0][0])
-        ((holder, url, version),) = await self._ask(_LOOK)
+        ours = self._candidate
+        epoch = await self._ask(
+            _TAKE, ours.holder, ours.url, ours.server_key, LASTS_S, newest_version()
+        )
+        return int(epoch[0][0]) if epoch else await self.look()
+
+    async def look(self) -> Led:
+        """Tell who leads, or led last.
+
+        Raises:
+            Unavailable: the database does not answer, or is not for us.
+        """
+        ((holder, url, server_key, version),) = await self._ask(_LOOK)
         refuse_newer(self._database, version)
+        if server_key not in ("", self._candidate.server_key):
+            raise Unavailable(
+                shown(self._database),
+                "belongs to managers with another key than this one's manager.key",
+                "copy manager.key and admin.token from the data_dir of the other manager",
+            )
         return Led(holder, url)
 
     async def renew(self, epoch: int) -> bool:

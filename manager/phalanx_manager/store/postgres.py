@@ -253,9 +253,14 @@ def shown(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{found}{host}", query=""))
 
 
+def newest_version() -> int:
+    """Tell which schema this program knows."""
+    return max(migrations("postgres"))
+
+
 def refuse_newer(url: str, version: int) -> None:
     """Refuse a schema that a newer program has written."""
-    newest = max(migrations("postgres"))
+    newest = newest_version()
     if version > newest:
         raise Unavailable(
             shown(url),

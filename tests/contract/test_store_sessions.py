@@ -1,0 +1,147 @@
+"""What every store does with sessions: asked for, found, listed, stopped."""
+
+from __future__ import annotations
+
+from phalanx_manager.core.model import Caller, Refusal, SessionRow, Stop, StopCause
+from phalanx_manager.store.port import (
+    AlreadyThere,
+    Created,
+    NewSession,
+    SessionFilter,
+)
+from phalanx_wire.ids import SessionId
+from phalanx_wire.lifecycle import KernelState
+from tests.support.house import NOW, admitted, later
+from tests.support.store_case import ADA, BOB, ONE, ROOT, TWO, Case
+
+S = KernelState
+
+
+async def test_a_submitted_session_is_there_with_all_its_kernels_pending(case: Case) -> None:
+    await case.submit(size=3)
+    await case.again()
+    row = await case.row()
+
+    assert ("pending", 3, "ada") == (row.session.state, len(row.kernels), row.session.user)
+    assert {S.PENDING} == {kernel.state for kernel in row.kernels}
+    assert row == (await case.store.load()).sessions[ONE]
+    assert [ONE] == case.changed
+
+
+async def test_the_same_key_and_body_give_the_same_session(case: Case) -> None:
+    await case.submit(key="k1")
+    await case.again()
+    again = NewSession(TWO, ADA, admitted(name="other"), NOW, "k1", "digest")
+
+    assert AlreadyThere(ONE) == await case.store.submit(again)
+
+
+async def test_the_same_key_with_another_body_is_refused(case: Case) -> None:
+    await case.submit(key="k1")
+    outcome = await case.store.submit(
+        NewSession(TWO, ADA, admitted(name="other"), NOW, "k1", "another digest")
+    )
+
+    assert isinstance(outcome, Refusal)
+    assert ("idempotency_mismatch", 409) == (outcome.code, outcome.status)
+
+
+async def test_keys_of_different_users_are_different(case: Case) -> None:
+    await case.submit(key="k1")
+    await case.submit(TWO, BOB, key="k1")
+
+    assert 2 == len((await case.store.load()).sessions)
+
+
+async def test_a_live_name_is_taken_for_its_user_only_and_only_while_it_lives(case: Case) -> None:
+    await case.submit(name="train")
+    second = NewSession(TWO, ADA, admitted(name="train"), NOW)
+    outcome = await case.store.submit(second)
+    await case.submit(SessionId("cccccccccccc"), BOB, name="train")
+    await case.store.stop(ONE, Stop(StopCause.USER, "enough", NOW))
+
+    assert isinstance(outcome, Refusal)
+    assert "name_taken" == outcome.code
+    assert Created(TWO) == await case.store.submit(second)
+
+
+async def test_sessions_are_found_by_id_name_and_unique_prefix_by_those_who_may(case: Case) -> None:
+    await case.submit(name="train-alpha")
+    await case.submit(TWO, BOB, name="train-beta")
+    await case.again()
+
+    async def found(ref: str, caller: Caller) -> str | None:
+        match await case.store.session(ref, caller):
+            case SessionRow(session=session):
+                return session.id
+            case Refusal(code=code):
+                return code
+            case None:
+                return None
+
+    assert ONE == await found(ONE, ADA)
+    assert ONE == await found("train-alpha", ADA)
+    assert ONE == await found("train", ADA)
+    assert ONE == await found("aaaa", ROOT)
+    assert "ambiguous" == await found("train", ROOT)
+    assert await found(TWO, ADA) is None
+    assert await found("train-beta", ADA) is None
+    assert await found("%", ROOT) is None
+    assert await found("x' OR '1'='1", ROOT) is None
+
+
+async def test_listing_is_newest_first_and_hides_what_has_ended_unless_asked(case: Case) -> None:
+    await case.submit()
+    await case.submit(TWO, BOB)
+    await case.store.stop(ONE, Stop(StopCause.USER, "enough", NOW))
+    await case.again()
+
+    async def ids(wanted: SessionFilter) -> list[str]:
+        return [row.session.id for row in await case.store.sessions(wanted)]
+
+    assert [TWO] == await ids(SessionFilter())
+    assert [TWO, ONE] == await ids(SessionFilter(ended_too=True))
+    assert [ONE] == await ids(SessionFilter(states=("cancelled", "failed")))
+    assert [ONE] == await ids(SessionFilter(user="ada", ended_too=True))
+    assert [TWO] == await ids(SessionFilter(ended_too=True, limit=1))
+
+
+async def test_stopping_in_the_queue_cancels_at_once_and_only_once(case: Case) -> None:
+    await case.submit(size=2)
+    first = await case.store.stop(ONE, Stop(StopCause.USER, "ada stopped it", later(1)))
+    second = await case.store.stop(ONE, Stop(StopCause.USER, "again", later(2)))
+    await case.again()
+    session = (await case.row()).session
+
+    assert (True, False) == (first, second)
+    assert ("cancelled", "ada stopped it", later(1)) == (
+        session.state,
+        session.reason,
+        session.ended_at,
+    )
+    assert {} == (await case.store.load()).sessions
+
+
+async def test_a_later_stop_may_shorten_the_grace_but_not_change_the_cause(case: Case) -> None:
+    await case.join()
+    await case.submit()
+    await case.place()
+    await case.store.stop(ONE, Stop(StopCause.TIME_LIMIT, "its time is over", later(1)))
+    longer = await case.store.stop(ONE, Stop(StopCause.USER, "ada", later(2), grace_s=60))
+    shorter = await case.store.stop(ONE, Stop(StopCause.USER, "ada", later(3), grace_s=0))
+    await case.again()
+    stop = (await case.row()).session.stop
+
+    assert (True, True) == (longer, shorter)  # the first of them: no other attempt
+    assert stop == Stop(StopCause.TIME_LIMIT, "its time is over", later(1), grace_s=0, then="end")
+
+
+async def test_why_a_session_waits_is_kept_and_told_once(case: Case) -> None:
+    await case.submit()
+    await case.store.say(ONE, "no room", later(1))
+    await case.store.say(ONE, "no room", later(2))
+    await case.again()
+
+    assert "no room" == (await case.row()).session.reason
+    kinds = [event.kind for event in await case.store.events(0, ONE, 100)]
+    assert ["session.submitted", "session.waiting"] == kinds
