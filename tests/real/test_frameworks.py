@@ -12,6 +12,7 @@ from tests.real.ground import ACROSS, PROGRAMS, Ground, documents
 
 pytestmark = pytest.mark.real
 
+ANYBODY = ("0", "12345:12345")  # root, and somebody of whom no image has heard
 ROOMY = ("-c", "1", "-m", "1G", "--upload", str(PROGRAMS))
 
 
@@ -44,11 +45,12 @@ def test_torch_adds_up_over_two_engines_with_nothing_but_our_environment(
     assert_all_inside(found)
 
 
+@pytest.mark.parametrize("user", ANYBODY)
 def test_torchrun_needs_no_argument_under_its_profile(
-    clean: Ground, packages: tuple[str, ...]
+    clean: Ground, packages: tuple[str, ...], user: str
 ) -> None:
     told = clean.run(
-        "-N", "2", *ACROSS, *packages, *ROOMY, "--env-profile", "torchrun",
+        "-N", "2", *ACROSS, *packages, *ROOMY, "-u", user, "--env-profile", "torchrun",
         "--", "python3", "-m", "torch.distributed.run", "ddp.py",
     ).ok()  # fmt: skip
 
@@ -90,9 +92,12 @@ def test_lightning_takes_its_place_from_our_environment(
     assert all(found[0]["weight"] == one["weight"] for one in found)
 
 
-def test_mpirun_from_main_reaches_all_containers_without_a_flag(clean: Ground, mpi: str) -> None:
+@pytest.mark.parametrize("user", ANYBODY)
+def test_mpirun_from_main_reaches_all_containers_without_a_flag(
+    clean: Ground, mpi: str, user: str
+) -> None:
     told = clean.run(
-        "-N", "3", *ACROSS, "-i", mpi, *ROOMY, "--run-on", "main",
+        "-N", "3", *ACROSS, "-i", mpi, *ROOMY, "-u", user, "--run-on", "main",
         "--", "mpirun", "python3", "mpi_sum.py",
     ).ok()  # fmt: skip
 

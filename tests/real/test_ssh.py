@@ -24,12 +24,13 @@ wait
 echo all 60 are back
 """
 RAW = "/opt/phalanx/libexec/ssh"
+GREETING = "hello  \"there\" 'all' $HOME `id` \\n\nand a second line"
 
 
 @pytest.fixture(scope="module")
 def trio(ground: Ground) -> Iterator[str]:
     """A session of three containers on three hosts."""
-    wanted = ("-N", "3", *ACROSS, "-c", "2", "-e", "GREETING=hello there")
+    wanted = ("-N", "3", *ACROSS, "-c", "2", "-e", f"GREETING={GREETING}")
     with ground.created(*wanted, "--upload", str(PROGRAMS)) as name:
         yield name
 
@@ -55,7 +56,7 @@ def test_a_login_has_the_containers_whole_environment(clean: Ground, trio: str) 
         for text in (there, by_ssh)
     )
     assert expected == found
-    assert "hello there" == found["GREETING"]
+    assert GREETING == found["GREETING"]
 
 
 def test_a_remote_command_gives_its_exit_code_and_its_streams(clean: Ground, trio: str) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from typing import IO
+
 import pytest
 
 from phalanx_lab.lab import Host
@@ -128,6 +133,58 @@ def test_a_session_does_not_notice_that_an_agent_was_killed(clean: Ground) -> No
     await_progress(clean, name)
     assert before == container_ids(clean)
     finish(clean, name)
+
+
+@pytest.mark.parametrize("moment", ["create", "start"])
+def test_an_agent_that_is_killed_as_it_brings_a_container_up_goes_on_where_it_was(
+    clean: Ground, moment: str
+) -> None:
+    first, host = clean.lab.pid("agent-2"), clean.host("host2")
+    with engine_events(host, moment) as heard:
+        name = clean.detached(
+            "-N", "3", *ACROSS, "--on-failure", "continue", "--", "sh", "-c", COUNT
+        )
+        heard.readline()
+        clean.lab.fault("kill", "agent-2")
+    await_true("all count", lambda: len(counts(clean, name)) == 3)
+
+    assert first != clean.lab.pid("agent-2")
+    finish(clean, name)
+
+
+def test_what_ends_while_its_agent_is_away_has_its_code_afterwards(clean: Ground) -> None:
+    name = counting(clean, "--on-failure", "continue")
+    first = clean.lab.pid("agent-2")
+    clean.lab.fault("stop", "agent-2")
+    try:
+        for host, container in containers_of(clean, name):
+            clean.docker(host, "exec", container, "touch", "/tmp/enough").ok()
+        (there,) = [one for host, one in containers_of(clean, name) if host.name == "host2"]
+        await_true("the command has ended", lambda: has_ended(clean, clean.host("host2"), there))
+    finally:
+        clean.lab.fault("kill", "agent-2")
+
+    assert 7 == clean.phalanx("wait", name).code
+    assert first != clean.lab.pid("agent-2")
+    assert [7, 7, 7] == [kernel["exit_code"] for kernel in clean.show(name)["kernels"]]
+
+
+def has_ended(ground: Ground, host: Host, container: str) -> bool:
+    """Whether nothing but the runner is left."""
+    return len(ground.docker(host, "top", container).ok().splitlines()) == 2
+
+
+@contextlib.contextmanager
+def engine_events(host: Host, kind: str) -> Iterator[IO[str]]:
+    """An engine's events of one kind that are about sessions' containers, one a line."""
+    chosen = ("--filter", f"event={kind}", "--filter", "label=io.phalanx.session")
+    command = ["docker", "-H", f"unix://{host.engine_socket}", "events", *chosen]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listening:
+        try:
+            assert listening.stdout is not None
+            yield listening.stdout
+        finally:
+            listening.kill()
 
 
 def ready(ground: Ground, host: str) -> bool:
