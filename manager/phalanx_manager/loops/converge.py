@@ -20,6 +20,8 @@ from phalanx_wire.ids import AgentId, ClusterName, SessionId
 
 SAFETY_NET_S: Final = 5.0
 _SEND_S: Final = 5.0
+UNANSWERED_S: Final = 10.0
+"""Two heartbeats: whoever still answers to older goals has not got the newest ones."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,15 @@ class _Inbox:
 
     up: bool | None = None
     report: Observed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What an agent was told last on its present link, and when."""
+
+    goals: Goals
+    revision: int
+    at_s: float
 
 
 class Converge:
@@ -66,7 +77,7 @@ class Converge:
         self._touched: set[SessionId] = set()
         self._stale: set[AgentId] = set()
         self._everybody = False
-        self._sent: dict[AgentId, Goals] = {}
+        self._sent: dict[AgentId, _Sent] = {}
         self._removals: dict[str, int] = {}
         self._founders: dict[ClusterName, AgentId] = {}
         self._memo = goals.Memo()
@@ -134,6 +145,7 @@ class Converge:
             self._everybody = True  # the swarm's plan counts on those who are there
 
     async def _report(self, agent: AgentId, report: Observed) -> None:
+        self._judge_answer(agent, report)
         now = self._clock.now()
         snapshot = await self._store.load()
         found = observe.changes(snapshot, agent, report, self._removals, now)
@@ -147,6 +159,16 @@ class Converge:
         if await self._store.saw(agent, report, now):
             self._everybody = True
             self._room_changed.ring()
+
+    def _judge_answer(self, agent: AgentId, report: Observed) -> None:
+        """Send goals again that are not answered: they were lost on their way."""
+        sent = self._sent.get(agent)
+        if sent is None or report.revision >= sent.revision:
+            return
+        if self._clock.monotonic_s() - sent.at_s > UNANSWERED_S:
+            log.warning("goals.unanswered", agent=agent, revision=sent.revision)
+            del self._sent[agent]
+            self._stale.add(agent)
 
     async def _send_all(self) -> None:
         """Send every agent whose goals differ from what it was told."""
@@ -176,7 +198,8 @@ class Converge:
 
     async def _send(self, agent: AgentId, wanted: Goals) -> None:
         """Send goals if they say something new; what fails is sent when the agent is back."""
-        if self._link is None or self._sent.get(agent) == wanted:
+        before = self._sent.get(agent)
+        if self._link is None or (before is not None and before.goals == wanted):
             return
         self._revision += 1
         for goal in wanted.networks:
@@ -189,7 +212,7 @@ class Converge:
         except TimeoutError:
             sent = False
         if sent:
-            self._sent[agent] = wanted
+            self._sent[agent] = _Sent(wanted, self._revision, self._clock.monotonic_s())
         else:
             self._sent.pop(agent, None)
             log.warning("goals.not_sent", agent=agent, revision=self._revision)
