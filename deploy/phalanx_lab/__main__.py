@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import get_args
 
 from phalanx_lab import client_config, engine_root, fitness, lab, plan, recipes, supervise
-from phalanx_lab.lab import Lab
+from phalanx_lab.lab import Fault, Lab
 from phalanx_lab.unavailable import Unavailable
 from phalanx_lab.wish import Options, wish
 
@@ -170,8 +171,8 @@ def parser() -> argparse.ArgumentParser:
     made = verb("engine-root", make_engine_root)
     made.add_argument("suite", nargs="?", default=engine_root.SUITE)
     made = verb("fault", fault)
-    made.add_argument("action", choices=("kill", "stop", "cont", "cut", "heal"))
-    made.add_argument("target", metavar="COMPONENT|HOST")
+    made.add_argument("action", choices=get_args(Fault))
+    made.add_argument("target", metavar="COMPONENT|HOST|HOST:HOST")
     made = verb("logs", logs)
     made.add_argument("component", nargs="?", metavar="COMPONENT")
     made.add_argument("-f", "--follow", action="store_true")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self, Unpack
@@ -32,12 +32,21 @@ from phalanx_lab.sweep import sweep
 from phalanx_lab.unavailable import Unavailable
 from phalanx_lab.wish import Options, wish
 
-Fault = Literal["kill", "stop", "cont", "cut", "heal"]
+Fault = Literal["kill", "stop", "cont", "cut", "slow", "heal"]
 Report = Callable[[str], None]
 SILENT_FOR = 2.0  # seconds that a step may take before it is worth a line
 UP_WITHIN = 180.0
 STARTED_WITHIN = 15.0
 PLUG_WITHIN = 15.0
+LINK_FAULTS: Mapping[str, Callable[[Plan, str], None]] = {
+    "cut": switch.cut,
+    "slow": switch.slow,
+    "heal": switch.heal,
+}
+BETWEEN: Mapping[str, Callable[[Plan, str, str], None]] = {
+    "cut": switch.cut_between,
+    "heal": switch.heal_between,
+}
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "cont": signal.SIGCONT}
 
 
@@ -184,17 +193,15 @@ class Lab:
         return components[component].pid
 
     def fault(self, action: Fault, target: str) -> None:
-        """Kill, freeze, thaw a component; cut or heal the link of a host or the manager.
+        """Kill, freeze, thaw a component; cut, slow down or heal the link of a host or the manager,
+        or cut or heal the way between two of them: `host1:host2`.
 
         Killing a host is a power cut: its engine, agent and containers at once. The supervisor
         starts what died anew.
         """
         host = self._host_number(target)
-        if action in ("cut", "heal"):
-            if not host and target != "manager":
-                raise ValueError(f"{target!r} has no link; name a host, or manager")
-            part = f"h{host}" if host else MANAGER
-            (switch.cut if action == "cut" else switch.heal)(self.plan, part)
+        if action in LINK_FAULTS:
+            self._link_fault(action, target)
         elif host:
             self._signal_host(host, SIGNALS[action])
         else:
@@ -202,6 +209,26 @@ class Lab:
             if not pid:
                 raise Unavailable(target, "is not running now", "Try again in a moment.")
             os.kill(pid, SIGNALS[action])
+
+    def _link_fault(self, action: Fault, target: str) -> None:
+        one, between, other = target.partition(":")
+        if between:
+            if action not in BETWEEN:
+                raise ValueError(f"a way between two hosts can be cut and healed, not {action}")
+            BETWEEN[action](self.plan, self._address(one), self._address(other))
+        else:
+            LINK_FAULTS[action](self.plan, self._part(one))
+
+    def _part(self, target: str) -> str:
+        host = self._host_number(target)
+        if not host and target != "manager":
+            raise ValueError(f"{target!r} has no link; name a host, or manager")
+        return f"h{host}" if host else MANAGER
+
+    def _address(self, target: str) -> str:
+        if self._part(target) == MANAGER:
+            return self.plan.manager_address
+        return self.plan.address(self._host_number(target))
 
     def _host_number(self, target: str) -> int:
         for host in self.plan.hosts:

@@ -13,6 +13,8 @@ from phalanx_lab.machine import run
 from phalanx_lab.plan import MANAGER, SWITCH, Plan
 
 NETNS = "/run/netns"
+SLOW_RATE = "2mbit"
+SLOW_WAIT = "400ms"
 
 
 def path(netns: str) -> str:
@@ -73,9 +75,44 @@ def cut(plan: Plan, part: str) -> None:
     run(["ip", "-n", plan.netns(SWITCH), "link", "set", part, "down"])
 
 
+def cut_between(plan: Plan, one: str, other: str) -> None:
+    """Let nothing pass between two addresses any more; others do not notice."""
+    for rule in _both_ways(one, other):
+        _forward(plan, "-I", rule)
+
+
+def slow(plan: Plan, part: str) -> None:
+    """Make a link narrow in both directions; what does not fit waits, then is lost."""
+    shape = ["root", "tbf", "rate", SLOW_RATE, "burst", "16kb", "latency", SLOW_WAIT]
+    for netns, device in ((plan.netns(SWITCH), part), (plan.netns(part), "eth0")):
+        run(["tc", "-n", netns, "qdisc", "replace", "dev", device, *shape])
+
+
 def heal(plan: Plan, part: str) -> None:
-    """Plug it in again."""
+    """Plug it in again, as wide as it was."""
     run(["ip", "-n", plan.netns(SWITCH), "link", "set", part, "up"])
+    for netns, device in ((plan.netns(SWITCH), part), (plan.netns(part), "eth0")):
+        if " tbf " in run(["tc", "-n", netns, "qdisc", "show", "dev", device]):
+            run(["tc", "-n", netns, "qdisc", "del", "dev", device, "root"])
+
+
+def heal_between(plan: Plan, one: str, other: str) -> None:
+    """Let two addresses reach each other again."""
+    rules = _forward(plan, "-S", [])
+    for rule in _both_ways(one, other):
+        while " ".join(rule) in rules:
+            _forward(plan, "-D", rule)
+            rules = _forward(plan, "-S", [])
+
+
+def _both_ways(one: str, other: str) -> list[list[str]]:
+    pairs = ((one, other), (other, one))
+    return [["-s", f"{source}/32", "-d", f"{to}/32", "-j", "DROP"] for source, to in pairs]
+
+
+def _forward(plan: Plan, verb: str, rule: list[str]) -> str:
+    inside = ["nsenter", f"--net={path(plan.netns(SWITCH))}"]
+    return run([*inside, "iptables", "-w", verb, "FORWARD", *rule])
 
 
 def namespaces(lab: str) -> list[str]:

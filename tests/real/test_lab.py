@@ -155,6 +155,32 @@ def test_a_cut_host_is_away_until_its_link_is_healed(name: str) -> None:
     eventually(lambda: reach(one, two.address) == "there")
 
 
+def test_a_way_between_two_hosts_is_cut_for_them_alone(name: str) -> None:
+    lab = engines(name, 3)
+    one, two, three = lab.hosts
+
+    lab.fault("cut", "host1:host2")
+    seen = reach(one, two.address), reach(one, three.address), reach(three, two.address)
+    lab.fault("heal", "host1:host2")
+
+    assert ("away", "there", "there") == seen
+    assert "there" == reach(one, two.address)
+
+
+def test_a_slow_link_is_narrow_until_it_is_healed(name: str) -> None:
+    lab = engines(name, 1)
+    inside = ["nsenter", f"--net=/run/netns/{lab.plan.netns('h1')}", "tc", "qdisc", "show"]
+
+    lab.fault("slow", "host1")
+    lab.fault("slow", "host1")
+    slow = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
+    lab.fault("heal", "host1")
+    healed = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
+
+    assert "rate 2Mbit" in slow
+    assert "tbf" not in healed
+
+
 def test_a_host_that_loses_power_takes_its_containers_along_and_returns(name: str) -> None:
     lab = engines(name, 1)
     (host,) = lab.hosts
