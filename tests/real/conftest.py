@@ -15,6 +15,7 @@ from tests.real.crew import NETWORK, SUBNET
 from tests.real.ground import ACROSS, Ground, assert_same_traces, settled_traces
 
 LAB = "real"
+ON_HOSTS: dict[str, str | float | bool] = {"host_network": True, "host_ports": "61000-61039"}
 IMAGES = ("base", "older", "musl", "busybox", "empty", "hostile")
 
 
@@ -34,7 +35,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     patch.setenv("PHALANX_CONFIG", str(config))
     try:
         clear_away_the_dead()
-        with Lab.up(f"{LAB}{os.getpid()}", 3) as lab:
+        with Lab.up(f"{LAB}{os.getpid()}", 3, agent=ON_HOSTS) as lab:
             ground = Ground(lab, config)
             lab.load("base")
             ground.run("-N", "3", *ACROSS, "--", "true", timeout=180).ok()

@@ -145,7 +145,7 @@ VALUES = [
     bad("no time at all", 400, "time_limit", time_limit_s=0),
     bad("a grace in the past", 400, "grace", grace_s=-1),
     bad("a priority above all", 400, "priority", priority=10**6),
-    bad("the host's network", 422, "host_network_unsupported", "network", network="host"),
+    bad("the host's network, kept in", 400, "egress", "egress", network="host", egress=False),
     bad("an upload by path", 400, "upload", "upload", upload="../../etc/passwd"),
     bad("an upload that never came", 422, "upload_unknown", "upload", upload=f"sha256:{'0' * 64}"),
     bad("a command to idle", 400, "interactive_command", kind="interactive"),

@@ -223,3 +223,6 @@ def _open_mpi(view: _View) -> Iterator[tuple[str, str, str]]:
         yield f"{launcher}_ALLOW_RUN_AS_ROOT", "1", _OPEN_MPI
         yield f"{launcher}_ALLOW_RUN_AS_ROOT_CONFIRM", "1", _OPEN_MPI
     yield "OMPI_MCA_btl_vader_single_copy_mechanism", "none", f"{_OPEN_MPI} 4"
+    if view.session.spec.network == "host":
+        # Names that share an address are different containers all the same.
+        yield "OMPI_MCA_if_base_do_not_resolve", "1", f"{_OPEN_MPI} 4"

@@ -181,9 +181,10 @@ def test_the_environment_names_each_ranks_own_port_and_interface() -> None:
     workers = json.loads(seen["TF_CONFIG"])["cluster"]["worker"]
     assert [f"{name}:{port}" for name, port in zip(names, service, strict=True)] == workers
     assert ("eth0", "=eth0") == (seen["GLOO_SOCKET_IFNAME"], seen["NCCL_SOCKET_IFNAME"])
-    assert ("192.0.2.0/24", "192.0.2.0/24") == (
+    assert ("192.0.2.0/24", "192.0.2.0/24", "1") == (
         seen["PHALANX_SUBNET"],
         seen["OMPI_MCA_btl_tcp_if_include"],
+        seen["OMPI_MCA_if_base_do_not_resolve"],
     )
 
 
