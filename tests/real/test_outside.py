@@ -1,0 +1,501 @@
+"""From outside a session: ssh, copying, port forwards and what editors do, through the manager."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+
+from tests.real.ground import ACROSS, ROOT, Done, Ground, await_true, call, fresh_name
+
+pytestmark = pytest.mark.real
+
+MEGABYTE = 1 << 20
+LOGINS = 20
+
+
+class Outside:
+    """A session over two hosts, and a user's ssh for it."""
+
+    def __init__(self, ground: Ground, name: str, folder: Path) -> None:
+        self.ground = ground
+        self.name = name
+        self.folder = folder
+        self.config = folder / "ssh_config"
+        self.config.write_text(ground.phalanx("ssh-config", name).ok())
+
+    def phalanx(self, *arguments: str, stdin: str | None = None) -> Done:
+        return self.ground.phalanx("ssh", *arguments, stdin=stdin)
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        """A program of OpenSSH that finds the session by the configuration, and by nothing else."""
+        return [program, "-F", str(self.config), *arguments]
+
+    def run(self, program: str, *arguments: str, stdin: str | None = None) -> Done:
+        return call(*self.command(program, *arguments), stdin=stdin, env=self.ground.env)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.command("ssh", *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **self.ground.env},
+        )
+
+
+@pytest.fixture(scope="module")
+def outside(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with ground.created("-N", "2", *ACROSS, "-c", "1") as name:
+        yield Outside(ground, name, tmp_path_factory.mktemp("outside"))
+
+
+def as_(ground: Ground, scope: str) -> dict[str, str]:
+    """The environment of a user of their own."""
+    wish = {"name": fresh_name(), "scope": scope}
+    return {**ground.env, "PHALANX_TOKEN": ground.http("POST", "/v1/tokens", wish).ok()["token"]}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+# ---------------------------------------------------------------- ssh
+
+
+def test_a_command_has_its_streams_its_code_and_the_containers_environment(
+    outside: Outside,
+) -> None:
+    line = "echo $RANK of $WORLD_SIZE on $(hostname); echo err >&2; exit 37"
+
+    told = outside.phalanx(f"{outside.name}/1", "--", line)
+    env = outside.phalanx(f"{outside.name}/sub1", "--", "env").ok()
+
+    assert (37, "1 of 2 on sub1\n", "err\n") == (told.code, told.out, told.err)
+    assert {"RANK=1", "MASTER_ADDR=main1"} <= set(env.splitlines())
+
+
+def test_without_a_terminal_it_takes_a_script(outside: Outside) -> None:
+    told = outside.phalanx(outside.name, stdin="echo $RANK\nexit 4\n")
+
+    assert (4, "0\n", "") == (told.code, told.out, told.err)
+
+
+def test_a_terminal_has_its_size_and_its_signals(outside: Outside) -> None:
+    script = "stty size; read word; stty size; sh -c 'echo up; sleep 60'; exit 9\n"
+    argv = [sys.executable, "-m", "phalanx_client", "ssh", outside.name]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, argv, {**os.environ, **outside.ground.env})  # noqa: S606
+    said = Screen(terminal)
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    said.await_text(r"[$#] $")
+    os.write(terminal, script.encode())
+    said.await_text(r"33 101\r\n")
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
+    os.kill(pid, signal.SIGWINCH)
+    os.write(terminal, b"go\r")
+    said.await_text(r"44 111\r\n")
+    said.await_text(r"up\r\n")
+    os.write(terminal, b"\x03")
+    said.await_text(r"[$#] $")
+    os.write(terminal, b"exit 9\r")
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+
+    assert 9 == os.waitstatus_to_exitcode(status)
+
+
+class Screen:
+    """What a terminal shows."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal = terminal
+        self.text = ""
+
+    def await_text(self, pattern: str) -> None:
+        """Read until it is shown; what was before is forgotten."""
+        deadline = time.monotonic() + 20
+        while (found := re.search(pattern, self.text)) is None:
+            assert select.select([self.terminal], [], [], deadline - time.monotonic())[0], self.text
+            self.text += os.read(self.terminal, 4096).decode(errors="replace")
+        self.text = self.text[found.end() :]
+
+
+def test_plain_ssh_reaches_every_container_by_name_as_anybody(outside: Outside) -> None:
+    names = {"main1": "main1", "sub1": "sub1"}
+
+    told = {
+        host: outside.run("ssh", f"{host}.{outside.name}", "hostname").ok().strip()
+        for host in names
+    }
+
+    assert names == told
+    assert "main1\n" == outside.run("ssh", f"who.ever@{outside.name}", "hostname").ok()
+
+
+def test_a_host_that_shows_another_key_than_its_own_is_refused(outside: Outside) -> None:
+    other = f"HostKeyAlias=sub1.{outside.name}"
+
+    told = outside.run("ssh", "-o", other, f"main1.{outside.name}", "true")
+
+    assert "Host key verification failed" in told.failed(255)
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "sentence"),
+    [("nosuch", 66, "there is no session"), ("{}/7", 66, "has no container '7'")],
+)
+def test_what_is_not_there_is_said(outside: Outside, target: str, code: int, sentence: str) -> None:
+    assert sentence in outside.phalanx(target.format(outside.name), "--", "true").failed(code)
+
+
+# ---------------------------------------------------------------- copies
+
+
+def test_files_go_by_scp_and_sftp_and_come_back(outside: Outside) -> None:
+    sent = outside.folder / "sent"
+    sent.write_bytes(os.urandom(5 * MEGABYTE))
+    there = f"sub1.{outside.name}:/tmp/by-scp"
+
+    outside.run("scp", "-q", str(sent), there).ok()
+    outside.run("scp", "-q", there, str(outside.folder / "back")).ok()
+    batch = f"get /tmp/by-scp {outside.folder}/fetched\nput {sent} /tmp/by-sftp\n"
+    outside.run("sftp", "-q", "-b", "-", f"sub1.{outside.name}", stdin=batch).ok()
+    sum_there = outside.run("ssh", f"sub1.{outside.name}", "sha256sum /tmp/by-sftp").ok()
+
+    expected = [digest(sent)] * 3
+    assert expected == [
+        digest(outside.folder / "back"), digest(outside.folder / "fetched"), sum_there.split()[0],
+    ]  # fmt: skip
+
+
+def test_a_folder_goes_by_rsync_and_comes_back(outside: Outside) -> None:
+    """The image has no rsync, so it gets this machine's, with the libraries that it needs."""
+    place = f"main1.{outside.name}"
+    linked = call("ldd", "/usr/bin/rsync").ok()
+    libraries = [word for word in linked.split() if word.startswith("/lib") and "/ld-" not in word]
+    outside.run("ssh", place, "mkdir /tmp/tools").ok()
+    outside.run("scp", "-q", "/usr/bin/rsync", *libraries, f"{place}:/tmp/tools").ok()
+    tree, back = outside.folder / "tree", outside.folder / "tree-back"
+    (tree / "below").mkdir(parents=True)
+    for number in range(4):
+        (tree / "below" / f"{number} of 4").write_bytes(os.urandom(MEGABYTE))
+    rsync = ["rsync", "-a", "-e", shlex.join(outside.command("ssh"))]
+    rsync += ["--rsync-path", "LD_LIBRARY_PATH=/tmp/tools /tmp/tools/rsync"]
+
+    call(*rsync, f"{tree}/", f"{place}:/tmp/tree/", env=outside.ground.env).ok()
+    call(*rsync, f"{place}:/tmp/tree/", f"{back}/", env=outside.ground.env).ok()
+
+    assert hashes(tree) == hashes(back)
+
+
+def hashes(tree: Path) -> dict[str, str]:
+    return {str(path.relative_to(tree)): digest(path) for path in tree.rglob("*") if path.is_file()}
+
+
+def test_much_passes_quickly(outside: Outside) -> None:
+    place, size = f"main1.{outside.name}", 64 * MEGABYTE
+    blob = outside.folder / "blob"
+    blob.write_bytes(os.urandom(MEGABYTE) * (size // MEGABYTE))
+    figures = {}
+    for way, line in (("up", "cat >/tmp/blob"), ("down", "cat /tmp/blob")):
+        began = time.monotonic()
+        with open(blob, "rb") as source, open(outside.folder / "out", "wb") as out:
+            done = subprocess.run(
+                outside.command("ssh", place, line), check=False, timeout=100,
+                stdin=source if way == "up" else subprocess.DEVNULL, stdout=out,
+                env={**os.environ, **outside.ground.env},
+            )  # fmt: skip
+        assert 0 == done.returncode
+        figures[way] = size / MEGABYTE / (time.monotonic() - began)
+    outside.run("ssh", place, "rm /tmp/blob").ok()
+    print({way: f"{speed:.0f} MB/s" for way, speed in figures.items()})
+
+    assert digest(blob) == digest(outside.folder / "out")
+
+
+# ---------------------------------------------------------------- forwards
+
+
+ANSWER = (
+    "import socket; s = socket.create_server(('127.0.0.1', 0)); "
+    "print(s.getsockname()[1], flush=True)\n"
+    "while True:\n    c, _ = s.accept(); c.sendall(b'I am ' + socket.gethostname().encode()); "
+    "c.close()"
+)
+
+
+@contextlib.contextmanager
+def answering(outside: Outside, place: str) -> Iterator[int]:
+    """A program in a container that listens on its loopback; its port."""
+    with outside.start(place, f"exec python3 -c {shlex.quote(ANSWER)}") as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        outside.run("ssh", place, "pkill -f create_server").ok()
+
+
+def heard(port: int) -> str:
+    """What is said at a port of this machine."""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        return read_all(connection)
+
+
+def read_all(connection: socket.socket) -> str:
+    data = b""
+    while piece := connection.recv(4096):
+        data += piece
+    return data.decode()
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def through_socks(proxy: int, port: int) -> str:
+    """What is said at a port of a container's loopback, reached through a SOCKS 5 proxy."""
+    with socket.create_connection(("127.0.0.1", proxy), 10) as connection:
+        connection.sendall(b"\x05\x01\x00")
+        assert b"\x05\x00" == connection.recv(2)
+        connection.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + struct.pack(">H", port))
+        assert b"\x05\x00" == connection.recv(10)[:2]
+        return read_all(connection)
+
+
+def test_ssh_forwards_ports_also_over_a_connection_that_is_shared(outside: Outside) -> None:
+    place, ours, proxy = f"sub1.{outside.name}", free_port(), free_port()
+    control = f"ControlPath={outside.folder}/master"
+    with answering(outside, place) as port:
+        master = outside.start(
+            "-N", "-o", "ControlMaster=yes", "-o", control, "-D", str(proxy),
+            "-L", f"{ours}:127.0.0.1:{port}", place,
+        )  # fmt: skip
+        with master:
+            await_true("ssh listens", lambda: accepts(ours) and accepts(proxy))
+            told = (heard(ours), through_socks(proxy, port))
+            began = time.monotonic()
+            shared = outside.run("ssh", "-o", control, place, "hostname").ok()
+            print(f"a command over the shared connection took {time.monotonic() - began:.2f} s")
+            outside.run("ssh", "-o", control, "-O", "exit", place).ok()
+
+    assert ("I am sub1", "I am sub1", "sub1\n") == (*told, shared)
+
+
+def test_phalanx_forwards_a_port_without_ssh(outside: Outside) -> None:
+    place = f"sub1.{outside.name}"
+    with answering(outside, place) as port:
+        process = outside.ground.start("forward", f"{outside.name}/1", f"0:{port}")
+        with process:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            ours = int(said.split()[0].rpartition(":")[2])
+            told = [heard(ours) for _time in range(3)]
+            process.send_signal(signal.SIGINT)
+            code = process.wait(10)
+
+    assert (["I am sub1"] * 3, 0) == (told, code)
+
+
+def test_an_editor_can_install_its_server_and_speak_to_it(outside: Outside) -> None:
+    """As VS Code's Remote-SSH: a script on the standard input of `bash` starts a server that stays
+    and tells its port; a SOCKS proxy of the same connection leads there.
+    """
+    place, proxy = f"main1.{outside.name}", free_port()
+    script = (
+        "uname -sm; mkdir -p ~/.editor-server && cd ~/.editor-server\n"
+        f"cat >server.py <<'EOF'\n{ANSWER}\nEOF\n"
+        "nohup python3 server.py >port 2>&1 </dev/null &\n"
+        "until [ -s port ]; do sleep 0.1; done\n"
+        'echo "listeningOn==$(cat port)=="\n'
+    )
+    with outside.start("-T", "-D", str(proxy), "-o", "ConnectTimeout=15", place, "bash") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(script.encode())
+        process.stdin.flush()
+        lines = [process.stdout.readline().decode(), process.stdout.readline().decode()]
+        port = int(lines[1].split("==")[1])
+        told = [through_socks(proxy, port) for _time in range(3)]
+        process.stdin.write(b"pkill -f server.py; rm -r ~/.editor-server; exit 0\n")
+        process.stdin.close()
+        code = process.wait(20)
+
+    assert ["I am main1"] * 3 == told
+    assert 0 == code
+
+
+# ---------------------------------------------------------------- many, and what stays
+
+
+def test_many_logins_at_once_leave_nothing_behind(outside: Outside) -> None:
+    place = f"sub1.{outside.name}"
+    outside.run("ssh", place, "true").ok()
+    ports, before = listening(outside.ground), held(outside.ground)
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(LOGINS) as pool:
+        told = list(
+            pool.map(lambda number: outside.run("ssh", place, f"echo {number}"), range(LOGINS))
+        )
+    print(f"{LOGINS} logins at once took {time.monotonic() - began:.1f} s")
+
+    assert [f"{number}\n" for number in range(LOGINS)] == [done.out for done in told]
+    await_true("nothing is held any more", lambda: held(outside.ground) == before, 10)
+    assert ports == listening(outside.ground)
+
+
+def test_an_ssh_that_is_killed_leaves_nothing_behind(outside: Outside) -> None:
+    place = f"sub1.{outside.name}"
+    before = held(outside.ground)
+    with outside.start("-tt", place, "echo up; sleep 1000") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+
+    await_true("nothing is held any more", lambda: held(outside.ground) == before, 10)
+    await_true(
+        "its command has ended",
+        lambda: outside.run("ssh", place, "pgrep -f 'sleep 1000$'").out == "",
+        10,
+    )
+
+
+def held(ground: Ground) -> dict[str, tuple[int, int]]:
+    """How many sockets and threads each of our daemons has."""
+    found = {}
+    for component in ("manager", *(f"agent-{host.index}" for host in ground.lab.hosts)):
+        pid = ground.lab.pid(component)
+        descriptors = [os.readlink(entry) for entry in fds(pid)]
+        sockets = [name for name in descriptors if not name.startswith("anon_inode")]
+        found[component] = (len(sockets), len(os.listdir(f"/proc/{pid}/task")))
+    return found
+
+
+def fds(pid: int) -> list[Path]:
+    return [path for path in Path(f"/proc/{pid}/fd").iterdir() if os.path.lexists(path)]
+
+
+def listening(ground: Ground) -> dict[str, set[str]]:
+    """Where anybody listens, by host."""
+    return {
+        host.name: {
+            line.split()[3] for line in ground.on_host(host, "ss", "-Hltn").ok().splitlines()
+        }
+        for host in ground.lab.hosts
+    }
+
+
+def test_the_units_power_is_enough_to_enter_a_container(tmp_path: Path) -> None:
+    """The agent's unit, as setpriv would have it, and a container's user with no power at all."""
+    unit = (ROOT / "deploy" / "systemd" / "phalanx-agent.service").read_text()
+    names = [
+        f"+{name.removeprefix('CAP_').lower()}"
+        for line in unit.splitlines()
+        if line.startswith("CapabilityBoundingSet=")
+        for name in line.partition("=")[2].split()
+    ]
+    program = tmp_path / "enter.py"
+    program.write_text(
+        "import sys\nfrom phalanx_agent.host.inside import network_of\n"
+        "with network_of(int(sys.argv[1])) as it, it.tcp_socket() as made:\n"
+        "    made.setblocking(True)\n    print(made.connect_ex(('127.0.0.1', 7)))\n"
+    )
+    nobody = ("setpriv", "--reuid=12345", "--clear-groups", "--no-new-privs")
+    waiting = f"ip link set lo up && exec {' '.join(nobody)} sh -c 'echo; exec sleep 60'"
+    limited = ("setpriv", "--no-new-privs", f"--bounding-set=-all,{','.join(names)}")
+    with subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", waiting], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        told = call(*limited, sys.executable, str(program), str(process.pid))
+        process.kill()
+
+    assert f"{errno.ECONNREFUSED}\n" == told.ok()
+
+
+# ---------------------------------------------------------------- who may, and any user
+
+
+@pytest.mark.parametrize(("scope", "code"), [("user", 66), ("read-only", 77)])
+def test_nobody_else_comes_in(outside: Outside, scope: str, code: int) -> None:
+    env = as_(outside.ground, scope)
+    phalanx = (sys.executable, "-m", "phalanx_client")
+
+    told = [
+        call(*phalanx, "ssh", outside.name, "--", "true", env=env),
+        call(*phalanx, "ssh-proxy", f"{outside.name}/main1", env=env),
+        call(*phalanx, "ssh-config", outside.name, env=env),
+    ]
+    plain = call(*outside.command("ssh", f"main1.{outside.name}", "true"), env=env)
+
+    assert [code] * 3 == [done.code for done in told]
+    assert 255 == plain.code
+
+
+def test_a_key_that_was_never_sent_does_not_log_in(outside: Outside) -> None:
+    key = outside.folder / "stranger"
+    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)).ok()
+
+    told = outside.run("ssh", "-o", f"IdentityFile={key}", "-o", "BatchMode=yes",
+                       f"main1.{outside.name}", "true")  # fmt: skip
+
+    assert 0 == told.code  # its configuration names the right key too
+    only = outside.folder / "only"
+    only.write_text(re.sub(r"IdentityFile .*", f"IdentityFile {key}", outside.config.read_text()))
+    refused = call("ssh", "-F", str(only), "-o", "BatchMode=yes", f"main1.{outside.name}", "true",
+                   env=outside.ground.env)  # fmt: skip
+    assert "Permission denied" in refused.failed(255)
+
+
+def test_it_works_for_a_user_that_the_image_has_never_heard_of_and_after_another_attempt(
+    clean: Ground, tmp_path: Path
+) -> None:
+    with clean.created("-u", "12345:12345") as name:
+        there = Outside(clean, name, tmp_path)
+        first = there.run("ssh", name, "id -u; touch ~/mine && echo wrote").ok()
+        clean.http("POST", f"/v1/sessions/{name}/requeue").ok()
+        await_true(
+            "the next attempt runs",
+            lambda: (
+                clean.http("GET", f"/v1/sessions/{name}").ok()["attempt"] == 2
+                and clean.await_state(name, "running")["attempt"] == 2
+            ),
+        )
+        second = there.run("ssh", name, "id -u").ok()
+
+    assert ("12345\nwrote\n", "12345\n") == (first, second)
+
+
+def test_a_session_that_does_not_run_is_said_to_be_so(clean: Ground) -> None:
+    with clean.created() as name:
+        pass
+    clean.await_state(name, "cancelled")
+
+    told = clean.phalanx("ssh", name, "--", "true").failed(65)
+
+    assert "rank 0 (main1) is" in told
