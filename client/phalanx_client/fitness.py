@@ -13,6 +13,7 @@ Verdict = Literal["good", "warning", "bad"]
 MIN_API: Final = (1, 41)
 MIN_DISK: Final = 5 << 30
 MIN_NOFILE: Final = 65_536
+MIN_NEIGHBOURS: Final = 4096
 UNLIMITED: Final = -1
 
 
@@ -49,6 +50,7 @@ class Facts(msgspec.Struct, frozen=True):
         missing: Python packages that the agent needs and that are not installed.
         free: path to free bytes.
         nofile, memlock: hard limits of the engine's process, UNLIMITED, or None if not known.
+        neighbours: how many of all containers' neighbours the kernel remembers; None if not known.
     """
 
     root: bool
@@ -66,6 +68,7 @@ class Facts(msgspec.Struct, frozen=True):
     free: Mapping[str, int]
     nofile: int | None
     memlock: int | None
+    neighbours: int | None = None
 
 
 def judge(facts: Facts) -> Report:
@@ -196,6 +199,14 @@ def _network(facts: Facts) -> Iterator[Finding]:
             "warning",
             "net.ipv4.ip_forward is off: containers have no way out",
             "sysctl -w net.ipv4.ip_forward=1 (the engine does it when it starts)",
+        )
+    if facts.neighbours is not None and facts.neighbours < MIN_NEIGHBOURS:
+        yield Finding(
+            "neighbours",
+            "warning",
+            f"the kernel remembers {facts.neighbours} neighbours of all containers together; "
+            "32 containers of a session on this host need 1024",
+            "sysctl -w net.ipv4.neigh.default.gc_thresh3=16384 (and gc_thresh2=8192)",
         )
 
 

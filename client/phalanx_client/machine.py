@@ -42,6 +42,7 @@ def look(engine: str, runtime_dir: str, state_dir: str) -> Facts:
         free={path: shutil.disk_usage(path).free for path in folders if os.path.isdir(path)},
         nofile=nofile,
         memlock=memlock,
+        neighbours=int(_first_line("/proc/sys/net/ipv4/neigh/default/gc_thresh3") or 0) or None,
     )
 
 

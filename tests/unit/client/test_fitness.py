@@ -21,6 +21,7 @@ GOOD = Facts(
     free={"/": 100 << 30},
     nofile=UNLIMITED,
     memlock=UNLIMITED,
+    neighbours=16384,
 )
 
 
@@ -49,6 +50,7 @@ def test_whatever_is_wrong_comes_with_what_to_do() -> None:
         free={"/": 1 << 30},
         nofile=1024,
         memlock=65536,
+        neighbours=1024,
     )
     report = judge(wrong)
 
@@ -61,6 +63,7 @@ def test_whatever_is_wrong_comes_with_what_to_do() -> None:
         ("iptables", "bad"),
         ("vxlan", "warning"),
         ("forwarding", "warning"),
+        ("neighbours", "warning"),
         ("packages", "bad"),
         ("bundle", "bad"),
         ("nofile", "warning"),
