@@ -30,6 +30,7 @@ from phalanx_agent.loops.accounts import Accounts
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.hub import Hub
+from phalanx_agent.loops.lease import Lease
 from phalanx_agent.loops.streams import Streams
 from phalanx_agent.loops.supervise import for_ever
 from phalanx_agent.loops.swarm import SwarmMember
@@ -46,10 +47,10 @@ from phalanx_agent.rpc.identity import (
     save_manager,
 )
 from phalanx_agent.rpc.manager import JoinRefused, Link, address_towards, enrol
-from phalanx_runner import bundle
+from phalanx_runner import bundle, lease
 from phalanx_runner.channel import RunnerChannel
 from phalanx_wire import join
-from phalanx_wire.control import Observed, Welcome
+from phalanx_wire.control import Beat, Observed, Welcome
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import Call, Closed
 
@@ -126,7 +127,8 @@ class _Agent:
             check_ports=lambda wanted: ports.check(wanted, config.host_ports),
             mounts_hold=mounted.as_judged,
             account=Accounts(docker).of,
-            clock=asyncio.get_running_loop().time,
+            clock=lease.now_s,
+            lease=Lease(lease.now_s),
         )
         self.board = Board(inventory.boot_id(), self._say)
         self.fleet = Fleet(config.name, self.workshop, self.board)
@@ -170,8 +172,8 @@ class _Agent:
             ("watchdog", _watchdog),
         )
 
-    def _say(self, observed: Observed) -> bool:
-        return self.link is not None and self.link.say(observed)
+    def _say(self, message: Observed | Beat) -> bool:
+        return self.link is not None and self.link.say(message)
 
     def _fetch(self, digest: str) -> AsyncIterator[bytes]:
         return fetch.upload(self._open, digest)

@@ -16,7 +16,7 @@ from phalanx_manager.core.model import Refusal
 from phalanx_manager.rpc.agents import Agents
 from phalanx_manager.rpc.keys import ServerKeys, make_pair
 from phalanx_manager.rpc.port import House
-from phalanx_wire.control import Engine, Goals, Observed, Welcome
+from phalanx_wire.control import Beat, Engine, Goals, Heard, Observed, Welcome
 from phalanx_wire.ids import AgentId, KernelId
 from phalanx_wire.join import JoinToken
 from phalanx_wire.mux import Stream
@@ -39,6 +39,9 @@ class Told:
 
     def welcomed(self, welcome: Welcome) -> None:
         self.told.put_nowait(welcome)
+
+    def heard(self, number: int) -> None:
+        self.told.put_nowait(Heard(number))
 
     def goals(self, goals: Goals) -> None:
         self.told.put_nowait(goals)
@@ -100,6 +103,20 @@ async def test_an_agent_joins_and_goals_and_reports_pass(tmp_path: Path) -> None
             assert (HOST1, NEWS) == await handler.reports.get()
         running.cancel()
         assert ("disconnected", HOST1) == await handler.next()
+
+
+async def test_a_beat_is_answered_with_its_number_once_it_has_been_noted(tmp_path: Path) -> None:
+    keys, directory = make_pair(), Directory()
+    async with manager(LOCAL, keys, directory) as (agents, handler):
+        link = await joined(tmp_path, agents, keys, directory)
+        running = asyncio.ensure_future(link.run())
+        assert isinstance(await told_by(link).next(), Welcome)
+        assert ("connected", HOST1) == await handler.next()
+        for number in (1, 2):
+            assert link.say(Beat(number))
+            assert Heard(number) == await told_by(link).next()
+            assert ("alive", HOST1) == handler.told.get_nowait()
+        running.cancel()
 
 
 async def test_streams_pass_in_both_directions(tmp_path: Path) -> None:

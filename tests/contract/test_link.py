@@ -19,9 +19,11 @@ from phalanx_manager.rpc.keys import ServerKeys, make_pair
 from phalanx_manager.rpc.port import House
 from phalanx_wire.control import (
     PROTOCOL,
+    Beat,
     Enrol,
     Enrolled,
     Goals,
+    Heard,
     Hello,
     Observed,
     Refused,
@@ -316,6 +318,16 @@ async def test_goals_go_down_and_reports_come_up() -> None:
             await agent.say(REPORT)
             async with asyncio.timeout(PATIENCE_S):
                 assert ("gpu-1", REPORT) == await here.handler.reports.get()
+
+
+async def test_only_who_has_greeted_is_told_that_it_was_heard() -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.say(Beat(1))
+        answer = await agent.hear()
+        assert isinstance(answer, Refused)
+        await agent.greet("gpu-1")
+        await agent.say(Beat(2))
+        assert Heard(2) == await agent.hear()
 
 
 async def test_a_lost_connection_is_known_at_once() -> None:

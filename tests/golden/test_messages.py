@@ -15,12 +15,14 @@ from phalanx_wire import codec, stream
 from phalanx_wire.control import (
     PROTOCOL,
     Assignment,
+    Beat,
     Engine,
     Enrol,
     Enrolled,
     Gang,
     Goals,
     Gpu,
+    Heard,
     Hello,
     KernelReport,
     Member,
@@ -53,6 +55,8 @@ SAMPLES: tuple[Message, ...] = (
     Hello(PROTOCOL, "0.1.0", HOST, "incarnation1"),
     Welcome("cluster1", ClusterName("default"), 5.0, "10.212.0.0/20"),
     Refused("protocol_version", "This manager speaks version 1."),
+    Beat(3),
+    Heard(3),
     Goals(
         revision=7,
         gangs=(

@@ -14,6 +14,7 @@ from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.watch import Watch
 from phalanx_wire.control import (
     Assignment,
+    Beat,
     Gang,
     Goals,
     KernelReport,
@@ -89,13 +90,17 @@ class Life:
     def __init__(self, host: FakeHost) -> None:
         self.host = host
         self.said: list[Observed] = []
+        self.beats: list[Beat] = []
         self.workshop = host.workshop()
         self.board = Board("boot", self._say)
         self.fleet = Fleet(HERE, self.workshop, self.board)
         self.watch = Watch(self.workshop, self.fleet, self.board)
 
-    def _say(self, observed: Observed) -> bool:
-        self.said.append(observed)
+    def _say(self, message: Observed | Beat) -> bool:
+        if isinstance(message, Observed):
+            self.said.append(message)
+        else:
+            self.beats.append(message)
         return True
 
     async def until(self, true: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.core.refused import Refused
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.host.scratch import PublicKeys
+from phalanx_agent.loops.lease import Lease
 from phalanx_agent.loops.workshop import Workshop
 from phalanx_runner import messages
 from phalanx_runner.messages import Event, Stamp
@@ -19,12 +20,15 @@ from phalanx_wire.ids import KernelId
 from phalanx_wire.spec import Mount
 from tests.support.fake_engine import FakeEngine
 
+FOR_EVER_S = 1e9
+
 
 class FakeScratch:
     """Material and markers; both outlive an agent."""
 
     def __init__(self) -> None:
         self.texts: dict[KernelId, dict[str, str]] = {}
+        self.leases: dict[KernelId, float] = {}
         self.marked: set[KernelId] = set()
         self.failing: list[OSError] = []
 
@@ -46,6 +50,14 @@ class FakeScratch:
     def put(self, kernel: KernelId, texts: Mapping[str, str]) -> None:
         self.texts[kernel].update(texts)
 
+    def write_lease(self, kernel: KernelId, until_s: float) -> None:
+        if self.failing:
+            raise self.failing.pop()
+        self.leases[kernel] = until_s
+
+    def lease(self, kernel: KernelId) -> float | None:
+        return self.leases.get(kernel)
+
     def is_marked(self, kernel: KernelId) -> bool:
         return kernel in self.marked
 
@@ -54,6 +66,7 @@ class FakeScratch:
 
     def clear(self, kernel: KernelId) -> None:
         self.texts.pop(kernel, None)
+        self.leases.pop(kernel, None)
         self.marked.discard(kernel)
 
     def kernels(self) -> frozenset[KernelId]:
@@ -216,8 +229,14 @@ class FakeHost:
             raise Refused(f"The image has no user {user}.")
         return Account(int(user or 0), 0, "" if user else "root", "" if user else "/root")
 
+    def now(self) -> float:
+        """Time goes on with the loop's, and when a test skips some."""
+        return asyncio.get_running_loop().time() + self.skipped
+
     def workshop(self) -> Workshop:
-        """What a new agent's keepers work with."""
+        """What a new agent's keepers work with; its manager answers until a test says otherwise."""
+        lease = Lease(self.now)
+        lease.answered_s, lease.may_start = self.now() + FOR_EVER_S, True
         return Workshop(
             docker=self.engine,
             scratch=self.scratch,
@@ -229,6 +248,7 @@ class FakeHost:
             check_ports=self.check_ports,
             mounts_hold=lambda _pid, _binds: self.mounts_hold,
             account=self.account,
-            clock=lambda: asyncio.get_running_loop().time() + self.skipped,
+            clock=self.now,
+            lease=lease,
             egress_subnet="10.212.0.0/20",
         )

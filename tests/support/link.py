@@ -65,6 +65,9 @@ class Handler:
     def disconnected(self, agent: AgentId) -> None:
         self.told.put_nowait(("disconnected", agent))
 
+    def alive(self, agent: AgentId) -> None:
+        self.told.put_nowait(("alive", agent))
+
     def observed(self, agent: AgentId, observed: Observed) -> None:
         self.reports.put_nowait((agent, observed))
 

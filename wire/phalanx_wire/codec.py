@@ -8,9 +8,11 @@ from typing import Final
 import msgspec
 
 from phalanx_wire.control import (
+    Beat,
     Enrol,
     Enrolled,
     Goals,
+    Heard,
     Hello,
     Message,
     Observed,
@@ -39,6 +41,8 @@ AnyMessage = (
     | Refused
     | Goals
     | Observed
+    | Beat
+    | Heard
     | Open
     | Data
     | Eof

@@ -8,6 +8,7 @@ from typing import Final, assert_never
 
 from phalanx_agent.core.seen import Absent, Created, Ended, Running, Seen
 from phalanx_agent.core.step import Needs, next_op
+from phalanx_runner.messages import FENCED_CODE
 from phalanx_wire.control import KernelReport
 from phalanx_wire.ids import KernelId
 from phalanx_wire.lifecycle import KernelState
@@ -28,6 +29,7 @@ class Context:
     Attributes:
         engine_started_at: Unix seconds.
         engine_gone_at: when the engine was last seen to go away; Unix seconds, 0 for never.
+        lost_after_s: for how long the manager may be silent.
         detail: what the agent is doing for it now.
         host_key, user_key: public halves; empty until made.
     """
@@ -38,6 +40,7 @@ class Context:
     needs: Needs
     engine_started_at: float = 0.0
     engine_gone_at: float = 0.0
+    lost_after_s: float = 0.0
     detail: str = ""
     host_key: str = ""
     user_key: str = ""
@@ -132,6 +135,12 @@ def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
     code, runner = container.exit_code, seen.runner
     if seen.asked.cancelled:
         return Outcome(KernelState.STOPPED, "cancelled", "", code)
+    if _fenced(seen, code):
+        said = (
+            "Its host had not heard from the manager for so long that it was about to be given up "
+            f"as lost (after {context.lost_after_s:g} s), so it was ended there."
+        )
+        return Outcome(KernelState.EXITED, "fenced", said, code)
     if runner.failure is not None and not runner.released:
         failure = runner.failure
         return Outcome(KernelState.EXITED, failure.cause, failure.message, code or None)
@@ -153,6 +162,13 @@ def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
         return Outcome(KernelState.EXITED, "start-failed", said, code or None)
     said = runner.failure.message if runner.failure else explain(code)
     return Outcome(KernelState.EXITED, "exited", said, code)
+
+
+def _fenced(seen: Seen, code: int) -> bool:
+    """By us, or by its runner: then the code says so, if the command had not ended before."""
+    told = seen.runner.failure is not None and seen.runner.failure.cause == "fenced"
+    by_runner = code == FENCED_CODE and seen.runner.exited is None and (seen.lapsed or told)
+    return seen.asked.fenced or by_runner
 
 
 def _ended_with_engine(container: Ended, context: Context) -> bool:

@@ -91,6 +91,7 @@ class Asked:
     Attributes:
         stop: TERM was sent, because the goal says so or because the start failed.
         cancelled: the goal was the reason.
+        fenced: the lease was the reason: the manager has not answered for so long.
         overdue: the grace is over and it still runs.
     """
 
@@ -99,6 +100,7 @@ class Asked:
     dismiss: bool = False
     stop: bool = False
     cancelled: bool = False
+    fenced: bool = False
     overdue: bool = False
 
 
@@ -115,6 +117,8 @@ class Seen:
         outside: this process has attached the way out.
         kept: its output is in the agent's own store.
         killed: the engine was told to signal it, and not by us.
+        leased: the manager has answered lately, so that it may be started.
+        lapsed: it has to go: the manager has not answered for so long.
         connected: its runner is.
         refused: why it can never run here, as a sentence; empty while it may.
     """
@@ -129,6 +133,8 @@ class Seen:
     outside: bool = False
     kept: bool = False
     killed: bool = False
+    leased: bool = True
+    lapsed: bool = False
     connected: bool = False
     runner: Runner = Runner()
     asked: Asked = Asked()
@@ -187,6 +193,8 @@ def _error(runner: Runner, event: messages.RunnerError) -> Runner:
             said = f"The ssh port {event.detail.get('number', '')} could not be opened: {text}."
         case "conf":
             said = f"The runner refused its settings: {text}."
+        case "lease":
+            return replace(runner, failure=Failure("fenced", ""))
         case "exec":
             said = f"The command could not be executed: {text}."
         case "fork":

@@ -62,7 +62,8 @@ def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
         case Created(failure=failure):
             return None if failure else _begin(goal, seen, needs)
         case Running():
-            return _release(goal, seen, needs)
+            lapsed = seen.lapsed and seen.runner.exited is None
+            return _end(seen) if lapsed else _release(goal, seen, needs)
         case Ended():
             return None
         case _:
@@ -88,6 +89,8 @@ def _begin(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
         return None
     if not seen.trusted:
         return Op.TRUST
+    if not seen.leased:
+        return None  # whoever may have been given up begins nothing
     return Op.START if seen.marked else Op.MARK
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from phalanx_agent.core.recipe import Account
 from phalanx_agent.host import keys
+from phalanx_runner import lease
 from phalanx_wire.ids import KernelId, split_kernel_id
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
@@ -117,6 +118,20 @@ class Scratch:
             fresh = path.with_name(f".{path.name}.new")
             _write(fresh, text.encode(), _TEXT_MODE)
             fresh.rename(path)
+
+    def write_lease(self, kernel: KernelId, until_s: float) -> None:
+        """Tell the runner when all has to be over, CLOCK_BOOTTIME; it finds the old or the new."""
+        path = self.folder(kernel) / lease.FILE
+        fresh = path.with_name(f".{path.name}.new")
+        _write(fresh, lease.spell(until_s).encode(), _TEXT_MODE)
+        fresh.rename(path)
+
+    def lease(self, kernel: KernelId) -> float | None:
+        """Read what the runner was told; None when it was told nothing."""
+        try:
+            return lease.parse((self.folder(kernel) / lease.FILE).read_text("ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def is_marked(self, kernel: KernelId) -> bool:
         """Tell whether a start was once begun."""

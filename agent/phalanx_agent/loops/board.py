@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from phalanx_wire.control import (
+    Beat,
     Engine,
     Gpu,
     HostNetwork,
@@ -36,7 +37,7 @@ class Board:
     at its end.
     """
 
-    def __init__(self, boot_id: str, say: Callable[[Observed], bool]) -> None:
+    def __init__(self, boot_id: str, say: Callable[[Observed | Beat], bool]) -> None:
         self._boot_id = boot_id
         self._say = say
         self._revision = -1
@@ -81,6 +82,10 @@ class Board:
         """Tell the manager; if it is away it will be told when it is back."""
         self._leaving = False
         self._say(self.observed())
+
+    def beat(self, beat: Beat) -> None:
+        """Tell the manager that this agent lives; while it is away nobody hears."""
+        self._say(beat)
 
     def changed(self) -> None:
         """Tell the manager at the end of this turn."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import structlog
 
+from phalanx_agent.core.fence import Fence
 from phalanx_agent.core.read import Context, report
 from phalanx_agent.core.recipe import Account, Image
 from phalanx_agent.core.seen import Absent, Container, Seen, hear
@@ -52,6 +53,7 @@ class Case:
         stale: something may have happened to the container since the engine was last asked.
         news: set at the next thing that is told, and then another one stands here.
         overdue_at: by the clock, when a container that was told to stop is killed.
+        fence: by the clock, when it has to end, as its runner knows it too; None before its start.
     """
 
     def __init__(self, aim: Aim, tell: Callable[[KernelReport], None]) -> None:
@@ -64,6 +66,7 @@ class Case:
         self.pid: int | None = None
         self.warnings: tuple[str, ...] = ()
         self.overdue_at: float | None = None
+        self.fence: Fence | None = None
         self.stale = True
         self.news = asyncio.Event()
         self.engine_started_at = 0.0
@@ -161,6 +164,7 @@ class Case:
                 needs=self.needs,
                 engine_started_at=self.engine_started_at,
                 engine_gone_at=self.engine_gone_at,
+                lost_after_s=assignment.lost_after_s,
                 detail=self.detail,
                 host_key=self.keys.host,
                 user_key=self.keys.user,

@@ -12,6 +12,7 @@ from phalanx_agent.docker.port import ContainerFacts, Inventory
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.case import Aim
 from phalanx_agent.loops.keeper import Keeper
+from phalanx_agent.loops.lease import Lease
 from phalanx_agent.loops.networks import Networks
 from phalanx_agent.loops.supervise import for_ever
 from phalanx_agent.loops.workshop import Workshop
@@ -65,12 +66,22 @@ class Fleet:
         """Whether the goals name a kernel."""
         return kernel in self._kept
 
+    @property
+    def lease(self) -> Lease:
+        """For how long all this may go on."""
+        return self._workshop.lease
+
     # ---------------------------------------------------------------- what wakes it
 
     def take(self, goals: Goals) -> None:
         """Take what shall be."""
         self._goals = goals
         self._apply()
+
+    def renewed(self) -> None:
+        """The manager has answered."""
+        for kept in self._kept.values():
+            kept.keeper.renewed()
 
     def listed(self, inventory: Inventory) -> None:
         """Take what is; a keeper that knows otherwise looks for itself, for a list is old."""

@@ -12,6 +12,7 @@ from typing import Final, Self, assert_never
 import structlog
 
 from phalanx_agent.core import recipe, ssh_files
+from phalanx_agent.core.fence import ENGINE_KILL_S, fence
 from phalanx_agent.core.recipe import Account, Image, Place
 from phalanx_agent.core.refused import Refused
 from phalanx_agent.core.seen import Absent, Created
@@ -31,6 +32,9 @@ FAILED_GRACE_S: Final = 2.0
 """For a runner whose start has failed: nothing of the user's runs yet."""
 
 KILL_AGAIN_S: Final = 5.0
+
+RENEWALS: Final = 100
+"""The runner is told of a longer lease when it has grown by this part of the whole."""
 
 
 class Deeds:
@@ -177,6 +181,7 @@ class Deeds:
             texts["passwd"] = passwd
         case.keys = self._workshop.scratch.make(case.kernel, texts, account)
         case.seen = replace(case.seen, material=True)
+        case.fence = None
         await self.listen()
 
     async def _create(self) -> None:
@@ -237,9 +242,22 @@ class Deeds:
         if after != before:
             scratch.put(kernel, {ssh_files.AUTHORIZED_KEYS: after})
 
+    def renew(self) -> None:
+        """Let the container go on for as long as the manager's newest answer allows."""
+        case, answered_s = self._case, self._workshop.lease.answered_s
+        assignment = case.aim.assignment
+        if answered_s is None:
+            return
+        wanted = fence(answered_s, assignment.lost_after_s, assignment.grace_s)
+        least_s = assignment.lost_after_s / RENEWALS
+        if case.fence is None or wanted.kill_at - case.fence.kill_at >= least_s:
+            self._workshop.scratch.write_lease(case.kernel, wanted.kill_at)
+            case.fence = wanted
+
     async def _start(self) -> None:
         """Start it, and learn its pid, by which its runner is told from strangers."""
         case = self._case
+        self.renew()  # before: a start that the engine delays may find its lease over
         try:
             await self._workshop.docker.start(case.container_id)
         except Unavailable as error:
@@ -288,12 +306,16 @@ class Deeds:
     async def _stop(self) -> None:
         case = self._case
         cancelled = case.aim.goal >= KernelState.STOPPING
-        grace_s = case.aim.assignment.grace_s if cancelled else FAILED_GRACE_S
-        self._ask(stop=True, cancelled=cancelled)
-        case.overdue_at = self._workshop.clock() + grace_s
+        fenced = case.seen.lapsed and not cancelled
+        grace_s = case.aim.assignment.grace_s if cancelled or fenced else FAILED_GRACE_S
+        now, later_s = self._workshop.clock(), RUNNER_GRACE_S
+        if case.seen.lapsed and case.fence is not None:
+            grace_s, later_s = max(0.0, min(grace_s, case.fence.kill_at - now)), ENGINE_KILL_S
+        self._ask(stop=True, cancelled=cancelled, fenced=fenced)
+        case.overdue_at = now + grace_s
         case.publish()
         if self._send(messages.stop(signal.SIGTERM, int(grace_s * 1000))):
-            case.overdue_at += RUNNER_GRACE_S
+            case.overdue_at += later_s
         else:
             await self._workshop.docker.kill(case.container_id, "SIGTERM")
 

@@ -52,10 +52,16 @@ class Hub:
         """A new connection: its goals are counted anew, and it is told everything."""
         self._revision = -1
         self._heartbeat_s = welcome.heartbeat_s
+        self._fleet.lease.may_start = False
         self._welcome(welcome)
         self._board.answers(-1)
-        self._board.leave_now()
+        self._live()
         self._fresh.set()
+
+    def heard(self, number: int) -> None:
+        """The manager has heard a beat."""
+        if self._fleet.lease.heard(number):
+            self._fleet.renewed()
 
     def goals(self, goals: Goals) -> None:
         """Hand the goals out, unless newer ones have come before them."""
@@ -66,13 +72,18 @@ class Hub:
         self._guard(goals.guarded)
         self._swarm.take(goals.swarm)
         self._fleet.take(goals)
+        if not self._fleet.lease.may_start:
+            self._fleet.lease.may_start = True
+            self._fleet.renewed()
 
     def opened(self, message: Open, stream: Stream) -> None:
         """Serve a stream."""
         self._streams.opened(message, stream)
 
     def disconnected(self) -> None:
-        """Nothing changes here: kernels live on, and all is told at the next welcome."""
+        """Nothing changes here: kernels live on while their lease lasts, and all is told at the
+        next welcome.
+        """
 
     async def heartbeat(self) -> Never:
         """Say everything now and then, which tells the manager that this agent lives."""
@@ -82,4 +93,8 @@ class Hub:
                 async with asyncio.timeout(self._heartbeat_s):
                     await self._fresh.wait()
                 continue
-            self._board.leave_now()
+            self._live()
+
+    def _live(self) -> None:
+        self._board.beat(self._fleet.lease.beat())
+        self._board.leave_now()

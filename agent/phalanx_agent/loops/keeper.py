@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from phalanx_agent.core.fence import ENGINE_KILL_S, fence, fence_of
 from phalanx_agent.core.refused import Refused
 from phalanx_agent.core.seen import Absent, Created, Running, Seen
 from phalanx_agent.core.step import Op, next_op
@@ -89,6 +90,17 @@ class Keeper:
         """Let a key from outside into its ssh server; see `Deeds.authorize`."""
         self._deeds.authorize(key)
 
+    def renewed(self) -> None:
+        """The manager has answered: it may go on for longer, or begin."""
+        seen = self.case.seen
+        try:
+            if seen.material and seen.marked and isinstance(seen.container, Created | Running):
+                self._deeds.renew()
+        except OSError as error:
+            _LOG.error("lease.not-written", kernel=self.case.kernel, why=str(error))
+        if not seen.leased:
+            self._bell.set()
+
     def _heard(self, event: messages.Event) -> None:
         self.case.heard(event)
         self.case.publish()
@@ -123,6 +135,10 @@ class Keeper:
             material=keys is not None,
             kept=self._workshop.logs.has(case.kernel),
         )
+        until_s = scratch.lease(case.kernel)
+        if until_s is not None:
+            assignment = case.aim.assignment
+            case.fence = fence_of(until_s, assignment.lost_after_s, assignment.grace_s)
         if isinstance(known, Absent):
             case.found(self._first_facts)
         if keys is not None:
@@ -181,20 +197,43 @@ class Keeper:
 
     def _refresh(self) -> None:
         """Note what is not told by anybody: who is connected, and how late it is."""
-        case = self.case
-        overdue = case.overdue_at is not None and self._workshop.clock() >= case.overdue_at
+        case, now = self.case, self._workshop.clock()
+        lapsed = case.fence is not None and now >= case.fence.stop_at
+        if lapsed and not case.seen.lapsed:
+            self._lapses()
+        overdue = case.overdue_at is not None and now >= case.overdue_at
         case.seen = replace(
             case.seen,
+            leased=self._leased(now),
+            lapsed=lapsed,
             connected=self._deeds.connected,
             network=case.aim.network_id != "",
             image=case.image is not None,
             asked=replace(case.seen.asked, overdue=overdue),
         )
 
+    def _leased(self, now: float) -> bool:
+        """Tell whether it may be started: the manager cannot have given it up."""
+        lease, assignment = self._workshop.lease, self.case.aim.assignment
+        if lease.answered_s is None or not lease.may_start:
+            return False
+        return now < fence(lease.answered_s, assignment.lost_after_s, assignment.grace_s).stop_at
+
+    def _lapses(self) -> None:
+        """The manager has not answered for so long that it has to end, in time."""
+        case = self.case
+        if case.fence is None or not isinstance(case.seen.container, Running):
+            return
+        _LOG.warning("kernel.fenced", kernel=case.kernel)
+        self._retry_at = 0.0
+        if case.overdue_at is not None:
+            case.overdue_at = min(case.overdue_at, case.fence.kill_at + ENGINE_KILL_S)
+
     async def _wait(self) -> None:
-        """Until the bell rings, or a try or a grace is due."""
+        """Until the bell rings, or a try, a grace or the end of the lease is due."""
         now = self._workshop.clock()
-        due = (self._retry_at, self.case.overdue_at or 0.0)
+        ends = self.case.fence.stop_at if self.case.fence is not None else 0.0
+        due = (self._retry_at, self.case.overdue_at or 0.0, ends)
         later = [at - now for at in due if at > now]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(later) if later else None):

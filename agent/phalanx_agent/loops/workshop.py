@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.docker.port import Docker, EngineFacts
 from phalanx_agent.host.scratch import PublicKeys
+from phalanx_agent.loops.lease import Lease
 from phalanx_runner.messages import Event
 from phalanx_wire.ids import KernelId
 from phalanx_wire.spec import Mount
@@ -38,6 +39,12 @@ class Scratch(Protocol):
 
     def text(self, kernel: KernelId, name: str) -> str:
         """Read a text of material that is there."""
+
+    def write_lease(self, kernel: KernelId, until_s: float) -> None:
+        """Tell the runner when all has to be over, CLOCK_BOOTTIME."""
+
+    def lease(self, kernel: KernelId) -> float | None:
+        """Read what the runner was told; None when it was told nothing."""
 
     def is_marked(self, kernel: KernelId) -> bool:
         """Tell whether a start was once begun."""
@@ -133,7 +140,8 @@ class Workshop:
         check_ports: tries whether a container can have ports of the host. Raises `Refused`.
         mounts_hold: tells whether the container of a process has them from where they were judged.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
-        clock: seconds, never set back.
+        clock: seconds of CLOCK_BOOTTIME: never set, and going on while the host is suspended.
+        lease: by the same clock.
         egress_subnet: where containers' way out is numbered; empty until the manager is known.
         shortfalls: what containers get less of here than they should, as sentences.
         wall: Unix seconds.
@@ -151,6 +159,7 @@ class Workshop:
     mounts_hold: Callable[[int, tuple[Bind, ...]], bool]
     account: Callable[[Image, str], Awaitable[Account]]
     clock: Callable[[], float]
+    lease: Lease
     egress_subnet: str = ""
     shortfalls: tuple[str, ...] = ()
     wall: Callable[[], float] = time.time

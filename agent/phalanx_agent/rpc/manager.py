@@ -21,9 +21,11 @@ from phalanx_agent.rpc.identity import KeyPair, Manager, key_pair, own_keys, sav
 from phalanx_wire.codec import AnyMessage
 from phalanx_wire.control import (
     PROTOCOL,
+    Beat,
     Enrol,
     Enrolled,
     Goals,
+    Heard,
     Hello,
     Observed,
     Refused,
@@ -56,6 +58,9 @@ class LinkHandler(Protocol):
 
     def welcomed(self, welcome: Welcome) -> None:
         """The manager knows us; whatever was said before is forgotten there."""
+
+    def heard(self, number: int) -> None:
+        """It has heard the beat of this number."""
 
     def goals(self, goals: Goals) -> None:
         """All that this agent shall have."""
@@ -196,9 +201,9 @@ class Link:
         """Whether the manager has welcomed us on the present connection."""
         return self._dealer is not None and self._welcome.is_set()
 
-    def say(self, observed: Observed) -> bool:
+    def say(self, message: Observed | Beat) -> bool:
         """Tell the manager what is; at once, or not at all while it is away."""
-        return self._dealer is not None and self._welcome.is_set() and self._dealer.say(observed)
+        return self._dealer is not None and self._welcome.is_set() and self._dealer.say(message)
 
     async def open(self, call: Call) -> Stream:
         """Ask the manager for bytes.
@@ -280,6 +285,8 @@ class Link:
                 self._over.set()
             case Goals():
                 self._handler.goals(message)
+            case Heard():
+                self._handler.heard(message.number)
             case _ if self._mux is not None:
                 self._mux.receive(message)
             case _:

@@ -104,6 +104,10 @@ class Converge:
         self._inbox.setdefault(agent, _Inbox()).up = False
         self.bell.ring()
 
+    def alive(self, agent: AgentId) -> None:
+        """It lives."""
+        self._heard_s[agent] = self._clock.monotonic_s()
+
     def observed(self, agent: AgentId, observed: Observed) -> None:
         """It said what it has."""
         self._inbox.setdefault(agent, _Inbox()).report = observed

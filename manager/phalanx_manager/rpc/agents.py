@@ -23,7 +23,7 @@ from phalanx_manager.rpc.self_test import refuses_strangers
 from phalanx_manager.rpc.sockets import bind_router
 from phalanx_manager.rpc.zap import Door
 from phalanx_wire.codec import MAX_MESSAGE_BYTES, decode, encode
-from phalanx_wire.control import Enrol, Goals, Hello, Message, Observed, Refused
+from phalanx_wire.control import Beat, Enrol, Goals, Heard, Hello, Message, Observed, Refused
 from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Mux, Stream, StreamClosed
 from phalanx_wire.stream import WINDOW_BYTES, Call, Credit, Open
@@ -166,6 +166,10 @@ class Agents:
             return False
         return True
 
+    def _answer(self, link: _Link, message: Message) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(self._post(link, message))
+
     async def _reply(self, route: bytes, message: Message) -> None:
         try:
             await self._socket.send_multipart([route, encode(message)], flags=zmq.DONTWAIT)
@@ -213,6 +217,9 @@ class Agents:
         match message:
             case Observed():
                 self._handler.observed(link.agent, message)
+            case Beat():
+                self._handler.alive(link.agent)  # before the answer, which it goes on by
+                self._answer(link, Heard(message.number))
             case Hello() | Enrol():
                 self._greet(route, body, key)
             case _:

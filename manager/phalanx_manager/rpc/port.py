@@ -48,6 +48,9 @@ class AgentHandler(Protocol):
     def disconnected(self, agent: AgentId) -> None:
         """Its connection is gone; it may come back."""
 
+    def alive(self, agent: AgentId) -> None:
+        """It said that it lives, and is answered: what it has is not given up now."""
+
     def observed(self, agent: AgentId, observed: Observed) -> None:
         """It said what it has."""
 

@@ -98,6 +98,19 @@ def test_a_text_is_replaced_whole(scratch: Scratch) -> None:
     assert [] == [path.name for path in folder.iterdir() if path.name.endswith(".new")]
 
 
+def test_a_lease_is_read_back_and_replaced_and_goes_with_the_rest(scratch: Scratch) -> None:
+    before = scratch.lease(KERNEL)
+    scratch.make(KERNEL, TEXTS, USER)
+    for until_s in (12.5, 300.25):
+        scratch.write_lease(KERNEL, until_s)
+    found = scratch.lease(KERNEL)
+    mode = stat.S_IMODE(os.stat(scratch.folder(KERNEL) / "lease").st_mode)
+    scratch.clear(KERNEL)
+
+    assert (None, 300.25, None) == (before, found, scratch.lease(KERNEL))
+    assert 0o444 == mode
+
+
 def test_a_name_that_is_no_kernel_never_becomes_a_path(scratch: Scratch) -> None:
     with pytest.raises(ValueError, match="is not a kernel id"):
         scratch.folder(KernelId("../../etc"))

@@ -283,6 +283,23 @@ async def test_a_welcome_is_answered_with_everything(host: FakeHost) -> None:
         assert -1 == life.said[before].revision
 
 
+async def test_a_new_connection_starts_nothing_before_it_has_brought_goals(host: FakeHost) -> None:
+    async with living(host) as life:
+        life.fleet.take(goals(assignment(S.CREATED)))
+        await life.until(lambda: life.state() is S.CREATED)
+        hub = hub_of(life, host, [])
+        hub.welcomed(WELCOME)
+        (beat,) = life.beats
+        hub.heard(beat.number)
+        life.fleet.take(goals(assignment(S.RUNNING)))
+        await life.settle()
+        before = life.state()
+        hub.goals(goals(assignment(S.RUNNING)))
+        await life.until(lambda: life.state() is S.RUNNING)
+
+        assert S.CREATED is before
+
+
 async def test_goals_that_come_late_are_dropped(host: FakeHost) -> None:
     async with living(host) as life:
         hub = hub_of(life, host, [])

@@ -125,6 +125,9 @@ class Heard:
     def welcomed(self, welcome: Welcome) -> None:
         self.events.put_nowait(welcome)
 
+    def heard(self, number: int) -> None:
+        self.events.put_nowait(number)
+
     def goals(self, goals: Goals) -> None:
         self.events.put_nowait(goals)
 
