@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -127,7 +127,7 @@ async def serve(config: ManagerConfig, ready: Callable[[Running], None] | None =
                 entropy=secrets.token_bytes,
                 uploads=uploads,
                 joining=joining,
-                limits=config.limits,
+                limits=replace(config.limits, lost_after_s=config.lost_after_s),
                 turns=lambda: loops.turns,
             )
             async with listen(doors, config.http) as address, asyncio.TaskGroup() as tasks:

@@ -105,7 +105,7 @@ def parse(document: Mapping[str, Any]) -> ManagerConfig:
         admin_token_file=table.take("admin_token_file", _path, token_file),
         pool=table.take("pool", _subnet, default.pool),
         egress_subnet=table.take("egress_subnet", _subnet, default.egress_subnet),
-        lost_after_s=table.take("lost_after_s", _between(40, 86_400), default.lost_after_s),
+        lost_after_s=table.take("lost_after_s", _between(10, 86_400), default.lost_after_s),
         heartbeat_s=table.take("heartbeat_s", _between(0.5, 10), default.heartbeat_s),
         swarm=table.take("swarm", _swarm, default.swarm),
         limits=_limits(table),

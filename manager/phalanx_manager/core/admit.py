@@ -59,7 +59,10 @@ def admit(
             return size
         sizes.append(size)
     kernels = gang.plans(full, sizes)
-    filled = _filled(spec, full, sizes, fallback_name)
+    filled = msgspec.structs.replace(
+        _filled(spec, full, sizes, fallback_name),
+        lost_after_s=spec.lost_after_s or limits.lost_after_s,
+    )
     refusal = _reachable(filled, kernels, agents)
     if refusal is not None:
         return refusal

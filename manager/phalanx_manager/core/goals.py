@@ -7,7 +7,7 @@ from typing import Final
 
 from phalanx_manager.core.cluster_env import rank_env, service_port
 from phalanx_manager.core.model import Kernel, NetworkRow, Session, SessionRow, Snapshot
-from phalanx_manager.core.session import idles
+from phalanx_manager.core.session import idles, lost_after_s
 from phalanx_wire import names
 from phalanx_wire.control import (
     Assignment,
@@ -152,6 +152,7 @@ def assignment(
         gpus=visible_gpus(row, kernel),
         upload=spec.upload or "",
         grace_s=spec.grace_s if grace_s is None else grace_s,
+        lost_after_s=lost_after_s(session),
         master_port=master_port or 0,
         ports=(kernel.ssh_port, kernel.service_port) if kernel.ssh_port else (),
     )

@@ -10,6 +10,7 @@ from typing import Final
 from phalanx_manager.core.explain import kernel_event, who
 from phalanx_manager.core.model import Kernel, SessionRow, Snapshot, Stop, StopCause
 from phalanx_manager.core.observe import KernelChange, moved
+from phalanx_manager.core.session import lost_after_s
 from phalanx_wire.api import ENDED_STATES
 from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.lifecycle import TRANSITIONS, KernelState, Owner
@@ -34,6 +35,11 @@ DEADLINE_S: Final[Mapping[KernelState, float | None]] = {
 """How long a kernel may stay in a state. Up to MESHED the session is stopped when it is over;
 from STOPPING on nothing is torn down harder: the slots stay taken, and the kernel says so."""
 
+LOST_MARGIN_S: Final = 5.0
+"""An agent ends its kernels by `lost_after_s` after the last beat that it sent and we answered; we
+count from when we last heard anything, which was later, and wait so much longer: for clocks that
+go at different speeds."""
+
 _STARTING: Final = frozenset(
     {_S.ASSIGNED, _S.PREPARING, _S.CREATED, _S.STARTING, _S.READY, _S.MESHED}
 )
@@ -44,13 +50,15 @@ class Ruling:
     """What must be done now, and when to look again.
 
     Attributes:
-        lost: kernels of agents that stayed silent, by agent.
+        lost: kernels of agents that stayed silent for longer than their sessions bear, by agent.
+        gone: agents that stayed silent for so long that they are shown as lost.
         overdue: kernels whose end takes too long, each with the sentence to tell.
         next_at: the next moment that something may be due; None when nothing is in sight.
     """
 
     stops: tuple[tuple[SessionId, Stop], ...]
     lost: Mapping[AgentId, tuple[KernelChange, ...]]
+    gone: tuple[AgentId, ...]
     overdue: tuple[tuple[KernelChange, str], ...]
     next_at: datetime | None
 
@@ -58,7 +66,9 @@ class Ruling:
 def rule(
     snapshot: Snapshot, silence_s: Mapping[AgentId, float], lost_after_s: float, now: datetime
 ) -> Ruling:
-    """Judge all sessions and agents. `silence_s` is how long each agent has said nothing."""
+    """Judge all sessions and agents. `silence_s` is how long each agent has said nothing, and
+    `lost_after_s` for how long it may before it is shown as lost; sessions have their own.
+    """
     stops: list[tuple[SessionId, Stop]] = []
     due: list[datetime] = []
     overdue: list[tuple[KernelChange, str]] = []
@@ -71,17 +81,21 @@ def rule(
                 stops.append((row.session.id, stop))
                 break
             due.append(at)
-    lost = {
-        name: tuple(_losses(snapshot, name, silence, now))
+    lost: dict[AgentId, tuple[KernelChange, ...]] = {}
+    for name, loss in _losses(snapshot, silence_s, now):
+        lost[name] = (*lost.get(name, ()), loss)
+    limit_s = lost_after_s + LOST_MARGIN_S
+    gone = tuple(
+        name
         for name, silence in silence_s.items()
-        if silence > lost_after_s and name in snapshot.agents and not snapshot.agents[name].lost
-    }
-    due.extend(
-        now + timedelta(seconds=lost_after_s - silence)
-        for name, silence in silence_s.items()
-        if silence <= lost_after_s and name in snapshot.agents
+        if silence > limit_s and name in snapshot.agents and not snapshot.agents[name].lost
     )
-    return Ruling(tuple(stops), lost, tuple(overdue), min(due, default=None))
+    due.extend(
+        now + timedelta(seconds=limit_s - silence)
+        for name, silence in silence_s.items()
+        if silence <= limit_s and name in snapshot.agents
+    )
+    return Ruling(tuple(stops), lost, gone, tuple(overdue), min(due, default=None))
 
 
 def _overdue(
@@ -143,16 +157,20 @@ def _late(kernel: Kernel, silence_s: Mapping[AgentId, float], now: datetime) -> 
 
 
 def _losses(
-    snapshot: Snapshot, agent: AgentId, silence_s: float, now: datetime
-) -> Iterator[KernelChange]:
+    snapshot: Snapshot, silence_s: Mapping[AgentId, float], now: datetime
+) -> Iterator[tuple[AgentId, KernelChange]]:
+    """Give up what has been silent for longer than its session bears."""
     for row in snapshot.rows():
+        limit_s = lost_after_s(row.session) + LOST_MARGIN_S
         for kernel in row.kernels:
+            silent_s = silence_s.get(kernel.agent, 0.0) if kernel.agent is not None else 0.0
             step = TRANSITIONS.get((kernel.state, _S.LOST))
-            if kernel.agent != agent or step is not Owner.LIVENESS:
+            if kernel.agent is None or step is not Owner.LIVENESS or silent_s <= limit_s:
                 continue
-            message = f"its agent has been silent for {silence_s:.0f} s"
+            message = f"its agent has been silent for {silent_s:.0f} s"
             after = moved(
                 replace(kernel, cause="lost", message=message, detail=""), (_S.LOST,), now
             )
             text = kernel_event(after, _S.LOST)
-            yield KernelChange(kernel.state, (_S.LOST,), Owner.LIVENESS, after, (text,))
+            change = KernelChange(kernel.state, (_S.LOST,), Owner.LIVENESS, after, (text,))
+            yield kernel.agent, change

@@ -103,7 +103,7 @@ def _known(snapshot: Snapshot, report: KernelReport, agent: AgentId) -> Kernel |
 def _kernel_change(known: Kernel, report: KernelReport, now: datetime) -> KernelChange | str | None:
     """Find the change, None when there is none, or a sentence when the report cannot be."""
     if merge(known.state, report.state) is not report.state:
-        return None  # late: we know better
+        return _explained(known, report)  # late: we know better, but maybe not why
     steps = path(known.state, report.state, Owner.AGENT)
     if steps is None:
         return (
@@ -128,6 +128,15 @@ def _kernel_change(known: Kernel, report: KernelReport, now: datetime) -> Kernel
         return None
     texts = tuple(kernel_event(after, step) for step in steps)
     return KernelChange(known.state, steps, Owner.AGENT, after, texts)
+
+
+def _explained(known: Kernel, report: KernelReport) -> KernelChange | None:
+    """Take from an agent that is back that it had ended by itself what was given up for lost."""
+    given_up = known.state is KernelState.LOST and known.cause == "lost"
+    if not given_up or report.cause != "fenced":
+        return None
+    after = replace(known, cause=report.cause, message=report.message, exit_code=report.exit_code)
+    return KernelChange(known.state, (), Owner.AGENT, after)
 
 
 def _network_changes(

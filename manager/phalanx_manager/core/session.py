@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from phalanx_manager.core import explain
-from phalanx_manager.core.model import Kernel, Session, SessionRow, Stop, StopCause
+from phalanx_manager.core.model import Kernel, Limits, Session, SessionRow, Stop, StopCause
 from phalanx_wire.api import ENDED_STATES, SessionState
 from phalanx_wire.lifecycle import KernelState
 
@@ -43,6 +43,7 @@ TIMEOUT_CODE: Final = 124
 NEVER_RAN_CODE: Final = 125
 CANCELLED_CODE: Final = 130
 
+_DEFAULT: Final = Limits()
 _BROKEN_CAUSES: Final = frozenset({"mesh-failed", "start-failed", "fenced", "engine-restart"})
 _HOST_CAUSES: Final = frozenset({"lost", "fenced", "engine-restart"})
 
@@ -62,6 +63,11 @@ def failed(session: Session, kernel: Kernel) -> bool:
 def idles(session: Session, rank: int) -> bool:
     """Tell whether a rank runs no command: it waits for exec and ssh until it is stopped."""
     return session.spec.kind == "interactive" or (session.spec.run_on == "main" and rank > 0)
+
+
+def lost_after_s(session: Session) -> float:
+    """Tell after how long a silence of their agent its kernels are given up."""
+    return session.spec.lost_after_s or _DEFAULT.lost_after_s
 
 
 def settle(session: Session, kernels: Sequence[Kernel], now: datetime) -> Session:

@@ -48,8 +48,10 @@ class Govern:
                 log.info("session.stopped", session=session, cause=stop.cause, why=stop.text)
         for agent, losses in ruling.lost.items():
             await self._store.record(losses, (), now)
-            await self._store.lose(agent, now)  # last: before this, a restart rules once more
-            log.warning("agent.lost", agent=agent, kernels=len(losses), silent_s=silence[agent])
+            log.warning("kernels.lost", agent=agent, kernels=len(losses), silent_s=silence[agent])
+        for agent in ruling.gone:
+            await self._store.lose(agent, now)
+            log.warning("agent.lost", agent=agent, silent_s=silence[agent])
         for change, text in ruling.overdue:
             if await self._store.record((change,), (), now):
                 kernel = change.after

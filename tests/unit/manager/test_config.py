@@ -36,7 +36,7 @@ def test_the_commented_defaults_of_the_shipped_file_are_the_defaults() -> None:
         ({"http": "h:70000"}, "http must be host:port, unix:///path or fd://3."),
         ({"rpc": "7911"}, "rpc must be tcp://address:port, like tcp://0.0.0.0:7911."),
         ({"data_dir": "here"}, "data_dir must be an absolute path."),
-        ({"lost_after_s": 1}, "lost_after_s must be from 40 to 86400."),
+        ({"lost_after_s": 1}, "lost_after_s must be from 10 to 86400."),
         ({"lost_after_s": True}, "lost_after_s must be a number."),
         ({"swarm": "never"}, 'swarm must be "on-demand" or "eager".'),
         ({"pool": "10.213.0.0/31"}, "pool must be an IPv4 subnet of /8 to /28."),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from phalanx_agent.core.fence import fence
 from phalanx_manager.core import govern
 from phalanx_manager.core.govern import DEADLINE_S, Ruling
 from phalanx_manager.core.model import SessionRow, Stop, StopCause
-from phalanx_wire.ids import AgentId
+from phalanx_manager.core.session import lost_after_s
+from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.lifecycle import KernelState
 from tests.support.house import NOW, agent, later, row, snapshot, with_kernel, with_session
 
@@ -71,13 +73,13 @@ def test_who_is_stopped_already_is_not_stopped_again() -> None:
 
 def test_a_silent_agents_kernels_are_lost_and_no_others() -> None:
     one = row("aab", [S.RUNNING, S.EXITED, S.RUNNING])
-    lost = ruled(one, 301, {A: 301.0, B: 2.0}).lost
+    lost = ruled(one, 306, {A: 306.0, B: 2.0}).lost
 
     assert {A} == set(lost)
     (change,) = lost[A]
     assert (0, S.LOST, S.LOST) == (change.after.rank, change.after.state, change.after.ended_as)
     assert (
-        "rank 0 (main1) on agent a is lost: its agent has been silent for 301 s"
+        "rank 0 (main1) on agent a is lost: its agent has been silent for 306 s"
         == (change.texts[0])
     )
 
@@ -87,8 +89,35 @@ def test_an_agent_without_kernels_is_lost_too_but_only_once() -> None:
     shot = snapshot([one], [agent("a"), agent("b")])
     again = snapshot([one], [agent("a", lost=True), agent("b")])
 
-    assert {A: ()} == govern.rule(shot, {A: 301.0}, 300, NOW).lost
-    assert {} == govern.rule(again, {A: 301.0}, 300, NOW).lost
+    assert (A,) == govern.rule(shot, {A: 306.0}, 300, NOW).gone
+    assert () == govern.rule(again, {A: 306.0}, 300, NOW).gone
+
+
+def test_the_verdict_comes_after_the_agent_has_ended_its_kernels_by_itself() -> None:
+    one = row("a", S.RUNNING)
+    answered_s = 0.0  # sent then, heard then at the earliest
+    over_s = fence(answered_s, lost_after_s(one.session), 3600.0).kill_at
+
+    assert {} == ruled(one, over_s, {A: over_s}).lost
+    assert {} == ruled(one, 300, {A: 300.0}).lost
+    assert {} == ruled(one, 305, {A: 305.0}).lost
+    assert {A} == set(ruled(one, 306, {A: 306.0}).lost)
+
+
+def test_each_session_says_itself_how_long_a_silence_it_bears() -> None:
+    hasty = row("a", S.RUNNING, session=SessionId("aaaaaaaaaaaa"), lost_after_s=60.0)
+    patient = row("a", S.RUNNING, session=SessionId("bbbbbbbbbbbb"), lost_after_s=900.0)
+    shot = snapshot([hasty, patient], [agent("a")])
+    early = govern.rule(shot, {A: 66.0}, 300, NOW)
+    later_on = govern.rule(shot, {A: 306.0}, 300, NOW)
+    gone = snapshot([patient], [agent("a", lost=True)])
+    at_last = govern.rule(gone, {A: 906.0}, 300, NOW)
+
+    assert ["aaaaaaaaaaaa"] == [change.after.session for change in early.lost[A]]
+    assert () == early.gone
+    assert (A,) == later_on.gone
+    assert ["aaaaaaaaaaaa"] == [change.after.session for change in later_on.lost[A]]
+    assert ["bbbbbbbbbbbb"] == [change.after.session for change in at_last.lost[A]]
 
 
 def test_an_end_that_takes_too_long_is_told_once_and_its_slots_stay_taken() -> None:

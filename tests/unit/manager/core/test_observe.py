@@ -90,6 +90,23 @@ def test_who_was_given_up_stays_so_until_its_agent_has_removed_it() -> None:
     assert ((S.REMOVED,), S.LOST) == (removed.steps, removed.after.ended_as)
 
 
+def test_an_agent_that_is_back_explains_what_was_given_up() -> None:
+    one = row("a", S.LOST)
+    lost = replace(one.kernels[0], ended_as=S.LOST, cause="lost", message="silent")
+    told = report(lost, S.EXITED, cause="fenced", message="It was cut off.", exit_code=121)
+    one = SessionRow(one.session, (lost,))
+    change = seen(one, reporting(observed(), told)).kernels[0]
+    again = SessionRow(one.session, (change.after,))
+
+    assert ((), S.LOST, S.LOST) == (change.steps, change.after.state, change.after.ended_as)
+    assert ("fenced", "It was cut off.", 121) == (
+        change.after.cause,
+        change.after.message,
+        change.after.exit_code,
+    )
+    assert Changes() == seen(again, reporting(observed(), told))
+
+
 def test_a_report_that_no_table_allows_is_told_and_changes_nothing() -> None:
     one = row("a", S.EXITED)
     found = seen(one, reporting(observed(), report(one.kernels[0], S.STOPPED)))

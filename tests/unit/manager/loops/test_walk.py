@@ -159,7 +159,7 @@ async def test_a_silent_agents_gang_fails_and_heals_when_it_is_back(house: House
     house.clock.passed_s += 200
     a.say()
     await house.settle()
-    house.clock.passed_s += 101
+    house.clock.passed_s += 106
     await house.govern.turn()
     await house.settle()
     assert ["STOPPED"] == goals_of(house, A)
@@ -173,7 +173,7 @@ async def test_a_silent_agents_gang_fails_and_heals_when_it_is_back(house: House
         await step(house, a, b)
 
     assert "failed" == lost.session.state
-    assert "rank 1 (sub1) on agent b is lost: its agent has been silent for 301 s" == (
+    assert "rank 1 (sub1) on agent b is lost: its agent has been silent for 306 s" == (
         lost.session.reason
     )
     assert {} == (await house.store.load()).sessions
@@ -323,7 +323,7 @@ async def test_a_lost_hosts_session_goes_on_elsewhere_while_the_host_is_away(hou
     (first,) = {kernel.agent for kernel in (await house.row()).kernels}
     home, other = (a, b) if first == A else (b, a)
     await step(house, home)
-    house.clock.passed_s += 301
+    house.clock.passed_s += 306
     other.say()
     await house.converge.turn()
     await house.govern.turn()
