@@ -168,3 +168,7 @@ def test_variables_come_from_files_texts_and_this_shell(tmp_path: Path) -> None:
 def test_a_variable_that_this_shell_does_not_have_is_refused() -> None:
     with pytest.raises(Failure, match="has no variable NOPE"):
         spec("-e", "NOPE")
+
+
+def test_the_hosts_network_is_asked_for_by_name() -> None:
+    assert SessionSpec(network="host") == spec("--network", "host")

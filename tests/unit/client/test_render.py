@@ -90,7 +90,7 @@ def test_nodes_show_used_of_capacity_and_who_holds_them() -> None:
         address="10.0.0.1", engine="20.10", capacity=Amounts(16, 32 << 30, 8, 100),
         used=Amounts(1.5, 2 << 30, 1, 10), gpu_models=("h200",), swarm="active",
         last_seen_at=NOW, holders=(Holder(ID, "demo", KernelId("k"), "main1"),) * 2,
-        strays=("container x",), warnings=("memlock is limited",),
+        strays=("container x",), warnings=("memlock is limited",), host_ports="61000-61999",
     )  # fmt: skip
 
     assert render.nodes([view], NOW, wide=False).splitlines() == [
@@ -99,6 +99,7 @@ def test_nodes_show_used_of_capacity_and_who_holds_them() -> None:
     ]
     assert render.nodes([view], NOW, wide=True).splitlines()[2:] == [
         "host1: warning: memlock is limited",
+        "host1: host network: ports 61000-61999",
         "host1: stray: container x",
     ]
 
