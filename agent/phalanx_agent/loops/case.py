@@ -51,6 +51,7 @@ class Case:
         image, account: known once the image has been looked up.
         pid: of the container's first process on this host, while it runs.
         stale: something may have happened to the container since the engine was last asked.
+        unsure: there may be a container whose making was not answered.
         news: set at the next thing that is told, and then another one stands here.
         overdue_at: by the clock, when a container that was told to stop is killed.
         fence: by the clock, when it has to end, as its runner knows it too; None before its start.
@@ -68,6 +69,7 @@ class Case:
         self.overdue_at: float | None = None
         self.fence: Fence | None = None
         self.stale = True
+        self.unsure = False
         self.news = asyncio.Event()
         self.engine_started_at = 0.0
         self.engine_gone_at = 0.0

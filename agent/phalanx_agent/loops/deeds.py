@@ -17,7 +17,7 @@ from phalanx_agent.core.recipe import Account, Image, Place
 from phalanx_agent.core.refused import Refused
 from phalanx_agent.core.seen import Absent, Created
 from phalanx_agent.core.step import Op
-from phalanx_agent.docker.port import Conflict, Unavailable
+from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
 from phalanx_agent.loops.case import Case
 from phalanx_agent.loops.workshop import RunnerLine, Workshop
 from phalanx_runner import messages
@@ -74,12 +74,20 @@ class Deeds:
         case = self._case
         case.stale = False  # what happens from now on rings again
         try:
-            case.found(await self._workshop.docker.inspect(case.container_id))
+            case.found(await self._facts())
         except BaseException:
             case.stale = True
             raise
         if self._line is not None:
             self._line.recheck()
+
+    async def _facts(self) -> ContainerFacts | None:
+        """Find the container by its id, or by its kernel where the id was never told."""
+        docker, case = self._workshop.docker, self._case
+        if case.container_id:
+            return await docker.inspect(case.container_id)
+        found = (await docker.inventory()).containers
+        return next((facts for facts in found if facts.kernel == case.kernel), None)
 
     async def listen(self) -> None:
         """Open the door for the runner; its material is there."""
@@ -202,6 +210,9 @@ class Deeds:
             container_id = await workshop.docker.create_container(made)
         except Conflict as error:
             raise Refused(str(error)) from error
+        except Unavailable as error:
+            case.unsure = error.kind == "unknown"
+            raise
         case.warnings = workshop.shortfalls
         case.now(Created(container_id))
 
@@ -255,19 +266,25 @@ class Deeds:
             case.fence = wanted
 
     async def _start(self) -> None:
-        """Start it, and learn its pid, by which its runner is told from strangers."""
-        case = self._case
+        """Start it; the look that follows tells its pid, by which its runner is known."""
         self.renew()  # before: a start that the engine delays may find its lease over
         try:
-            await self._workshop.docker.start(case.container_id)
+            await self._workshop.docker.start(self._case.container_id)
         except Unavailable as error:
-            if error.kind != "answered":
+            if error.kind != "answered" or not await self._tells_why():
                 raise
+        self._case.stale = True
+
+    async def _tells_why(self) -> bool:
+        """Look whether the container itself keeps why it did not start, or has started after all;
+        an engine that does not answer now says neither.
+        """
+        try:
             await self.look()
-            if isinstance(case.seen.container, Created) and not case.seen.container.failure:
-                raise
-            return
-        await self.look()
+        except Unavailable:
+            return False
+        container = self._case.seen.container
+        return not isinstance(container, Created) or container.failure != ""
 
     async def _mounts_hold(self) -> bool:
         """Look at the user's mounts after they were made and before anything of the user's runs."""

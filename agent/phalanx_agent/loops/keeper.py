@@ -49,6 +49,7 @@ class Keeper:
         self._loaded = False
         self._breakable: asyncio.Timeout | None = None
         self._tries = 0
+        self._refusals = 0
         self._retry_at = 0.0
 
     # ---------------------------------------------------------------- from outside
@@ -79,7 +80,9 @@ class Keeper:
 
     def compare(self, facts: ContainerFacts | None) -> None:
         """Look again if a listing of the engine differs from what is known."""
-        if container_of(facts) != self.case.seen.container:
+        known = self.case.seen.container
+        if container_of(facts) != known:
+            self.case.unsure = isinstance(known, Absent)
             self.look_again()
 
     def signal(self, number: int) -> bool:
@@ -117,11 +120,11 @@ class Keeper:
                 try:
                     await self._turn()
                 except Unavailable as error:
-                    self._failed(error)
+                    self._failed(error, final=self._in_vain(error))
                 except Refused as error:
                     self._refuse(str(error))
                 except OSError as error:
-                    self._failed(_of_the_host(error, self.case.kernel))
+                    self._failed(_of_the_host(error, self.case.kernel), final=False)
                 await self._wait()
 
     async def _load(self) -> None:
@@ -152,8 +155,8 @@ class Keeper:
             await self._load()
         while True:
             self._bell.clear()
-            if self.case.stale:
-                await self._look()
+            if self.case.stale and not await self._look():
+                return
             self._refresh()
             self.case.publish()
             if self._workshop.clock() < self._retry_at:
@@ -162,15 +165,24 @@ class Keeper:
             if op is None:
                 return
             await self._do(op)
-            self._tries = 0
+            self._tries = self._refusals = 0
             self.case.detail = ""
 
-    async def _look(self) -> None:
-        if self.case.container_id:
-            await self._workshop.know_engine()  # an end is judged by who noted it
-            self._note_engine()
-            await self._deeds.look()
-        self.case.stale = False
+    async def _look(self) -> bool:
+        """Ask the engine for the container; False when it does not answer, which says nothing of
+        the container.
+        """
+        case = self.case
+        if case.container_id or case.unsure:
+            try:
+                await self._workshop.know_engine()  # an end is judged by who noted it
+                self._note_engine()
+                await self._deeds.look()
+            except Unavailable as error:
+                self._failed(error, final=False)
+                return False
+        case.stale = case.unsure = False
+        return True
 
     def _note_engine(self) -> None:
         self.case.engine_started_at = self._workshop.engine_started_at
@@ -241,14 +253,18 @@ class Keeper:
 
     # ---------------------------------------------------------------- failures
 
-    def _failed(self, error: Unavailable) -> None:
+    def _in_vain(self, error: Unavailable) -> bool:
+        """Count the engine's refusals of what was asked of it on the way up."""
+        self._refusals += error.kind == "answered"
+        going_up = self.case.aim.goal < KernelState.STOPPING
+        return going_up and is_final(error, self._refusals)
+
+    def _failed(self, error: Unavailable, *, final: bool) -> None:
         """Try again later, or give up."""
         self._tries += 1
         shortest, longest = BACKOFF_S
         wait_s = min(shortest * 2 ** min(self._tries - 1, 16), longest)
         self._retry_at = self._workshop.clock() + wait_s
-        going_up = self.case.aim.goal < KernelState.STOPPING
-        final = going_up and is_final(error, self._tries)
         _LOG.warning("kernel.unavailable", kernel=self.case.kernel, why=str(error), final=final)
         container = self.case.seen.container
         if not final or isinstance(container, Running):

@@ -1,0 +1,69 @@
+"""An engine that does not answer has neither done nor not done what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from phalanx_agent.core.recipe import ContainerRecipe
+from phalanx_agent.docker.port import Unavailable
+from phalanx_wire.lifecycle import KernelState as S
+from tests.support.agent_life import MAIN1, assignment, living
+from tests.support.fake_engine import FakeEngine, refusal
+from tests.support.fake_host import FakeHost
+
+
+class Mute(FakeEngine):
+    """Makes containers when it is let, and does not say so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = asyncio.Event()
+
+    async def create_container(self, recipe: ContainerRecipe) -> str:
+        await super().create_container(recipe)
+        await self.let.wait()
+        raise Unavailable("container", "making it", "It did not answer.", kind="unknown")
+
+
+def mute_host() -> tuple[FakeHost, Mute]:
+    host, engine = FakeHost(), Mute()
+    host.engine = engine
+    return host, engine
+
+
+async def test_a_container_whose_making_was_not_answered_is_removed_with_its_kernel() -> None:
+    host, engine = mute_host()
+    async with living(host) as life:
+        await life.aim(assignment(S.RUNNING))
+        await life.until(lambda: engine.containers)
+        await life.aim(assignment(S.REMOVED))
+        engine.let.set()
+        await life.settle()
+        await life.pass_time(1)
+        await life.until(lambda: life.state() is S.REMOVED)
+
+        assert {} == engine.containers
+
+
+async def test_a_container_whose_making_was_not_answered_is_used() -> None:
+    host, engine = mute_host()
+    engine.let.set()
+    async with living(host) as life:
+        await life.aim(assignment(S.CREATED))
+        await life.pass_time(1)
+        await life.until(lambda: life.state() is S.CREATED)
+
+        assert [MAIN1] == [facts.kernel for facts in engine.containers.values()]
+
+
+async def test_looks_that_are_refused_do_not_make_a_start_a_failed_one(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.reach(S.CREATED)
+        host.engine.failures["inspect"] = deque([refusal(500, "broken")] * 4)
+        await life.aim(assignment(S.RUNNING))
+        for _ in range(5):
+            await life.pass_time(20)
+        await life.until(lambda: life.state() is S.RUNNING)
+
+        assert S.EXITED not in life.history()
