@@ -67,17 +67,31 @@ def check(ports: tuple[int, ...], kept: PortRange | None) -> None:
 
 
 def _is_free(port: int) -> bool:
-    """Try it as the runner does. A connection that is just ending holds nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("0.0.0.0", port))  # noqa: S104 - containers listen everywhere too
-            trial.listen(1)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
+    """Try it as the runner does: by IPv6 and IPv4 at once where there is IPv6."""
+    try:
+        _listen(socket.AF_INET6, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             return False
+    else:
+        return True
+    try:
+        _listen(socket.AF_INET, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise
     return True
+
+
+def _listen(family: socket.AddressFamily, port: int) -> None:
+    """Listen for a moment; a connection that is just ending holds nothing."""
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family is socket.AF_INET6:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        trial.bind(("", port))
+        trial.listen(1)
 
 
 def holder(port: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from phalanx_manager.core import goals
+from phalanx_manager.core import address, goals
 from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.model import Limits, Refusal, SessionRow
@@ -15,8 +15,8 @@ from phalanx_wire.control import Goals, HostNetwork
 from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.spec import Resources
-from tests.support.house import agent, agents, refused, spec
-from tests.support.on_hosts import host, planned, seated, waiting
+from tests.support.house import agent, agents, observed, refused, spec
+from tests.support.on_hosts import OFFER, host, planned, seated, waiting
 
 TWO = SessionId("bbbbbbbbbbbb")
 FOUR_CORES = Resources(cpu=4)
@@ -186,6 +186,20 @@ def test_the_environment_names_each_ranks_own_port_and_interface() -> None:
         seen["OMPI_MCA_btl_tcp_if_include"],
         seen["OMPI_MCA_if_base_do_not_resolve"],
     )
+
+
+def test_hosts_in_different_networks_are_all_named_to_mpi_and_each_rank_gets_its_own() -> None:
+    far = agent(
+        "b", observed("b", address="10.9.1.1", subnets=("10.9.0.0/16",), host_network=OFFER)
+    )
+    one = seated(waiting(2, mode="multi-node"), [host("a"), far])
+
+    assert "192.0.2.0/24,10.9.0.0/16" == env(one, 0)["OMPI_MCA_btl_tcp_if_include"]
+    assert ["192.0.2.0/24", "10.9.0.0/16"] == [env(one, rank)["PHALANX_SUBNET"] for rank in (0, 1)]
+
+
+def test_an_address_that_no_route_covers_is_a_network_of_its_own() -> None:
+    assert "10.9.1.1/32" == address.home("10.9.1.1", ("192.0.2.0/24",))
 
 
 def test_before_its_place_is_known_what_depends_on_it_is_left_out() -> None:
