@@ -49,8 +49,12 @@ class SwarmMember:
                 retry_s = RETRY_S[0]
             except Unavailable as error:
                 _LOG.warning("swarm.unavailable", why=str(error))
+                unsure = error.kind == "unknown" and self._report.state == "inactive"
                 self._report = msgspec.structs.replace(
-                    self._report, problem=str(error), canary_ok=False
+                    self._report,
+                    state="pending" if unsure else self._report.state,  # it may have entered
+                    problem=str(error),
+                    canary_ok=False,
                 )
                 wait_s, retry_s = retry_s, min(retry_s * 2, RETRY_S[1])
             self._tell(self._report)
@@ -60,7 +64,7 @@ class SwarmMember:
 
     async def _reach(self) -> SwarmReport:
         goal = self._goal
-        report = await self._docker.swarm()
+        self._report = report = await self._docker.swarm()
         if goal is not None and goal.action != "keep" and report.state == "inactive":
             if goal.action == "init":
                 await self._docker.swarm_init(self._address())

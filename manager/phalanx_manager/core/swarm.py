@@ -95,15 +95,21 @@ def _first(
     outside: Sequence[AgentId],
     founder: AgentId | None,
 ) -> AgentId | None:
-    """Choose who makes the swarm; nobody while an agent that is away may have made it."""
+    """Choose who makes the swarm; nobody while another may have made it: one that is away, or one
+    whose engine was asked to and has not answered. Without a founder an agent that is away may
+    have been told to by an earlier process of the manager.
+    """
+    if any(report.state == "pending" for report in reports.values()):
+        return None
     away = [
         name
         for name, record in snapshot.agents.items()
         if record.cluster == cluster and not record.lost and name not in reports
     ]
     for name in away:
-        observed = snapshot.agents[name].observed
-        if name == founder or (observed is not None and observed.swarm.state == "active"):
+        record = snapshot.agents[name]
+        member = record.observed is not None and record.observed.swarm.state == "active"
+        if name == founder or member or (founder is None and not record.connected):
             return None
     able = [name for name in outside if not reports[name].problem] or outside
     return founder if founder in able else next(iter(able), None)

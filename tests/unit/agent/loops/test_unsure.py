@@ -7,6 +7,8 @@ from collections import deque
 
 from phalanx_agent.core.recipe import ContainerRecipe
 from phalanx_agent.docker.port import Unavailable
+from phalanx_agent.loops.swarm import SwarmMember
+from phalanx_wire.control import SwarmGoal, SwarmReport
 from phalanx_wire.lifecycle import KernelState as S
 from tests.support.agent_life import MAIN1, assignment, living
 from tests.support.fake_engine import FakeEngine, refusal
@@ -67,3 +69,20 @@ async def test_looks_that_are_refused_do_not_make_a_start_a_failed_one(host: Fak
         await life.until(lambda: life.state() is S.RUNNING)
 
         assert S.EXITED not in life.history()
+
+
+async def test_an_engine_that_does_not_tell_whether_it_entered_a_swarm_is_told_as_pending() -> None:
+    engine = FakeEngine()
+    lost = Unavailable("the engine", "beginning a swarm", "It did not answer.", kind="unknown")
+    engine.failures["swarm_init"] = deque([lost])
+    told: asyncio.Queue[SwarmReport] = asyncio.Queue()
+    member = SwarmMember(engine, lambda: "192.0.2.1", told.put_nowait)
+    member.take(SwarmGoal("init"))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(member.run())
+        first = await told.get()
+        member.take(SwarmGoal("init", canary=True))
+        second = await told.get()
+        task.cancel()
+
+    assert ["pending", "active"] == [first.state, second.state]

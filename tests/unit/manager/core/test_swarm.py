@@ -62,6 +62,19 @@ def test_nobody_begins_another_while_an_agent_with_one_is_away() -> None:
     assert {} == planned(waiting(gone, outside("b"), outside("c")))
 
 
+def test_nobody_begins_it_while_an_agent_is_away_that_an_earlier_manager_may_have_told_to() -> None:
+    away = waiting(agent("a", connected=False), outside("b"), outside("c"))
+
+    assert {} == planned(away)
+    assert {"b"} == set(swarm.goals(away, CLUSTER, eager=False, founder=AgentId("b")))
+
+
+def test_nobody_begins_another_while_an_engine_has_not_answered_whether_it_did() -> None:
+    unsure = outside("b", state="pending", problem="It did not answer.")
+
+    assert {} == planned(waiting(outside("a"), unsure))
+
+
 def test_two_agents_have_one_manager() -> None:
     plan = planned(waiting(inside("a", control=True), outside("b")))
 
@@ -83,7 +96,7 @@ def test_of_three_and_more_three_are_managers_and_join_one_at_a_time() -> None:
 
 
 def test_agents_that_are_away_or_lost_are_not_counted_on() -> None:
-    shot = waiting(agent("a", connected=False), agent("b", lost=True), outside("c"), outside("d"))
+    shot = waiting(agent("b", connected=False, lost=True), outside("c"), outside("d"))
 
     assert {"c"} == set(planned(shot))
 
