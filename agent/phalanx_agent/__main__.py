@@ -221,7 +221,14 @@ def _alone(state_dir: Path) -> Iterator[None]:
 
 
 async def _manager(config: AgentConfig) -> Manager:
-    """Know the manager: from before, or by joining now."""
+    """Know the manager: from before, or by joining now; at the addresses that the operator says."""
+    found = await _joined(config)
+    if not config.managers:
+        return found
+    return Manager(config.managers, found.server_key, found.cluster_id)
+
+
+async def _joined(config: AgentConfig) -> Manager:
     known = load_manager(config.state_dir)
     if not config.join:
         if known is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from phalanx_wire.ids import AgentId
+from phalanx_wire.join import is_address
 from phalanx_wire.names import is_session_name
 from phalanx_wire.slots import parse_bytes
 
@@ -77,6 +78,7 @@ class AgentConfig:
         runtime_dir: in memory (tmpfs): keys and sockets of the containers.
         engine: path of the container engine's socket.
         join: the join token; needed until the agent is enrolled.
+        managers: `tcp://host:port` of all managers, tried in turn; empty: as the token said.
         advertise: the address that other hosts reach this one by; empty: by the route to them.
         host_network: sessions may ask for the host's network, which the guard does not hold.
         host_ports: of this host, kept for containers on its network.
@@ -87,6 +89,7 @@ class AgentConfig:
     runtime_dir: Path
     engine: str
     join: str = ""
+    managers: tuple[str, ...] = ()
     advertise: str = ""
     host_network: bool = False
     host_ports: PortRange = PortRange(61000, 61999)
@@ -125,6 +128,7 @@ def parse(document: Mapping[str, Any]) -> AgentConfig:
         runtime_dir=table.take("runtime_dir", _path, Path("/run/phalanx-agent")),
         engine=table.take("engine", _engine, "/var/run/docker.sock"),
         join=table.take("join", _text, ""),
+        managers=table.take("managers", _managers, ()),
         advertise=table.take("advertise", _text, ""),
         host_network=table.take("host_network", _truth, False),
         host_ports=table.take("host_ports", _port_range, PortRange(61000, 61999)),
@@ -204,6 +208,14 @@ def _name(value: Any) -> str:
 
 def _host_name() -> str:
     return socket.gethostname().partition(".")[0].lower()
+
+
+def _managers(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(entry, str) and is_address(entry) for entry in value
+    ):
+        raise ValueError("must be a list of addresses like tcp://192.0.2.1:7911")
+    return tuple(value)
 
 
 def _truth(value: Any) -> bool:

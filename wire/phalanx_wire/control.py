@@ -66,12 +66,15 @@ class Welcome(Message, frozen=True):
         cluster_id: random, made with the manager's database: the value of our cluster label.
         heartbeat_s: how often the agent says `Observed` when nothing changes.
         egress_subnet: where containers' way out is numbered on every host, CIDR.
+        epoch: grows with each manager that leads; an agent turns from one that is older than it
+            has seen, because another leads now.
     """
 
     cluster_id: str
     cluster: ClusterName
     heartbeat_s: float
     egress_subnet: str
+    epoch: int = 0
 
 
 class Heard(Message, frozen=True):

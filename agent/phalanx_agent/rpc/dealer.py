@@ -106,9 +106,15 @@ def _forget(sent: asyncio.Future[Any]) -> None:
 
 @asynccontextmanager
 async def connect(
-    context: zmq.asyncio.Context, address: str, server_key: str, own: KeyPair
+    context: zmq.asyncio.Context,
+    address: str,
+    server_key: str,
+    own: KeyPair,
+    *,
+    alone: bool = True,
 ) -> AsyncIterator[Dealer]:
-    """Connect and shake hands.
+    """Connect and shake hands. Where this address is not `alone`, one that refuses is not tried
+    again: another manager may be leading at the next.
 
     Raises:
         Unavailable: nobody is there, it is not the manager, or it does not know the key.
@@ -126,7 +132,7 @@ async def connect(
             socket.connect(address)
         except zmq.ZMQError as error:
             raise Unavailable(f"connecting to {address}", f"{error}.") from error
-        await _shaken(monitor, address)
+        await _shaken(monitor, address, alone=alone)
         yield Dealer(socket, monitor)
     finally:
         if monitor is not None:
@@ -135,7 +141,7 @@ async def connect(
         socket.close(linger=0)
 
 
-async def _shaken(monitor: zmq.asyncio.Socket, address: str) -> None:
+async def _shaken(monitor: zmq.asyncio.Socket, address: str, *, alone: bool) -> None:
     """Wait for the end of the handshake.
 
     Raises:
@@ -163,6 +169,8 @@ async def _shaken(monitor: zmq.asyncio.Socket, address: str) -> None:
                             "What answers there is not the manager that this agent joined, or "
                             "its key has changed."
                         )
+                    case zmq.EVENT_CONNECT_RETRIED if not alone:
+                        raise Unavailable(doing, hint)
                     case _:
                         pass
     except TimeoutError as error:

@@ -195,6 +195,7 @@ class Link:
         self._welcome: asyncio.Event = asyncio.Event()
         self._refused: Refused | None = None
         self._over = asyncio.Event()
+        self._epoch = 0
 
     @property
     def connected(self) -> bool:
@@ -219,12 +220,13 @@ class Link:
         """Stay connected for ever."""
         backoff = Backoff(*BACKOFF_S)
         addresses: Iterator[str] = cycle(self._manager.addresses)
+        alone = len(self._manager.addresses) == 1
         with zmq.asyncio.Context() as context:
             while True:
                 address = next(addresses)
                 try:
                     async with connect(
-                        context, address, self._manager.server_key, self._own
+                        context, address, self._manager.server_key, self._own, alone=alone
                     ) as dealer:
                         await self._converse(dealer, address, backoff.reset)
                 except Unavailable as error:
@@ -274,7 +276,11 @@ class Link:
 
     def _take(self, message: AnyMessage) -> None:
         match message:
+            case Welcome(epoch=epoch) if epoch < self._epoch:
+                _LOG.warning("link.not-leading", epoch=epoch, seen=self._epoch)
+                self._over.set()
             case Welcome():
+                self._epoch = message.epoch
                 first = not self._welcome.is_set()
                 self._welcome.set()
                 if first:

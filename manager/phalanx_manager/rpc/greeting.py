@@ -109,7 +109,9 @@ def _hello(message: Hello, owner: KnownAgent, house: House) -> Admit | Refused:
         )
     if _INCARNATION.fullmatch(message.incarnation) is None:
         return Refused("bad_hello", "an incarnation is 1 to 64 printable characters")
-    welcome = Welcome(house.cluster_id, owner.cluster, house.heartbeat_s, house.egress_subnet)
+    welcome = Welcome(
+        house.cluster_id, owner.cluster, house.heartbeat_s, house.egress_subnet, house.epoch
+    )
     return Admit(owner.name, message.incarnation, message.version[:40], welcome)
 
 

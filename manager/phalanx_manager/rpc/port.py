@@ -60,7 +60,7 @@ class House:
     """What agents are told about us, and who serves the streams that they open.
 
     Attributes:
-        heartbeat_s, egress_subnet, cluster_id: see `control.Welcome`.
+        heartbeat_s, egress_subnet, cluster_id, epoch: see `control.Welcome`.
         serve: runs in a task of its own for each stream that an agent opens.
     """
 
@@ -68,3 +68,4 @@ class House:
     heartbeat_s: float
     egress_subnet: str
     serve: Callable[[AgentId, Stream], Awaitable[None]]
+    epoch: int = 0

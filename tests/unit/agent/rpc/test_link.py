@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 import zmq.asyncio
+from msgspec.structs import replace
 from zmq.auth.asyncio import AsyncioAuthenticator
 
 from phalanx_agent.rpc.identity import IdentityError, KeyPair, Manager, load_manager, own_keys
@@ -59,13 +60,18 @@ class Host:
     """A manager that hears and says what the test wants."""
 
     def __init__(self, context: zmq.asyncio.Context, keys: KeyPair, port: int) -> None:
-        self._socket = context.socket(zmq.ROUTER)
+        self._context = context
+        self._keys = keys
+        self._open(port)
+
+    def _open(self, port: int) -> None:
+        self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self._socket.zap_domain = b"agents"
         self._socket.curve_server = True
-        self._socket.curve_secretkey = keys.secret.encode()
-        self._socket.curve_publickey = keys.public.encode()
+        self._socket.curve_secretkey = self._keys.secret.encode()
+        self._socket.curve_publickey = self._keys.public.encode()
         self._socket.bind(f"tcp://127.0.0.1:{port or '*'}")
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._peer = b""
@@ -80,6 +86,12 @@ class Host:
 
     async def say_nonsense(self) -> None:
         await self._socket.send_multipart([self._peer, b"\xc1"])
+
+    def drop(self) -> None:
+        """End all connections, and listen again."""
+        self._socket.unbind(self.address)
+        self._socket.close(linger=0)
+        self._open(int(self.address.rpartition(":")[2]))
 
     def close(self) -> None:
         self._socket.close(linger=0)
@@ -272,6 +284,29 @@ async def test_a_manager_that_comes_back_is_greeted_anew(ground: Ground) -> None
                 await again.say(WELCOME)
 
                 assert WELCOME == await heard.next()
+
+
+async def test_a_manager_whose_time_is_over_is_left_for_the_one_that_leads(ground: Ground) -> None:
+    with ground.manager() as leader, ground.manager() as frozen:
+        own = key_pair()
+        ground.known.keys.add(own.public.encode())
+        manager = Manager((leader.address, frozen.address), ground.keys.public, "c1")
+        heard = Heard()
+        link = Link(HOST1, manager, own, heard)
+        running = asyncio.ensure_future(link.run())
+        await leader.hear()
+        await leader.say(replace(WELCOME, epoch=5))
+        assert replace(WELCOME, epoch=5) == await heard.next()
+        leader.drop()
+        assert "disconnected" == await heard.next()
+        await frozen.hear()
+        await frozen.say(replace(WELCOME, epoch=4))
+        await leader.hear()
+        await leader.say(replace(WELCOME, epoch=6))
+
+        assert replace(WELCOME, epoch=6) == await heard.next()
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def test_streams_end_with_their_connection(ground: Ground) -> None:
