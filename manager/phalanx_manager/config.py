@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from phalanx_manager.core.model import Limits
 from phalanx_wire.join import is_address
@@ -40,6 +41,9 @@ class ManagerConfig:
 
     Attributes:
         data_dir: database, key and uploads; made if missing, for us alone.
+        database: URL of a PostgreSQL, `postgresql://user:password@host/name`; empty: SQLite in
+            `data_dir`. With one PostgreSQL there may be a second manager that stands by.
+        url: where clients reach the API, told by a manager that stands by; empty: not told.
         http: `host:port`, `unix:///path`, or `fd://3` of socket activation.
         rpc: where agents dial in, `tcp://host:port`.
         advertise: addresses for join tokens, `tcp://host:port`; empty: found from `rpc`.
@@ -49,9 +53,12 @@ class ManagerConfig:
         lost_after_s: silence after which an agent's kernels are given up.
         heartbeat_s: how often an agent reports when nothing changes.
         swarm: whether engines form a swarm when a session needs it, or at once.
+        keep_days: how long ended sessions, their idempotency keys and events are kept.
     """
 
     data_dir: Path = Path("/var/lib/phalanx")
+    database: str = ""
+    url: str = ""
     http: str = "127.0.0.1:7910"
     rpc: str = "tcp://0.0.0.0:7911"
     advertise: tuple[str, ...] = ()
@@ -61,6 +68,7 @@ class ManagerConfig:
     lost_after_s: float = 300.0
     heartbeat_s: float = 5.0
     swarm: Literal["on-demand", "eager"] = "on-demand"
+    keep_days: float = 90.0
     limits: Limits = _LIMITS
 
     @property
@@ -99,6 +107,8 @@ def parse(document: Mapping[str, Any]) -> ManagerConfig:
     token_file: Path | None = None
     config = ManagerConfig(
         data_dir=table.take("data_dir", _path, default.data_dir),
+        database=table.take("database", _database, default.database),
+        url=table.take("url", _url, default.url),
         http=table.take("http", _http, default.http),
         rpc=table.take("rpc", _bind, default.rpc),
         advertise=table.take("advertise", _addresses, default.advertise),
@@ -108,6 +118,7 @@ def parse(document: Mapping[str, Any]) -> ManagerConfig:
         lost_after_s=table.take("lost_after_s", _between(10, 86_400), default.lost_after_s),
         heartbeat_s=table.take("heartbeat_s", _between(0.5, 10), default.heartbeat_s),
         swarm=table.take("swarm", _swarm, default.swarm),
+        keep_days=table.take("keep_days", _between(1, 36_500), default.keep_days),
         limits=_limits(table),
     )
     table.leave()
@@ -185,6 +196,27 @@ def _path(value: Any) -> Path:
     if not path.is_absolute() or ".." in path.parts:
         raise ValueError("must be an absolute path")
     return path
+
+
+def _database(value: Any) -> str:
+    if value == "sqlite":
+        return ""
+    url = urlsplit(_text(value))
+    try:
+        usable = url.scheme in ("postgresql", "postgres") and url.path.strip("/") and url.port != 0
+    except ValueError:
+        usable = False  # a port that is none
+    if not usable:
+        # The value is not repeated: it may hold a password.
+        raise ValueError('must be "sqlite", or like postgresql://user:password@host:5432/name')
+    return str(value)
+
+
+def _url(value: Any) -> str:
+    url = urlsplit(_text(value))
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("must be like https://manager.example or http://192.0.2.1:7910")
+    return str(value).rstrip("/")
 
 
 def _http(value: Any) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from phalanx_manager.store.lease import Candidate, Lease
+from phalanx_manager.store.leading import Candidate
+from phalanx_manager.store.lease import PostgresLease
 from phalanx_manager.store.postgres import Postgres
 
 PATIENCE_S = 60.0
@@ -51,7 +52,7 @@ class Server:
         """Make or empty a database that has our schema; its URL. One test at a time has it."""
         if not self._emptied:
             self._emptied = await self.fresh()
-            async with Lease.open(self._emptied, Candidate("first", "", "key")) as lease:
+            async with PostgresLease.open(self._emptied, Candidate("first", "", "key")) as lease:
                 epoch = await lease.take()
                 assert isinstance(epoch, int)
                 async with Postgres.open(self._emptied, epoch):

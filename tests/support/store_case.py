@@ -11,7 +11,8 @@ from dataclasses import replace
 from phalanx_manager.core.model import Caller, NetworkRow, SessionRow
 from phalanx_manager.core.observe import KernelChange, moved
 from phalanx_manager.core.seat import Placement, Seat
-from phalanx_manager.store.lease import Candidate, Lease
+from phalanx_manager.store.leading import Candidate
+from phalanx_manager.store.lease import PostgresLease
 from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import Created, Joined, NewSession, TokenRow
 from phalanx_manager.store.postgres import open_postgres
@@ -37,7 +38,7 @@ async def in_sqlite(path: str, changed: Callable[[SessionId], None]) -> AsyncIte
 @asynccontextmanager
 async def in_postgres(url: str, changed: Callable[[SessionId], None]) -> AsyncIterator[Ledger]:
     """A store of the manager that leads on this database; whoever led before gives way."""
-    async with Lease.open(url, Candidate("here", "", "key")) as lease:
+    async with PostgresLease.open(url, Candidate("here", "", "key")) as lease:
         epoch = await lease.take()
         assert isinstance(epoch, int)
         async with open_postgres(url, epoch, "cid", changed) as (store, run):

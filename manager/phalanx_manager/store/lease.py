@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
 
+from phalanx_manager.store.leading import Candidate, Led
 from phalanx_manager.store.port import Unavailable
 from phalanx_manager.store.postgres import asking, connect, newest_version, refuse_newer, shown
 
@@ -62,36 +62,8 @@ _LOOK: Final = "SELECT holder, url, server_key, version FROM leader"
 _IS_THERE: Final = "SELECT to_regclass('leader') IS NOT NULL"
 
 
-@dataclass(frozen=True, slots=True)
-class Led:
-    """Another manager leads.
-
-    Attributes:
-        holder: a name for people.
-        url: where its API is; empty when it does not tell.
-    """
-
-    holder: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A manager that would lead.
-
-    Attributes:
-        holder: a name for people.
-        url: where its API is, for clients that ask another; empty when it does not tell.
-        server_key: the public half of the key by which agents know it.
-    """
-
-    holder: str
-    url: str
-    server_key: str
-
-
-class Lease:
-    """One manager's place at the lease, by a connection of its own; made by `open`."""
+class PostgresLease:
+    """See `leading.Lease`; by a connection of its own, made by `open`."""
 
     def __init__(self, database: str, candidate: Candidate) -> None:
         self._database = database
@@ -100,7 +72,7 @@ class Lease:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, database: str, candidate: Candidate) -> AsyncIterator[Lease]:
+    async def open(cls, database: str, candidate: Candidate) -> AsyncIterator[PostgresLease]:
         """Connect; a database that is refused is left as it was.
 
         Raises:

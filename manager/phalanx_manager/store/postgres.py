@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final, Never
+from typing import Any, Final, Never
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import structlog
 
+from phalanx_manager.store.leading import Deposed
 from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import Unavailable
 from phalanx_manager.store.statements import migrations, numbered, queries
-from phalanx_manager.store.tables import (
-    Change,
-    Clash,
-    Deposed,
-    Refused,
-    Row,
-    Settled,
-    Write,
-    Writes,
-)
+from phalanx_manager.store.tables import Change, Clash, Refused, Row, Settled, Write, Writes
 from phalanx_wire.ids import SessionId
 
 CONNECT_S: Final = 5.0
@@ -290,7 +283,8 @@ def asking(url: str) -> Iterator[None]:
             raise Deposed(where, "another manager leads", "ask that one") from error
         raise Unavailable(where, f"failed: {error}", _hint(error)) from error
     except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number else str(error)
         hint = "check that the server runs, and the host and port in `database`"
         raise Unavailable(
             where, f"cannot be reached: {reason or 'it does not answer'}", hint
@@ -318,7 +312,7 @@ async def open_postgres(
     epoch: int,
     fresh_cluster_id: str,
     on_change: Callable[[SessionId], None] = lambda _: None,
-) -> AsyncIterator[tuple[Ledger, Callable[[], Awaitable[Never]]]]:
+) -> AsyncIterator[tuple[Ledger, Callable[[], Coroutine[Any, Any, Never]]]]:
     """Open the store as the leader of an epoch, with what must run for as long as it is used.
 
     Raises:

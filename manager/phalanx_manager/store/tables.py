@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from phalanx_manager.store.port import Unavailable
-
 Row = Sequence[Any]
 
 
@@ -18,10 +16,6 @@ class Refused(Exception):  # noqa: N818 - the database's answer
 
 class Clash(Refused):
     """It would take what another has, or change what is not any more as it was seen."""
-
-
-class Deposed(Unavailable):
-    """Another manager leads: nothing of this change, and of none after it, is in the database."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ def test_the_commented_defaults_of_the_shipped_file_are_the_defaults() -> None:
     ]
     told = tomllib.loads("\n".join(lines))
     told["advertise"] = []
+    assert "" == told.pop("url")
     default = ManagerConfig(admin_token_file=Path("/var/lib/phalanx/admin.token"))
 
     assert default == parse(told)
@@ -38,6 +39,19 @@ def test_the_commented_defaults_of_the_shipped_file_are_the_defaults() -> None:
         ({"data_dir": "here"}, "data_dir must be an absolute path."),
         ({"lost_after_s": 1}, "lost_after_s must be from 10 to 86400."),
         ({"lost_after_s": True}, "lost_after_s must be a number."),
+        (
+            {"database": "mysql://root:secret@db/x"},
+            'database must be "sqlite", or like postgresql://user:password@host:5432/name.',
+        ),
+        (
+            {"database": "postgresql://db"},
+            'database must be "sqlite", or like postgresql://user:password@host:5432/name.',
+        ),
+        (
+            {"url": "manager"},
+            "url must be like https://manager.example or http://192.0.2.1:7910.",
+        ),
+        ({"keep_days": 0}, "keep_days must be from 1 to 36500."),
         ({"swarm": "never"}, 'swarm must be "on-demand" or "eager".'),
         ({"pool": "10.213.0.0/31"}, "pool must be an IPv4 subnet of /8 to /28."),
         ({"pool": "10.212.0.0/14"}, "pool 10.212.0.0/14 and egress_subnet 10.212.0.0/20 overlap."),

@@ -1,0 +1,61 @@
+"""Leads while it may: waits for the lease, keeps it, and steps down when another has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Never
+
+import structlog
+
+from phalanx_manager.store.leading import Deposed, Lease, Led
+from phalanx_manager.store.port import Unavailable
+
+RENEW_S: Final = 2.0
+LOOK_S: Final = 1.0
+"""How soon a lease that has run out is found; nobody tells of a manager that has died."""
+
+Pause = Callable[[float], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+async def win(lease: Lease, told: Callable[[Led | Unavailable], None], pause: Pause) -> int:
+    """Wait until the lead can be had, and take it; the epoch. Whatever stands in the way is told
+    when it changes.
+    """
+    known: str | None = None
+    while True:
+        found: int | Led | Unavailable
+        try:
+            found = await lease.take()
+        except Unavailable as error:
+            found = error
+        if isinstance(found, int):
+            log.info("lead.won", epoch=found)
+            return found
+        if str(found) != known:
+            known = str(found)
+            log.info("lead.stands_by", because=known)
+            told(found)
+        await pause(LOOK_S)
+
+
+async def keep(lease: Lease, epoch: int, pause: Pause = asyncio.sleep) -> Never:
+    """Renew the lease for as long as nobody else has taken it.
+
+    A database that does not answer is no reason to step down: nobody else can take the lead by
+    it, and what is written without the lead does not count.
+
+    Raises:
+        Deposed: another manager leads.
+    """
+    while True:
+        await pause(RENEW_S)
+        try:
+            mine = await lease.renew(epoch)
+        except Unavailable as error:
+            log.warning("lead.not_renewed", epoch=epoch, why=str(error))
+            continue
+        if not mine:
+            raise Deposed("the lead", "another manager has taken it")
