@@ -43,6 +43,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "requeue": ("queue", "stop what runs of a session and put it back into the queue"),
     "wait": ("stop", "wait for a session to run or to end"),
     "nodes": ("nodes", "the hosts, their resources and who holds them"),
+    "node": ("nodes", "drain, undrain, forget: hosts out of service, back, and given up"),
     "token": ("token", "create, ls, revoke: access for people, programs and agents"),
     "doctor": ("doctor", "is this machine fit to be an agent, and if not, what to do"),
 }

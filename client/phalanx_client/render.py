@@ -181,6 +181,13 @@ def event(view: EventView, *, wide: bool) -> str:
     return escape(f"{moment(view.at)}{where}{kind}  {view.text}")
 
 
+_REMEDY = {
+    "container": "look: docker logs NAME; end: docker rm -f NAME",
+    "network": "docker network rm NAME",
+}
+"""By the kind of a stray, what to do on its node."""
+
+
 def nodes(views: Sequence[NodeView], now: datetime, *, wide: bool) -> str:
     """`phalanx nodes`: used of capacity."""
     head = ["NAME", "STATE", "CPU", "MEMORY", "GPU", "SESSIONS"]
@@ -192,6 +199,18 @@ def nodes(views: Sequence[NodeView], now: datetime, *, wide: bool) -> str:
     notes += [f"{v.name}: host network: ports {v.host_ports}" for v in views if v.host_ports]
     notes += [f"{view.name}: stray: {escape(stray)}" for view in views for stray in view.strays]
     return "\n".join([text, *notes])
+
+
+def strays(views: Sequence[NodeView]) -> str:
+    """`phalanx nodes --strays`: what no session claims, and what to do with it."""
+    rows = [
+        [view.name, *escape(stray).split(" ", 1), _REMEDY.get(stray.split(" ", 1)[0], "")]
+        for view in views
+        for stray in view.strays
+    ]
+    if not rows:
+        return "no strays: everything with our label belongs to a session"
+    return table(["NODE", "KIND", "NAME", "IF IT IS NOBODY'S"], rows)
 
 
 def _node_row(view: NodeView, now: datetime, *, wide: bool) -> list[str]:

@@ -20,17 +20,20 @@ from urllib.parse import quote
 import msgspec
 
 from phalanx_client.failure import Broken, Refused, Unavailable
+from phalanx_client.patience import FIRST_PAUSE_S, Absence, Patience
 from phalanx_client.sse import Parser, ServerEvent
 from phalanx_client.transport import Reply, Request, Transport
 from phalanx_wire.api import (
     ENDED_STATES,
     CreateAgentToken,
     CreateToken,
+    DrainRequest,
     DryRun,
     EnvView,
     EventView,
     LogEvent,
     NodeList,
+    NodeView,
     Problem,
     SessionList,
     SessionView,
@@ -54,7 +57,6 @@ POLL_S = 25.0
 SILENCE_S = 60.0
 """A stream says something at least every 15 s; after this long without a byte it is dead."""
 TRANSFER_S = 600.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
 
 
 class Client:
@@ -74,7 +76,7 @@ class Client:
         on_wait: Callable[[Unavailable], None] | None = None,
     ) -> None:
         self._transport = transport
-        self._patience = _Patience(transport, patience_s, on_wait)
+        self._patience = Patience(transport, patience_s, on_wait)
 
     async def __aenter__(self) -> Self:
         return self
@@ -195,6 +197,15 @@ class Client:
             async for event in stream:
                 yield event.id, _decode(event.data, LogEvent)
 
+    async def logs_of_attempt(
+        self, ref: str, attempt: int, *, ranks: str = ""
+    ) -> AsyncGenerator[tuple[str, LogEvent], None]:
+        """All lines of an attempt, also of one that is over; see `logs`."""
+        query = [("attempt", str(attempt))] + ([("rank", ranks)] if ranks else [])
+        async with aclosing(self._stream(_of(ref, "/logs"), query, "", follow=False)) as stream:
+            async for event in stream:
+                yield event.id, _decode(event.data, LogEvent)
+
     # ------------------------------------------------------------ files
 
     async def upload(self, archive: BinaryIO, length: int) -> UploadCreated:
@@ -222,6 +233,19 @@ class Client:
     async def nodes(self) -> NodeList:
         """The agents and their hosts."""
         return await self._get("/v1/nodes", NodeList)
+
+    async def drain(self, name: str, wish: DrainRequest) -> NodeView:
+        """Give a host no new work."""
+        return await self._post(_node(name, "/drain"), wish, NodeView)
+
+    async def undrain(self, name: str) -> NodeView:
+        """Give a host work again."""
+        request = Request("POST", _node(name, "/undrain"))
+        return await self._ask(request, NodeView, repeat=False)
+
+    async def forget(self, name: str) -> None:
+        """Give up a host that is lost, and what it holds."""
+        await self._read(Request("POST", _node(name, "/forget")), repeat=False)
 
     async def create_token(self, wish: CreateToken) -> TokenCreated:
         """Make a bearer token."""
@@ -267,7 +291,7 @@ class Client:
 
     async def _read(self, request: Request, *, repeat: bool) -> bytes:
         """The body of a good answer; what may be repeated is, within the patience."""
-        absence = _Absence(self._patience)
+        absence = Absence(self._patience)
         while True:
             try:
                 async with self._transport.open(request) as reply:
@@ -290,7 +314,7 @@ class Client:
         A resumed stream goes on after the last event that had an id; events without one that came
         after it come again, and are told once.
         """
-        absence = _Absence(self._patience)
+        absence = Absence(self._patience)
         told: Counter[str] = Counter()
         again: Counter[str] = Counter()
         while True:
@@ -306,7 +330,7 @@ class Client:
                         async for event in events:
                             if event.name == "end":
                                 return
-                            absence = _Absence(self._patience)
+                            absence = Absence(self._patience)
                             told[event.data] += 1
                             if event.id != after:
                                 after = event.id
@@ -322,41 +346,6 @@ class Client:
                 await absence.endure(trouble)
 
 
-class _Patience:
-    """How long a manager may be away; without having met it once there is none."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        seconds: float,
-        on_wait: Callable[[Unavailable], None] | None,
-    ) -> None:
-        self.transport = transport
-        self.seconds = seconds
-        self.on_wait = on_wait
-        self.met = False
-
-
-class _Absence:
-    """One time that the manager is away: pauses that grow, up to the patience."""
-
-    def __init__(self, patience: _Patience) -> None:
-        self._patience = patience
-        self._waited_s = 0.0
-        self._pause_s = FIRST_PAUSE_S
-
-    async def endure(self, trouble: Unavailable) -> None:
-        """Pause before the next try; raises `trouble` when the patience is used up."""
-        patience = self._patience
-        if not patience.met or self._waited_s >= patience.seconds:
-            raise trouble
-        if self._waited_s == 0 and patience.on_wait is not None:
-            patience.on_wait(trouble)
-        await patience.transport.pause(self._pause_s)
-        self._waited_s += self._pause_s
-        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-
-
 def reached(view: SessionView, until: Until) -> bool:
     """Whether a session is where one waited for it, or past that."""
     return view.state in ENDED_STATES or (until == "running" and view.state in PAST_START)
@@ -364,6 +353,10 @@ def reached(view: SessionView, until: Until) -> bool:
 
 def _of(ref: str, rest: str = "") -> str:
     return f"/v1/sessions/{quote(ref, safe='')}{rest}"
+
+
+def _node(name: str, rest: str) -> str:
+    return f"/v1/nodes/{quote(name, safe='')}{rest}"
 
 
 async def _body(reply: Reply) -> bytes:

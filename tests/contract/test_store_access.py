@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from phalanx_manager.core.model import Refusal
+from phalanx_manager.core.model import Drain, Refusal
 from phalanx_manager.store.port import (
     Joined,
     TokenRow,
@@ -132,3 +132,36 @@ async def test_the_cluster_id_is_made_once(case: Case) -> None:
     await case.again()
 
     assert "cid" == case.store.cluster_id
+
+
+async def test_a_drain_is_kept_until_it_is_taken_back(case: Case) -> None:
+    await case.join()
+    drain = Drain("ada: new disks", NOW, later(60), 10)
+    known = await case.store.drain(A, drain, "drained", later(1))
+    await case.again()
+    kept = [record.drain for record in await case.store.agents()]
+    await case.store.drain(A, None, "undrained", later(2))
+    await case.again()
+
+    assert (True, [drain]) == (known, kept)
+    assert [None] == [record.drain for record in await case.store.agents()]
+    assert not await case.store.drain(AgentId("nobody"), drain, "drained", later(1))
+
+
+async def test_a_forgotten_agent_is_nobody_and_may_join_anew(case: Case) -> None:
+    await case.join()
+    await case.store.drain(A, Drain("x", NOW), "drained", later(1))
+    await case.store.forget(A, "forgotten", later(1))
+    await case.again()
+    agents, key = await case.store.agents(), await case.store.agent_by_key("own-a")
+    await case.store.add_token(
+        TokenRow("t2", "agent", "", "user", CLUSTER, NOW, None, public_key="k2")
+    )
+    joined = await case.store.use_agent_token("k2", A, "own-a", later(2))
+    await case.again()
+
+    assert ((), None) == (agents, key)
+    assert isinstance(joined, Joined)
+    assert [(A, None, later(2))] == [
+        (record.name, record.drain, record.joined_at) for record in await case.store.agents()
+    ]

@@ -146,3 +146,29 @@ async def test_a_report_about_an_old_attempt_changes_nothing_of_the_new(case: Ca
     assert (S.PENDING, row.session) == (after.kernels[0].state, after.session)
     assert "a" == A
     assert isinstance(await case.store.session("name-a", ADA), SessionRow)
+
+
+async def test_every_attempt_can_be_read_by_its_number(case: Case) -> None:
+    row = await failed_once(case)
+    await finish(case, row.past[0])
+    await case.again()
+    first, second = await case.store.attempt(ONE, 1), await case.store.attempt(ONE, 2)
+
+    assert first is not None
+    assert second is not None
+    assert ("failed", 3) == (first.session.state, first.session.exit_code)
+    assert [kernel_id(ONE, 1, 0)] == [kernel.id for kernel in first.kernels]
+    assert "pending" == second.session.state
+    assert await case.store.attempt(ONE, 3) is None
+
+
+async def test_an_attempt_is_warned_once(case: Case) -> None:
+    await case.join()
+    await case.submit()
+    first = await case.store.warn(ONE, 1, "USR1 sent", later(1))
+    await case.again()
+
+    assert first
+    assert not await case.store.warn(ONE, 1, "USR1 sent", later(2))
+    assert not await case.store.warn(ONE, 2, "USR1 sent", later(2))
+    assert later(1) == (await case.row()).session.warned_at

@@ -216,11 +216,28 @@ class Holder(msgspec.Struct, frozen=True):
     host_name: str
 
 
+NodeState = Literal["ready", "suspect", "unreachable", "lost", "degraded", "draining", "drained"]
+
+
+class DrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/nodes/{name}/drain`.
+
+    Attributes:
+        deadline_s: what still runs there is stopped then, and requeued if it may be.
+        signal: sent at once to the commands of sessions that run there, e.g. `USR1`.
+    """
+
+    reason: str = ""
+    deadline_s: float | None = None
+    signal: str | None = None
+
+
 class NodeView(msgspec.Struct, frozen=True):
     """An agent and its host.
 
     Attributes:
-        state: ready, suspect, unreachable, lost, or degraded with the reason.
+        state: ready, suspect, unreachable, lost, or degraded with the reason; draining while it
+            gets no new work, and drained once nothing is left on it.
         swarm: the engine's state in a swarm.
         host_ports: kept for containers on the host's network, `61000-61999`; empty where none may
             be.
@@ -228,7 +245,7 @@ class NodeView(msgspec.Struct, frozen=True):
 
     name: AgentId
     cluster: str
-    state: Literal["ready", "suspect", "unreachable", "lost", "degraded"]
+    state: NodeState
     reason: str | None
     address: str
     engine: str

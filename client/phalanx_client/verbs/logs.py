@@ -21,6 +21,9 @@ def declare(parser: Parser) -> None:
     parser.add_argument("--rank", type=checked(arguments.ranks), metavar="0,2-3")
     parser.add_argument("--since", metavar="TIME", help="10m ago, or 2030-01-31T12:00:00Z")
     parser.add_argument("--tail", type=checked(arguments.count), metavar="N", help="last lines")
+    parser.add_argument(
+        "--attempt", type=checked(arguments.count), metavar="N", help="of an earlier attempt"
+    )
     parser.add_argument("--no-prefix", action="store_true", help="lines as they are")
     parser.add_argument("--timestamps", action="store_true", help="with the time of each line")
 
@@ -37,7 +40,12 @@ async def run(call: Call) -> int:
     except ValueError as wrong:
         raise Failure(f"--since {wrong}", USAGE) from None
     printer = Printer(view, prefix=not given.no_prefix, times=given.timestamps)
-    lines = client.logs(view.id, follow=given.follow, ranks=ranks, since=since, tail=given.tail)
+    if given.attempt is not None:
+        if given.follow or since or given.tail is not None:
+            raise Failure("--attempt goes with --rank only: it is over", USAGE)
+        lines = client.logs_of_attempt(view.id, given.attempt, ranks=ranks)
+    else:
+        lines = client.logs(view.id, follow=given.follow, ranks=ranks, since=since, tail=given.tail)
     async with aclosing(lines):
         async for _, event in lines:
             if call.form == "json":

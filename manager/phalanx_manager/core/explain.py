@@ -6,17 +6,15 @@ import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
-from phalanx_manager.core.model import AgentRecord, Kernel, Session, SessionRow
-from phalanx_wire.api import ENDED_STATES, SessionState
+from phalanx_manager.core.model import AgentRecord, Drain, Kernel, Session, SessionRow
+from phalanx_wire.api import ENDED_STATES, NodeState, SessionState
 from phalanx_wire.lifecycle import ENDED, KernelState
 from phalanx_wire.slots import Slots, spell_bytes, spell_cpu
 
 SUSPECT_S: Final = 15.0
 UNREACHABLE_S: Final = 30.0
-
-NodeState = Literal["ready", "suspect", "unreachable", "lost", "degraded"]
 
 _S = KernelState
 _NOW: Final = {
@@ -151,7 +149,16 @@ def agent_state(record: AgentRecord, now: datetime) -> tuple[NodeState, str | No
         return "suspect", f"silent for {silent_s:.0f} s; it gets no new work"
     if record.observed.engine.problem:
         return "degraded", record.observed.engine.problem
+    if record.drain is not None:
+        return "drained", drain_reason(record.drain)
     return "ready", None
+
+
+def drain_reason(drain: Drain) -> str:
+    """Say why a host gets no new work, and until when what runs there may go on."""
+    if drain.deadline is None:
+        return drain.reason
+    return f"{drain.reason}; what runs there is stopped at {drain.deadline:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def nobody(records: Iterable[AgentRecord], now: datetime) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 
 from phalanx_manager.core.explain import kernel_event, who
 from phalanx_manager.core.model import Kernel, SessionRow, Snapshot, Stop, StopCause
+from phalanx_manager.core.notice import Notice, notices
 from phalanx_manager.core.observe import KernelChange, moved
 from phalanx_manager.core.session import lost_after_s
 from phalanx_wire.api import ENDED_STATES
@@ -50,6 +51,7 @@ class Ruling:
     """What must be done now, and when to look again.
 
     Attributes:
+        notices: signals to send to commands.
         lost: kernels of agents that stayed silent for longer than their sessions bear, by agent.
         gone: agents that stayed silent for so long that they are shown as lost.
         overdue: kernels whose end takes too long, each with the sentence to tell.
@@ -57,6 +59,7 @@ class Ruling:
     """
 
     stops: tuple[tuple[SessionId, Stop], ...]
+    notices: tuple[Notice, ...]
     lost: Mapping[AgentId, tuple[KernelChange, ...]]
     gone: tuple[AgentId, ...]
     overdue: tuple[tuple[KernelChange, str], ...]
@@ -76,7 +79,7 @@ def rule(
         overdue.extend(_overdue(row, now, due))
         if row.session.state in ENDED_STATES or row.session.stop is not None:
             continue
-        for at, stop in _limits(row, silence_s, now):
+        for at, stop in (*_limits(row, silence_s, now), *_drained(snapshot, row, now)):
             if at <= now:
                 stops.append((row.session.id, stop))
                 break
@@ -95,7 +98,16 @@ def rule(
         for name, silence in silence_s.items()
         if silence <= limit_s and name in snapshot.agents
     )
-    return Ruling(tuple(stops), lost, gone, tuple(overdue), min(due, default=None))
+    told = list(notices(snapshot, now))
+    due.extend(at for at, _ in told if at > now)
+    return Ruling(
+        stops=tuple(stops),
+        notices=tuple(notice for at, notice in told if at <= now),
+        lost=lost,
+        gone=gone,
+        overdue=tuple(overdue),
+        next_at=min(due, default=None),
+    )
 
 
 def _overdue(
@@ -143,6 +155,17 @@ def _limits(
                 kernel.state_at + timedelta(seconds=allowed),
                 Stop(StopCause.DEADLINE, text, now, rank=kernel.rank),
             )
+
+
+def _drained(snapshot: Snapshot, row: SessionRow, now: datetime) -> Iterator[tuple[datetime, Stop]]:
+    """Stop what still runs on a host that was to be empty by now."""
+    for kernel in row.kernels:
+        record = snapshot.agents.get(kernel.agent) if kernel.agent is not None else None
+        if record is None or record.drain is None or kernel.ended:
+            continue
+        if record.drain.deadline is not None:
+            text = f"agent {record.name} is drained: {record.drain.reason}"
+            yield record.drain.deadline, Stop(StopCause.DRAIN, text, now)
 
 
 def _late(kernel: Kernel, silence_s: Mapping[AgentId, float], now: datetime) -> str:

@@ -238,6 +238,24 @@ class SessionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """A host that is out of service: it gets no new work.
+
+    Attributes:
+        reason: with who said so, a sentence.
+        deadline: what still runs there is stopped then; None is never.
+        signal: sent once at the start to the commands of sessions that run there; 0 is none.
+        signalled: it was sent.
+    """
+
+    reason: str
+    at: datetime
+    deadline: datetime | None = None
+    signal: int = 0
+    signalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AgentRecord:
     """An agent: who it is, and what it said last.
 
@@ -248,6 +266,7 @@ class AgentRecord:
         seen_at: when it was heard last, None when never.
         connected: its link is up now; False after a restart of the manager.
         lost: it was silent for so long that its kernels were given up, and is not back yet.
+        drain: it gets no new work; None while it is in service.
     """
 
     name: AgentId
@@ -258,6 +277,7 @@ class AgentRecord:
     seen_at: datetime | None = None
     connected: bool = False
     lost: bool = False
+    drain: Drain | None = None
 
     @property
     def host_network(self) -> HostNetwork | None:

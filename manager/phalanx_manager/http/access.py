@@ -1,4 +1,4 @@
-"""Tokens and nodes."""
+"""Tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from phalanx_manager.http.problems import not_found, refused, shown
 from phalanx_manager.rpc.keys import make_pair
 from phalanx_manager.store.port import NewEvent, TokenRow
 from phalanx_wire import join
-from phalanx_wire.api import CreateAgentToken, CreateToken, NodeList, TokenCreated, TokenList
+from phalanx_wire.api import CreateAgentToken, CreateToken, TokenCreated, TokenList
 from phalanx_wire.ids import AgentId, ClusterName
 from phalanx_wire.names import is_session_name
 
@@ -91,12 +91,6 @@ async def revoke(ask: Ask) -> web.Response:
         ask.doors.link.expel(AgentId(row.used_by))
     await _tell(ask, "token.revoked", f"{ask.caller.user} revoked token {token}")
     return web.Response(status=204)
-
-
-async def nodes(ask: Ask) -> web.Response:
-    """List agents and their hosts."""
-    snapshot = await ask.doors.store.load()
-    return answer(NodeList(views.nodes(snapshot, ask.doors.clock.now(), ask.caller)))
 
 
 def _check_name(name: str, field: str) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from phalanx_manager.core.model import SessionRow
 from phalanx_manager.http import cursor, sse
 from phalanx_manager.http.ask import Ask
 from phalanx_manager.http.logs_follow import Follower
@@ -37,7 +38,7 @@ class LogEnd(msgspec.Struct, frozen=True, omit_defaults=True):
 
 async def stream(ask: Ask) -> web.StreamResponse:
     """Send the output of a session's ranks as server-sent events."""
-    row = await ask.row()
+    row = await _attempt(ask, await ask.row())
     kernels = ask.kernels(row)
     wanted = _wanted(ask)
     few = len(kernels) <= _FEW
@@ -47,6 +48,20 @@ async def stream(ask: Ask) -> web.StreamResponse:
     if wanted.tail >= 0:
         producer = _last(producer, wanted.tail)
     return await _send(ask, producer, wanted, few=few)
+
+
+async def _attempt(ask: Ask, row: SessionRow) -> SessionRow:
+    """Turn to the attempt that was asked for."""
+    number = ask.values.get("attempt")
+    if number is None or number == row.session.attempt:
+        return row
+    if ask.values.get("follow", False):
+        raise refused("invalid_parameter", 400, "an attempt that is over cannot be followed")
+    found = await ask.doors.store.attempt(row.session.id, number)
+    if found is None:
+        title = f"there is no attempt {number}; the session has had {row.session.attempt}"
+        raise refused("no_such_attempt", 404, title, "attempt")
+    return found
 
 
 def _wanted(ask: Ask) -> Wanted:

@@ -12,6 +12,7 @@ from phalanx_manager.http import (
     forward,
     health,
     logs,
+    nodes,
     sessions,
 )
 from phalanx_manager.http.ask import Route
@@ -30,8 +31,10 @@ from phalanx_wire.api import (
     ENDED_STATES,
     CreateAgentToken,
     CreateToken,
+    DrainRequest,
     EnvView,
     NodeList,
+    NodeView,
     SessionList,
     SessionView,
     SignalRequest,
@@ -174,6 +177,7 @@ _STREAMS: Final = (
             flag("follow", "go on until the session has ended; 0 when left out"),
             _RANKS,
             moment("since", "only later lines: RFC 3339, or how long ago, e.g. `10m`"),
+            whole("attempt", "of an attempt before this one; without `follow`", 1, 1_000),
             whole(
                 "tail", "of the last lines at most so many; followed: of each rank", 0, 1_000_000
             ),
@@ -201,15 +205,6 @@ _STREAMS: Final = (
     ),
     Route(
         "GET",
-        f"{_SESSION}/archive",
-        archives.read,
-        "Read a file or folder of a container.",
-        "tar",
-        scope="user",
-        params=(_RANK, path("path", "absolute, in the container")),
-    ),
-    Route(
-        "GET",
         f"{_SESSION}/forward",
         forward.connect,
         "Connect to a TCP port inside a container, over a WebSocket. Binary frames are data; text "
@@ -230,6 +225,15 @@ _STREAMS: Final = (
         "Tell the host keys of the ssh servers of a session, for a client to verify them.",
         SshView,
         scope="user",
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/archive",
+        archives.read,
+        "Read a file or folder of a container.",
+        "tar",
+        scope="user",
+        params=(_RANK, path("path", "absolute, in the container")),
     ),
     Route(
         "PUT",
@@ -255,7 +259,34 @@ _STREAMS: Final = (
 )
 
 _HOUSE: Final = (
-    Route("GET", "/v1/nodes", access.nodes, "List agents and their hosts.", NodeList),
+    Route("GET", "/v1/nodes", nodes.listing, "List agents and their hosts.", NodeList),
+    Route(
+        "POST",
+        "/v1/nodes/{name}/drain",
+        nodes.drain,
+        "Give a host no new work, and from a deadline on none at all.",
+        NodeView,
+        scope="admin",
+        body=DrainRequest,
+        optional_body=True,
+    ),
+    Route(
+        "POST",
+        "/v1/nodes/{name}/undrain",
+        nodes.undrain,
+        "Give a host work again.",
+        NodeView,
+        scope="admin",
+    ),
+    Route(
+        "POST",
+        "/v1/nodes/{name}/forget",
+        nodes.forget,
+        "Give up a host that is lost: what it holds is free, and it may only join anew.",
+        None,
+        scope="admin",
+        status=204,
+    ),
     Route(
         "POST",
         "/v1/tokens",

@@ -16,11 +16,13 @@ from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
-from phalanx_manager.core.session import idles, is_gone
+from phalanx_manager.core.notice import hearers
+from phalanx_manager.core.session import is_gone
 from phalanx_manager.core.warning import signal_number
 from phalanx_manager.http import bodies, views
 from phalanx_manager.http.ask import Ask, answer
 from phalanx_manager.http.problems import not_found, of_stream, refusal, refused, shown
+from phalanx_manager.rpc import signals
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.store.port import AlreadyThere, Created, NewSession, SessionFilter
 from phalanx_wire.api import (
@@ -33,14 +35,11 @@ from phalanx_wire.api import (
     StopRequest,
 )
 from phalanx_wire.ids import session_id
-from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.spec import SessionSpec
-from phalanx_wire.stream import Closed, SignalCall
+from phalanx_wire.stream import Closed
 
 MAX_WAIT_S: Final = 300.0
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_SIGNAL_S: Final = 20.0
-_SIGNALS_AT_ONCE: Final = 64
 
 log = structlog.get_logger(__name__)
 
@@ -217,11 +216,7 @@ async def send_signal(ask: Ask) -> web.Response:
     wanted = [one for one in row.kernels if named is None or one.rank in named]
     if named is not None and len(wanted) != len(set(named)):
         raise refused("no_such_rank", 404, f"it has ranks 0 to {len(row.kernels) - 1}", "ranks")
-    running = [
-        one
-        for one in wanted
-        if one.state is KernelState.RUNNING and not idles(row.session, one.rank)
-    ]
+    running = [one for one in hearers(row) if one in wanted]
     if not running or (named is not None and len(running) != len(wanted)):
         where = f"session {row.session.name} is {row.session.state}"
         raise refused("not_running", 409, f"{where}, but no command runs there that takes a signal")
@@ -232,12 +227,15 @@ async def send_signal(ask: Ask) -> web.Response:
 
 
 async def _signal_all(ask: Ask, kernels: Sequence[Kernel], number: int) -> list[Problem]:
-    gate = asyncio.Semaphore(_SIGNALS_AT_ONCE)
+    gate = asyncio.Semaphore(signals.AT_ONCE)
     problems: list[Problem] = []
 
     async def one(kernel: Kernel) -> None:
         async with gate:
-            closed = await _signal_one(ask, kernel, number)
+            try:
+                closed = await signals.send(ask.doors.link, kernel, number)
+            except Unavailable as error:
+                closed = Closed(0, code="unavailable", why=str(error))
             if closed.code:
                 problems.append(of_stream(closed))
 
@@ -245,20 +243,3 @@ async def _signal_all(ask: Ask, kernels: Sequence[Kernel], number: int) -> list[
         for kernel in kernels:
             tasks.create_task(one(kernel))
     return problems
-
-
-async def _signal_one(ask: Ask, kernel: Kernel, number: int) -> Closed:
-    if kernel.agent is None:
-        return Closed(0, code="not_running", why=f"{kernel.host_name} has no agent")
-    try:
-        async with asyncio.timeout(_SIGNAL_S):
-            stream = await ask.doors.link.open(kernel.agent, SignalCall(kernel.id, number))
-            async with stream:
-                async for _item in stream:
-                    pass
-                return stream.closed or Closed(0)
-    except TimeoutError:
-        why = f"agent {kernel.agent} did not answer within {_SIGNAL_S:g} s"
-        return Closed(0, code="unavailable", why=why)
-    except Unavailable as error:
-        return Closed(0, code="unavailable", why=str(error))

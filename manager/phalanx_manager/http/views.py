@@ -89,6 +89,8 @@ def _node(
     for _row, one in held:
         used = used + one.slots
     state, reason = explain.agent_state(record, now)
+    if state == "drained" and held:
+        state = "draining"
     engine, swarm = (seen.engine, seen.swarm) if seen else (Engine(), SwarmReport())
     return NodeView(
         name=record.name,

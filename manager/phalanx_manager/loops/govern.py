@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 import structlog
 
 from phalanx_manager.clock import Clock
 from phalanx_manager.core.govern import rule
+from phalanx_manager.core.model import AgentRecord, Drain, Snapshot
+from phalanx_manager.core.notice import Notice
 from phalanx_manager.store.port import NewEvent, Store
 from phalanx_manager.wake import Bell
 from phalanx_wire.ids import AgentId
+from phalanx_wire.lifecycle import KernelState
 
 SAFETY_NET_S: Final = 5.0
 _SHORTEST_S: Final = 0.02
@@ -28,13 +33,48 @@ class Govern:
         clock: Clock,
         silence_s: Callable[[Collection[AgentId]], Mapping[AgentId, float]],
         lost_after_s: float,
+        *,
+        order: Callable[[Notice], Awaitable[None]] | None = None,
     ) -> None:
         self.bell = Bell()
         self._store = store
         self._clock = clock
         self._silence_s = silence_s
         self._lost_after_s = lost_after_s
+        self._order = order
         self._wait_s = 0.0
+
+    async def _notify(self, notices: Collection[Notice], snapshot: Snapshot, now: datetime) -> None:
+        """Have signals sent; that they are is written down before, so that none is sent twice."""
+        drained: set[AgentId] = set()
+        for notice in notices:
+            if notice.agent is None:
+                if not await self._store.warn(notice.session, notice.attempt, notice.text, now):
+                    continue
+            else:
+                if notice.agent not in drained:
+                    drained.add(notice.agent)
+                    await self._signalled(snapshot.agents[notice.agent], now)
+                event = NewEvent(now, "session.warned", notice.text, notice.session)
+                await self._store.add_event(event)
+            log.info("session.warned", session=notice.session, why=notice.text)
+            if self._order is not None:
+                await self._order(notice)
+
+    async def _signalled(self, record: AgentRecord, now: datetime) -> None:
+        if record.drain is not None:
+            drain = replace(record.drain, signalled=True)
+            text = f"commands on agent {record.name} are told that it is drained"
+            await self._store.drain(record.name, drain, text, now)
+
+    async def _drain_stuck(
+        self, snapshot: Snapshot, agent: AgentId, why: str, now: datetime
+    ) -> None:
+        """Give no new work to a host that cannot end what it has."""
+        record = snapshot.agents.get(agent)
+        if record is not None and record.drain is None:
+            await self._store.drain(agent, Drain(f"by itself: {why}", now), why, now)
+            log.warning("agent.drained", agent=agent, why=why)
 
     async def turn(self) -> None:
         """Wait until something may be due, then rule."""
@@ -46,6 +86,7 @@ class Govern:
         for session, stop in ruling.stops:
             if await self._store.stop(session, stop):
                 log.info("session.stopped", session=session, cause=stop.cause, why=stop.text)
+        await self._notify(ruling.notices, snapshot, now)
         for agent, losses in ruling.lost.items():
             await self._store.record(losses, (), now)
             log.warning("kernels.lost", agent=agent, kernels=len(losses), silent_s=silence[agent])
@@ -58,5 +99,7 @@ class Govern:
                 event = NewEvent(now, "kernel.overdue", text, kernel.session, kernel.rank)
                 await self._store.add_event(event)
                 log.warning("kernel.overdue", kernel=kernel.id, why=text)
+                if change.seen is KernelState.STOPPING and kernel.agent is not None:
+                    await self._drain_stuck(snapshot, kernel.agent, text, now)
         due_s = (ruling.next_at - now).total_seconds() if ruling.next_at else SAFETY_NET_S
         self._wait_s = max(_SHORTEST_S, min(due_s, SAFETY_NET_S))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from phalanx_manager.core.explain import SUSPECT_S
-from phalanx_manager.core.model import AgentRecord, Refusal
+from phalanx_manager.core.model import AgentRecord, Drain, Refusal
 from phalanx_manager.store import rows
 from phalanx_manager.store.port import Joined, TokenRow
 from phalanx_manager.store.tables import Row, Tables, Writes
@@ -24,11 +24,14 @@ class Access:
         self._on_agent_event = on_agent_event
         self._agents: dict[AgentId, AgentRecord] = {}
         self._expelled: frozenset[AgentId] = frozenset()
+        self._forgotten: set[AgentId] = set()
         self._admitting = asyncio.Lock()
 
     async def reload_agents(self) -> None:
         """Read all agents; whose link is up is only known here."""
-        found = [rows.agent(row) for row in await self._tables.read("agents", {})]
+        every = await self._tables.read("agents", {})
+        self._forgotten = {AgentId(row[0]) for row in every if row[12]}
+        found = [rows.agent(row) for row in every if not row[12]]
         self._expelled = await self._revoked_agents()
         up = {record.name for record in self._agents.values() if record.connected}
         self._agents = {one.name: replace(one, connected=one.name in up) for one in found}
@@ -69,6 +72,28 @@ class Access:
         writes.run("agent_lost", {"name": agent})
         _tell(writes, at, "agent.lost", f"agent {agent} is lost: its kernels are given up")
         await self._change_agent(writes, agent, {"lost": True})
+        self._on_agent_event()
+
+    async def drain(self, agent: AgentId, drain: Drain | None, text: str, at: datetime) -> bool:
+        """See `port.Store`."""
+        if agent not in self._agents:
+            return False
+        writes = Writes()
+        writes.run("agent_drain", rows.drain_values(agent, drain))
+        _tell(writes, at, "agent.drained" if drain else "agent.undrained", text)
+        await self._change_agent(writes, agent, {"drain": drain})
+        self._on_agent_event()
+        return True
+
+    async def forget(self, agent: AgentId, text: str, at: datetime) -> None:
+        """See `port.Store`."""
+        async with self._admitting:
+            writes = Writes()
+            writes.run("agent_forget", {"name": agent})
+            _tell(writes, at, "agent.forgotten", text)
+            await asyncio.shield(self._tables.commit(writes, lambda _: None))
+            self._agents.pop(agent, None)
+            self._forgotten.add(agent)
         self._on_agent_event()
 
     async def agents(self) -> tuple[AgentRecord, ...]:
@@ -152,7 +177,9 @@ class Access:
             if row is not None and (known is None or agent in self._expelled):
                 token = rows.token(row)
                 record = AgentRecord(agent, token.cluster, agent_public_key, at)
-                await self._admit(token, record, again=known is not None)
+                again = known is not None or agent in self._forgotten
+                await self._admit(token, record, again=again)
+                self._forgotten.discard(agent)
                 self._agents[agent] = record
                 self._expelled = await self._revoked_agents()
                 self._on_agent_event()

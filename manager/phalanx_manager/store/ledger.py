@@ -147,6 +147,20 @@ class Ledger(Access):
                 return False
             return work.stop(row, stop)
 
+    async def warn(self, session: SessionId, attempt: int, text: str, at: datetime) -> bool:
+        """See `port.Store`."""
+        row = self._ahead.get(session)
+        if row is None or row.session.attempt != attempt or row.session.warned_at is not None:
+            return False
+        async with self._work(at) as work:
+            work.touch(replace(row.session, warned_at=at))
+            work.say(NewEvent(at, "session.warned", text, session))
+        return True
+
+    async def attempt(self, session: SessionId, attempt: int) -> SessionRow | None:
+        """See `port.Store`."""
+        return await self._lookup.attempt(session, attempt)
+
     async def say(self, session: SessionId, reason: str, at: datetime) -> None:
         """See `port.Store`."""
         row = self._ahead.get(session)

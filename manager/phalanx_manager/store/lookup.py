@@ -73,6 +73,18 @@ class Lookup:
         tail = f"WHERE {_MINE} {test} ORDER BY created_at DESC, id DESC LIMIT :limit"
         return tuple([await self._full(row) for row in await self._rows(values, tail)])
 
+    async def attempt(self, session: SessionId, attempt: int) -> SessionRow | None:
+        """See `port.Store.attempt`."""
+        found = await self._rows({"id": session}, "WHERE id = :id")
+        row = await self._full(found[0]) if found else None
+        if row is None or row.of(attempt) is not None:
+            return None if row is None else row.of(attempt)
+        for ended in await self._tables.read("attempts_of", {"session": session}):
+            if ended[0] == attempt:
+                network, kernels = await self._attempt(session, attempt)
+                return SessionRow(rows.attempt(row.session, ended, network), kernels)
+        return None
+
     # -- inside
 
     async def _rows(self, values: Mapping[str, object], tail: str) -> list[Row]:

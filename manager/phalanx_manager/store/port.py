@@ -11,6 +11,7 @@ from phalanx_manager.core.admit import Admitted
 from phalanx_manager.core.model import (
     AgentRecord,
     Caller,
+    Drain,
     Refusal,
     Scope,
     SessionRow,
@@ -169,6 +170,14 @@ class Store(Protocol):
         once.
         """
 
+    async def warn(self, session: SessionId, attempt: int, text: str, at: datetime) -> bool:
+        """Note that an attempt's warning signal is about to be sent. False when it was already, or
+        when that attempt is over: it is sent at most once.
+        """
+
+    async def attempt(self, session: SessionId, attempt: int) -> SessionRow | None:
+        """One attempt of a session, the current one or any before it."""
+
     async def say(self, session: SessionId, reason: str, at: datetime) -> None:
         """Keep why a session waits."""
 
@@ -200,6 +209,16 @@ class Store(Protocol):
 
     async def lose(self, agent: AgentId, at: datetime) -> None:
         """Note the verdict that an agent is lost."""
+
+    async def drain(self, agent: AgentId, drain: Drain | None, text: str, at: datetime) -> bool:
+        """Take an agent out of service, or back into it; the text is told. False when there is no
+        such agent.
+        """
+
+    async def forget(self, agent: AgentId, text: str, at: datetime) -> None:
+        """Know an agent no longer: its key is worth nothing, and its name is free. What it held
+        has to be free before (`core.forget`).
+        """
 
     async def agents(self) -> tuple[AgentRecord, ...]:
         """All agents by name."""

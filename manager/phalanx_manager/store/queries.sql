@@ -106,7 +106,9 @@ SELECT name, driver, subnet, owner, engine_id, problem, failed, released
 FROM network WHERE session = :session AND attempt = :attempt;
 
 -- name: agents
-SELECT name, cluster, public_key, joined_at, observed, seen_at, lost FROM agent ORDER BY name;
+SELECT name, cluster, public_key, joined_at, observed, seen_at, lost, drain_reason, drain_at,
+    drain_deadline, drain_signal, drain_signalled, forgotten
+FROM agent ORDER BY name;
 
 -- name: agent_add
 INSERT INTO agent (name, cluster, public_key, joined_at)
@@ -114,8 +116,16 @@ VALUES (:name, :cluster, :public_key, :joined_at);
 
 -- name: agent_add_again
 UPDATE agent SET cluster = :cluster, public_key = :public_key, joined_at = :joined_at,
-    observed = NULL, seen_at = NULL
+    observed = NULL, seen_at = NULL, lost = 0, drain_reason = NULL, forgotten = 0
 WHERE name = :name;
+
+-- name: agent_drain
+UPDATE agent SET drain_reason = :reason, drain_at = :at, drain_deadline = :deadline,
+    drain_signal = :signal, drain_signalled = :signalled
+WHERE name = :name;
+
+-- name: agent_forget
+UPDATE agent SET forgotten = 1, public_key = 'forgotten ' || name WHERE name = :name;
 
 -- name: agents_revoked
 SELECT agent.name FROM agent

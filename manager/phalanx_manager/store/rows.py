@@ -11,6 +11,7 @@ import msgspec
 
 from phalanx_manager.core.model import (
     AgentRecord,
+    Drain,
     Kernel,
     NetworkRow,
     Session,
@@ -289,7 +290,26 @@ def agent(row: Row) -> AgentRecord:
         observed=observed,
         seen_at=moment(row[5]),
         lost=bool(row[6]),
+        drain=_drain(row),
     )
+
+
+def _drain(row: Row) -> Drain | None:
+    if row[7] is None:
+        return None
+    return Drain(row[7], at(row[8]), moment(row[9]), row[10] or 0, bool(row[11]))
+
+
+def drain_values(agent: AgentId, drain: Drain | None) -> Mapping[str, object]:
+    """Spell a drain, or that there is none, for `agent_drain`."""
+    return {
+        "name": agent,
+        "reason": drain.reason if drain else None,
+        "at": micros(drain.at) if drain else None,
+        "deadline": micros(drain.deadline) if drain else None,
+        "signal": drain.signal if drain else None,
+        "signalled": int(drain is not None and drain.signalled),
+    }
 
 
 def lasting(observed: Observed) -> Observed:

@@ -453,14 +453,6 @@ def test_stop_tells_all_then_waits(cli: Cli, manager: FakeManager) -> None:
     assert {"grace_s": 3.0} == json.loads(manager.heard[0].body)
 
 
-def test_requeue_says_what_became_of_each(cli: Cli, manager: FakeManager) -> None:
-    manager.on("POST", f"{SESSIONS}/demo/requeue", session("stopping", reason="requeued by ada"))
-
-    outcome = cli("requeue", "demo")
-
-    assert (0, "demo is stopping: requeued by ada\n") == (outcome.code, outcome.err)
-
-
 def test_kill_sends_a_signal_to_one_rank(cli: Cli, manager: FakeManager) -> None:
     manager.on("GET", f"{SESSIONS}/demo", session())
     manager.on("POST", f"{SESSIONS}/demo/signal", {})

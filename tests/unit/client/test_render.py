@@ -102,6 +102,11 @@ def test_nodes_show_used_of_capacity_and_who_holds_them() -> None:
         "host1: host network: ports 61000-61999",
         "host1: stray: container x",
     ]
+    assert render.strays([view]).splitlines() == [
+        "NODE   KIND       NAME  IF IT IS NOBODY'S",
+        "host1  container  x     look: docker logs NAME; end: docker rm -f NAME",
+    ]
+    assert render.strays([]).startswith("no strays")
 
 
 def test_a_dry_run_names_the_agent_of_each_rank_or_why_it_waits() -> None:

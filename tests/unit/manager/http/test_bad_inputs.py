@@ -296,7 +296,11 @@ async def test_a_revoked_token_is_worth_nothing(api: Scene) -> None:
 
 
 SCOPED = [
-    (route.method, route.path.replace("{ref}", "demo").replace("{token}", "x"), route.scope)
+    (
+        route.method,
+        route.path.replace("{ref}", "demo").replace("{token}", "x").replace("{name}", "x"),
+        route.scope,
+    )
     for route in ROUTES
     if route.scope in {"user", "admin"}
 ]
