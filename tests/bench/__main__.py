@@ -1,11 +1,7 @@
-"""Measure starting and stopping against the raw engine: `python -m tests.bench [--pairs N]`.
+"""Measure on real engines: `python -m tests.bench [--only starts|footprint] [--pairs N]`.
 
-Each figure is a ratio of two things measured in the same run, interleaved: raw, ours, raw, ours.
-The first pair is dropped. The raw side asks the Engine API for the same network, the same
-containers with the same settings and the same way out, everything in parallel; "ready" for it is
-that all starts have returned, for us that every rank's command has been released, which is later
-by the runner's start, the mesh check and the barriers. Writes tests/bench/results.json and
-docs/BENCHMARKS.md.
+Writes tests/bench/results.json, and docs/BENCHMARKS.md from it; what is not measured this time
+keeps its figures.
 """
 
 from __future__ import annotations
@@ -15,204 +11,67 @@ import asyncio
 import json
 import os
 import platform
-import statistics
-import time
-from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from phalanx_agent.docker.containers import CAPABILITIES, LOG_OPTIONS
-from phalanx_agent.host import inventory
 from phalanx_lab import loading
 from phalanx_lab.lab import Lab
-from tests.bench import raw
-from tests.bench.ours import Manager
+from tests.bench import footprint, page, starts
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "phalanx/base"
-CPU, MEM, SHM, PIDS = 0.1, 64 << 20, 32 << 20, 256
-TARGET = 1.10
+RESULTS = ROOT / "tests/bench/results.json"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One thing to measure; `engines` are indices of hosts, in rank order."""
-
-    title: str
-    size: int
-    mode: str
-    engines: tuple[int, ...]
-    main_pids: int = PIDS  # a main that fills its host's share keeps the others off it
-
-
-ROWS = (
-    Row("4 containers, one engine", 4, "single-node", (0,) * 4),
-    Row("16 containers, one engine", 16, "single-node", (0,) * 16),
-    Row("4 containers, three engines", 4, "multi-node", (0, 1, 1, 2), main_pids=65400),
-    Row("12 containers, three engines", 12, "multi-node", (0,) * 4 + (1,) * 4 + (2,) * 4),
-)
+def measure_starts(options: argparse.Namespace) -> dict[str, Any]:
+    """Three hosts, some or all of the rows."""
+    chosen = [int(index) for index in options.rows.split(",") if index]
+    rows = tuple(starts.ROWS[index] for index in chosen) or starts.ROWS
+    with Lab.up("bench", 3, report=print) as lab:
+        loading.load([host.engine_socket for host in lab.hosts], "base", print)
+        results = asyncio.run(starts.run(lab, options.pairs, rows))
+    found = {title: [asdict(pair) for pair in figures] for title, figures in results.items()}
+    return {"pairs": options.pairs, "rows": found}
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Seconds of one pair."""
-
-    raw_ready: float
-    our_ready: float
-    raw_stop: float
-    our_stop: float
-
-
-def settings() -> dict[str, Any]:
-    """What the agent sets on every container, without mounts."""
-    nofile = inventory.largest_nofile()
-    return {
-        "Init": False,
-        "NanoCpus": int(CPU * 1e9),
-        "Memory": MEM,
-        "MemorySwap": MEM,
-        "ShmSize": SHM,
-        "PidsLimit": PIDS + 32,
-        "CapDrop": ["ALL"],
-        "CapAdd": list(CAPABILITIES),
-        "SecurityOpt": ["no-new-privileges"],
-        "Ulimits": [{"Name": "nofile", "Soft": nofile, "Hard": nofile}],
-        "IpcMode": "private",
-        "LogConfig": {"Type": "json-file", "Config": LOG_OPTIONS},
-        "RestartPolicy": {"Name": "no"},
-        "DnsOptions": ["timeout:1", "attempts:1"],
-    }
+def measure_footprint(options: argparse.Namespace) -> dict[str, Any]:
+    """One host: first with manager and agent apart, then with both in one process."""
+    findings = footprint.of_the_bundle()
+    with Lab.up("benchf", 1, report=print) as lab:
+        loading.load([host.engine_socket for host in lab.hosts], "base", print)
+        findings += asyncio.run(footprint.of_containers(lab, options.pairs))
+        findings += asyncio.run(footprint.of_daemons(lab))
+    with Lab.up("benchu", 1, report=print, engines_only=True) as lab:
+        loading.load([host.engine_socket for host in lab.hosts], "base", print)
+        findings += footprint.of_one_process(lab)
+    return {"pairs": options.pairs, "rows": [asdict(finding) for finding in findings]}
 
 
-def spec(row: Row) -> dict[str, Any]:
-    """What is asked of the manager."""
-    resources = {"cpu": CPU, "mem": MEM, "shm": SHM, "pids": PIDS}
-    main = {"name": "main", "resources": {**resources, "pids": row.main_pids}}
-    return {
-        "mode": row.mode,
-        "image": IMAGE,
-        "command": ["sleep", "1000"],
-        "resources": resources,
-        "roles": [main, {"name": "sub", "replicas": row.size - 1}],
-    }
-
-
-async def measure(
-    row: Row, pairs: int, manager: Manager, engines: list[raw.Engine]
-) -> list[Figures]:
-    """Run a row's pairs; the first is not among the figures."""
-    found = []
-    for pair in range(pairs + 1):
-        order = raw.Order(
-            name=f"raw-{int(time.time() * 1000)}",
-            engines=[engines[index] for index in row.engines],
-            owner=engines[0],
-            driver="bridge" if row.mode == "single-node" else "overlay",
-            subnet="10.230.0.0/26",
-            image=IMAGE,
-            settings=settings(),
-        )
-        began = time.monotonic()
-        gang = await raw.start(order)
-        raw_ready = time.monotonic() - began
-        began = time.monotonic()
-        await raw.stop(gang)
-        raw_stop = time.monotonic() - began
-        view, our_ready = await manager.start(spec(row))
-        our_stop = await manager.stop(view["id"])
-        hosts = len({kernel["agent"] for kernel in view["kernels"]})
-        if hosts != len(set(row.engines)):
-            raise RuntimeError(f"{row.title}: placed on {hosts} hosts, not on as many as the raw")
-        figures = Figures(raw_ready, our_ready, raw_stop, our_stop)
-        print(
-            f"  {row.title} {pair}/{pairs}: ready {raw_ready:.2f} | {our_ready:.2f} s,"
-            f" stop {raw_stop:.2f} | {our_stop:.2f} s (raw | ours), load {os.getloadavg()[0]:.1f}",
-            flush=True,
-        )
-        if pair:
-            found.append(figures)
-    return found
-
-
-async def run(lab: Lab, pairs: int, rows: tuple[Row, ...]) -> dict[str, list[Figures]]:
-    """Measure all rows on a running lab, one after the other."""
-    async with AsyncExitStack() as stack:
-        manager = await stack.enter_async_context(Manager(lab.url, lab.admin_token))
-        engines = [
-            await stack.enter_async_context(raw.Engine(host.engine_socket)) for host in lab.hosts
-        ]
-        warm = {"size": 3, "mode": "multi-node", "spread": "one-per-node", "image": IMAGE,
-                "command": ["sleep", "1000"], "resources": {"cpu": CPU, "mem": MEM}}  # fmt: skip
-        view, _ = await manager.start(warm)
-        await manager.stop(view["id"])
-        return {row.title: await measure(row, pairs, manager, engines) for row in rows}
-
-
-def median(values: list[float]) -> float:
-    """The middle one."""
-    return statistics.median(values)
-
-
-def table(results: dict[str, list[Figures]]) -> str:
-    """Spell the figures as Markdown."""
-    lines = [
-        "| what | raw ready | ready | ratio | raw stop | stop | ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for title, figures in results.items():
-        ready = median([pair.our_ready / pair.raw_ready for pair in figures])
-        stop = median([pair.our_stop / pair.raw_stop for pair in figures])
-        cells = [
-            f"{median([pair.raw_ready for pair in figures]):.2f} s",
-            f"{median([pair.our_ready for pair in figures]):.2f} s",
-            f"{ready:.2f}",
-            f"{median([pair.raw_stop for pair in figures]):.2f} s",
-            f"{median([pair.our_stop for pair in figures]):.2f} s",
-            f"{stop:.2f}",
-        ]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def page(results: dict[str, list[Figures]], pairs: int, load: tuple[float, ...]) -> str:
-    """Spell docs/BENCHMARKS.md."""
-    kernel = platform.release().partition("-")[0]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {kernel}"
-    return f"""# Benchmarks
-
-Written by `make bench`. Medians of {pairs} interleaved pairs, the first pair dropped; ratios are
-medians of the pairs' ratios, ours to raw. The target is at most {TARGET:.2f}.
-
-{table(results)}
-
-*ready*: raw, all starts have returned; ours, from the submission over HTTP until every rank's
-command is released: keys made, ssh up, every rank reached by every other by name. *stop*: until
-no container and no network is left. Both sides make the same internal network and the same
-containers with the same settings, and attach the same way out.
-
-{machine}; all engines of the lab share them.
-Load average at the end: {", ".join(f"{value:.1f}" for value in load)}.
-"""
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "starts": measure_starts,
+    "footprint": measure_footprint,
+}
 
 
 def main() -> None:
-    """Bring a lab up, measure, write, take it down."""
+    """Measure, keep, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", choices=PARTS, help="by default all parts")
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--rows", default="", help="indices, e.g. 0,2")
+    parser.add_argument("--rows", default="", help="of starts, as indices, e.g. 0,2; not kept")
     options = parser.parse_args()
-    chosen = [int(index) for index in options.rows.split(",") if index]
-    rows = tuple(ROWS[index] for index in chosen) or ROWS
-    with Lab.up("bench", 3, report=print) as lab:
-        loading.load([host.engine_socket for host in lab.hosts], "base", print)
-        results = asyncio.run(run(lab, options.pairs, rows))
-    load = os.getloadavg()
-    print(table(results))
-    stored = {title: [asdict(pair) for pair in figures] for title, figures in results.items()}
-    (ROOT / "tests/bench/results.json").write_text(json.dumps(stored, indent=1) + "\n")
-    if rows == ROWS:
-        (ROOT / "docs/BENCHMARKS.md").write_text(page(results, options.pairs, load))
+    kept = json.loads(RESULTS.read_text())
+    for name in [options.only] if options.only else PARTS:
+        found = PARTS[name](options)
+        machine = f"{platform.machine()}, {os.cpu_count()} cores"
+        kernel = platform.release().partition("-")[0]
+        kept[name] = {"machine": f"{machine}, Linux {kernel}", "load": os.getloadavg(), **found}
+    text = page.page(kept)
+    print(text)
+    if not options.rows:
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+        (ROOT / "docs/BENCHMARKS.md").write_text(text)
 
 
 if __name__ == "__main__":
