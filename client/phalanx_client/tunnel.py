@@ -20,7 +20,7 @@ from phalanx_client.websocket import of, opened
 from phalanx_wire.api import Problem
 
 SILENCE_S: Final = 65.0
-"""The manager says something every 20 s; after this long without a word it is not there."""
+"""The manager says something every 10 s; after this long without a word it is not there."""
 
 
 class Sink(Protocol):
@@ -68,7 +68,7 @@ class Tunnel:
             async for piece in source:
                 await self._socket.send_bytes(piece)
             await self._socket.send_str('{"eof": true}')
-        except aiohttp.ClientConnectionResetError:
+        except ConnectionResetError:
             return  # it has ended; who reads says how
 
     async def _drain(self, sink: Sink) -> None:

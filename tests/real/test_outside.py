@@ -384,6 +384,24 @@ def test_an_ssh_that_is_killed_leaves_nothing_behind(outside: Outside) -> None:
     )
 
 
+def test_after_a_restart_of_the_agent_the_same_key_still_comes_in(outside: Outside) -> None:
+    place = f"main1.{outside.name}"
+    on = outside.ground.host(outside.ground.containers(outside.name)["main1"])
+    before = outside.ground.lab.pid(f"agent-{on.index}")
+
+    outside.ground.lab.fault("kill", f"agent-{on.index}")
+    await_true(
+        "it runs again",
+        lambda: (
+            outside.ground.lab.pid(f"agent-{on.index}") not in (0, before)
+            and outside.run("ssh", place, "true").code == 0
+        ),
+    )
+    keys = outside.run("ssh", place, "grep -c guest /run/phalanx/ssh/.ssh/authorized_keys").ok()
+
+    assert "1\n" == keys
+
+
 def held(ground: Ground) -> dict[str, tuple[int, int]]:
     """How many sockets and threads each of our daemons has."""
     found = {}
@@ -489,6 +507,16 @@ def test_it_works_for_a_user_that_the_image_has_never_heard_of_and_after_another
         second = there.run("ssh", name, "id -u").ok()
 
     assert ("12345\nwrote\n", "12345\n") == (first, second)
+
+
+def test_on_a_hosts_own_network_every_container_is_reached_as_itself(
+    clean: Ground, tmp_path: Path
+) -> None:
+    with clean.created("-N", "2", "--network", "host") as name:
+        there = Outside(clean, name, tmp_path)
+        told = [there.run("ssh", f"{host}.{name}", "echo $RANK").ok() for host in ("main1", "sub1")]
+
+    assert ["0\n", "1\n"] == told
 
 
 def test_a_session_that_does_not_run_is_said_to_be_so(clean: Ground) -> None:

@@ -13,7 +13,6 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from phalanx_manager.http.ask import Ask, answer
 from phalanx_manager.http.commands import (
-    HEARTBEAT_S,
     MAX_FRAME_BYTES,
     SEND_S,
     WrongFrameError,
@@ -26,6 +25,9 @@ from phalanx_wire.api import SshRank, SshView
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import STDIN, ConnectCall, Data, Eof
+
+PING_S: Final = 10.0
+"""A client that is gone while nobody takes its data is found by the second ping."""
 
 _EOF: Final = '{"eof": true}'
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
@@ -99,7 +101,7 @@ def _keep_alive(request: web.Request) -> None:
 
 async def _ping(socket: web.WebSocketResponse) -> None:
     while True:
-        await asyncio.sleep(HEARTBEAT_S)
+        await asyncio.sleep(PING_S)
         async with asyncio.timeout(SEND_S):
             await socket.ping()
 

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from phalanx_manager.http import forward
 from phalanx_wire.api import SshView
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream
@@ -93,6 +94,33 @@ async def test_a_client_that_goes_ends_the_connection(tmp_path: Path) -> None:
         async with api.client.ws_connect(ECHO, headers=api.as_("ada")) as socket:
             await socket.send_bytes(b"x")
         await api.link.until(lambda: not any(len(ours) for ours, _ in api.link.muxes))
+
+
+async def test_a_client_that_vanishes_while_nobody_takes_its_data_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = asyncio.Event()
+
+    async def deaf(_stream: Stream) -> None:
+        await never.wait()
+
+    monkeypatch.setattr(forward, "PING_S", 0.02)
+    async with scene(tmp_path, deaf) as api:
+        await api.running()
+        socket = await api.client.ws_connect(ECHO, headers=api.as_("ada"))
+        flood = asyncio.ensure_future(_flood(socket))
+        await asyncio.wait([flood], timeout=0.3)
+        assert not flood.done()
+        flood.cancel()
+        assert socket._conn is not None
+        assert socket._conn.transport is not None
+        socket._conn.transport.abort()
+        await api.link.until(lambda: not any(len(ours) for ours, _ in api.link.muxes))
+
+
+async def _flood(socket: aiohttp.ClientWebSocketResponse) -> None:
+    for _frame in range(1000):
+        await socket.send_bytes(bytes(256 << 10))
 
 
 @pytest.mark.parametrize("frame", ["{", "[]", '{"resize": [1, 2]}', '{"eof": 3}'])
