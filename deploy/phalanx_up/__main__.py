@@ -22,10 +22,10 @@ from phalanx_agent.__main__ import serve as serve_agent
 from phalanx_agent.rpc.identity import IdentityError
 from phalanx_client import config as client_config
 from phalanx_manager import config as manager_config
-from phalanx_manager.__main__ import Running
-from phalanx_manager.__main__ import serve as serve_manager
 from phalanx_manager.http.app import CannotListenError
 from phalanx_manager.rpc import failure
+from phalanx_manager.serve import Running
+from phalanx_manager.serve import serve as serve_manager
 from phalanx_manager.store import port
 from phalanx_up import plan
 from phalanx_up.plan import Wish

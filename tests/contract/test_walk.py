@@ -13,8 +13,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from phalanx_manager.__main__ import Running, serve
 from phalanx_manager.config import ManagerConfig
+from phalanx_manager.serve import Running, serve
 from phalanx_wire import join
 from phalanx_wire.api import NodeList, SessionView, TokenCreated
 from tests.support.ideal_agent import IdealAgent

@@ -94,12 +94,13 @@ class IdealAgent:
                 while True:
                     message = decode(await socket.recv())
                     if isinstance(message, Goals):
-                        self._take(message)
+                        self.take(message)
                         await self._report(socket)
                     else:
                         mux.receive(message)
 
-    def _take(self, goals: Goals) -> None:
+    def take(self, goals: Goals) -> None:
+        """Bring everything to its goal."""
         self._revision = goals.revision
         for order in goals.networks:
             name = order.network.name
@@ -131,20 +132,20 @@ class IdealAgent:
             user_key="ssh-ed25519 AAAA user",
         )
 
-    async def _report(self, socket: zmq.asyncio.Socket) -> None:
-        await socket.send(
-            encode(
-                Observed(
-                    "boot",
-                    self._revision,
-                    Slots(1_000_000, 1 << 44, 0, 100_000_000),
-                    "10.0.0.1",
-                    Engine("27.0", "1.47"),
-                    kernels=tuple(self.reports.values()),
-                    networks=tuple(self._networks.values()),
-                )
-            )
+    def observed(self) -> Observed:
+        """What it would report now."""
+        return Observed(
+            "boot",
+            self._revision,
+            Slots(1_000_000, 1 << 44, 0, 100_000_000),
+            "10.0.0.1",
+            Engine("27.0", "1.47"),
+            kernels=tuple(self.reports.values()),
+            networks=tuple(self._networks.values()),
         )
+
+    async def _report(self, socket: zmq.asyncio.Socket) -> None:
+        await socket.send(encode(self.observed()))
 
     async def _serve(self, stream: Stream) -> None:
         async with stream:

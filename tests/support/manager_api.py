@@ -22,6 +22,7 @@ from phalanx_manager.core.observe import KernelChange, moved
 from phalanx_manager.http import auth
 from phalanx_manager.http.app import build
 from phalanx_manager.http.doors import Doors, Joining, Rates
+from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.store.database import MEMORY
@@ -158,6 +159,7 @@ class Scene:
     tokens: dict[str, str]
     changed: list[SessionId]
     doors: Doors
+    entrance: Entrance
 
     def as_(self, user: str) -> dict[str, str]:
         """Headers of a caller."""
@@ -274,10 +276,11 @@ async def scene(
             Limits(),
             rates or Rates(),
         )
-        server = TestServer(build(doors))
+        entrance = Entrance.to(doors)
+        server = TestServer(build(entrance))
         await server.start_server(max_field_size=_HEADER_BYTES)
         async with TestClient(server) as client:
-            yield Scene(client, store, clock, link, chimes, tokens, changed, doors)
+            yield Scene(client, store, clock, link, chimes, tokens, changed, doors, entrance)
             link.lose()
         for task in link.serving:
             task.cancel()

@@ -18,7 +18,7 @@ from aiohttp.http import HttpProcessingError
 
 from phalanx_manager.http import auth, health, openapi, problems
 from phalanx_manager.http.ask import NOBODY, Ask, Route
-from phalanx_manager.http.doors import Doors
+from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.params import read_all
 from phalanx_manager.http.routes import ROUTES
 from phalanx_manager.rpc import failure
@@ -47,13 +47,12 @@ class CannotListenError(Exception):
     """The address of the API cannot be used; the sentence says why."""
 
 
-def build(doors: Doors) -> web.Application:
+def build(entrance: Entrance) -> web.Application:
     """Make the application."""
     app = web.Application(middlewares=[_answer])
     app.on_response_prepare.append(_begin)
-    turnstile = auth.Turnstile(doors.rates, doors.clock)
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _through(route, doors, turnstile))
+        app.router.add_route(route.method, route.path, _through(route, entrance))
     app[health.REQUESTS] = Counter()
     version = importlib.metadata.version("phalanx")
     app[health.DOCUMENT] = msgspec.json.encode(openapi.document(ROUTES, version))
@@ -61,18 +60,22 @@ def build(doors: Doors) -> web.Application:
 
 
 def _through(
-    route: Route, doors: Doors, turnstile: auth.Turnstile
+    route: Route, entrance: Entrance
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Lead a request to its handler: who asks, may they, and is the query right."""
+    """Lead a request to its handler: do we lead, who asks, may they, and is the query right."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller = NOBODY
-        if route.scope is not None:
-            caller = await auth.identify(request, doors.store, doors.clock)
-            turnstile.enter(caller)
-            auth.authorize(caller, route.scope)
-        values = read_all(route.params, request.query)
-        return await route.handler(Ask(doors, request, caller, values, turnstile))
+        simple = entrance.answer(request)
+        if simple is not None:
+            return simple
+        with entrance.enter(route.path) as (doors, turnstile):
+            caller = NOBODY
+            if route.scope is not None:
+                caller = await auth.identify(request, doors.store, doors.clock)
+                turnstile.enter(caller)
+                auth.authorize(caller, route.scope)
+            values = read_all(route.params, request.query)
+            return await route.handler(Ask(doors, request, caller, values, turnstile))
 
     return handle
 
@@ -133,7 +136,7 @@ def _of_aiohttp(error: web.HTTPException) -> web.Response:
 
 
 @asynccontextmanager
-async def listen(doors: Doors, address: str) -> AsyncIterator[str]:
+async def listen(entrance: Entrance, address: str) -> AsyncIterator[str]:
     """Serve the API at `host:port`, `unix:///path` or `fd://N`; yields the URL that was bound.
 
     Raises:
@@ -141,7 +144,7 @@ async def listen(doors: Doors, address: str) -> AsyncIterator[str]:
     """
     logging.getLogger("aiohttp.server").addFilter(_OWN_FAULTS)
     runner = web.AppRunner(
-        build(doors),
+        build(entrance),
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,

@@ -186,18 +186,28 @@ def read_only(path: str) -> sqlite3.Connection:
 
 
 def take_lock(path: str) -> int:
-    """Take the file for us alone; the lock goes with the process, however it ends.
+    """Make the file if it is not there, and take it for us alone.
 
     Raises:
         Unavailable: another manager has it, or it cannot be opened.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+    return hold(path)
+
+
+def hold(path: str) -> int:
+    """Keep managers from a file; the lock goes with the process, however it ends.
+
+    Raises:
+        Unavailable: a manager has it.
+    """
+    try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Unavailable(
-            path, f"cannot be opened: {error.strerror}", "check the folder and its owner"
-        ) from error
+        raise _cannot_open(path, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -257,6 +267,12 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{steps[number]}\nPRAGMA user_version = {number};\nCOMMIT;"
         )
+
+
+def _cannot_open(path: str, error: OSError) -> Unavailable:
+    return Unavailable(
+        path, f"cannot be opened: {error.strerror}", "check the folder and its owner"
+    )
 
 
 def _quoted(path: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from phalanx_manager.core.model import Caller, Refusal, SessionRow, Snapshot, Stop
 from phalanx_manager.core.observe import KernelChange, NetworkChange
@@ -27,6 +28,18 @@ from phalanx_manager.store.tables import Clash, Tables, Writes
 from phalanx_manager.store.work import Work
 from phalanx_wire.api import ENDED_STATES, EventView
 from phalanx_wire.ids import SessionId
+
+_PRUNED: Final = (
+    "history_prune",
+    "gpus_prune",
+    "ports_prune",
+    "kernels_prune",
+    "networks_prune",
+    "attempts_prune",
+    "idempotency_prune",
+    "session_prune",
+)
+"""What goes with a session, those that refer to others first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +240,19 @@ class Ledger(Access):
             work.say(event)
         if event.session is not None:
             self._on_change(event.session)
+
+    async def prune(self, before: datetime, limit: int) -> int:
+        """See `port.Store`."""
+        values = {"before": rows.micros(before), "limit": limit}
+        sessions = [{"session": row[0]} for row in await self._tables.read("sessions_over", values)]
+        events = [{"id": row[0]} for row in await self._tables.read("events_over", values)]
+        writes = Writes()
+        for name in _PRUNED:
+            writes.run_many(name, sessions)
+        writes.run_many("event_prune", events)
+        if writes.all:
+            await asyncio.shield(self._tables.commit(writes, lambda _: None))
+        return len(sessions) + len(events)
 
     # -- inside
 

@@ -265,3 +265,8 @@ class Store(Protocol):
 
     async def add_event(self, event: NewEvent) -> None:
         """Append one."""
+
+    async def prune(self, before: datetime, limit: int) -> int:
+        """Forget at most so many sessions that ended before then and of which nothing is left,
+        with all that belongs to them and their idempotency keys, and as many events; how many.
+        """

@@ -166,5 +166,35 @@ WHERE session = :session AND id > :after ORDER BY id LIMIT :limit;
 -- name: event_last
 SELECT coalesce(max(id), 0) FROM event;
 
--- name: events_forget
-DELETE FROM event WHERE at < :before;
+-- name: events_over
+SELECT id FROM event WHERE at < :before ORDER BY at LIMIT :limit;
+
+-- name: event_prune
+DELETE FROM event WHERE id = :id;
+
+-- name: sessions_over
+SELECT id FROM session WHERE done = 1 AND ended_at < :before ORDER BY ended_at LIMIT :limit;
+
+-- name: history_prune
+DELETE FROM kernel_history WHERE kernel IN (SELECT id FROM kernel WHERE session = :session);
+
+-- name: gpus_prune
+DELETE FROM gpu_hold WHERE kernel IN (SELECT id FROM kernel WHERE session = :session);
+
+-- name: ports_prune
+DELETE FROM port_hold WHERE kernel IN (SELECT id FROM kernel WHERE session = :session);
+
+-- name: kernels_prune
+DELETE FROM kernel WHERE session = :session;
+
+-- name: networks_prune
+DELETE FROM network WHERE session = :session;
+
+-- name: attempts_prune
+DELETE FROM attempt WHERE session = :session;
+
+-- name: idempotency_prune
+DELETE FROM idempotency WHERE session = :session;
+
+-- name: session_prune
+DELETE FROM session WHERE id = :session;

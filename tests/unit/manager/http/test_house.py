@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from phalanx_manager.http.app import CannotListenError, listen
+from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.ask import Route
 from phalanx_manager.http.openapi import document
 from phalanx_manager.http.routes import ROUTES
@@ -180,11 +181,14 @@ def test_what_changes_something_needs_more_than_reading(route: Route) -> None:
 
 
 async def test_it_listens_on_a_port_or_a_unix_socket(api: Scene, tmp_path: Path) -> None:
-    async with listen(api.doors, "127.0.0.1:0") as url, aiohttp.ClientSession() as client:
+    async with (
+        listen(Entrance.to(api.doors), "127.0.0.1:0") as url,
+        aiohttp.ClientSession() as client,
+    ):
         assert 200 == (await client.get(f"{url}/healthz")).status
     path = f"{tmp_path}/api.sock"
     for _time in range(2):
-        async with listen(api.doors, f"unix://{path}"):
+        async with listen(Entrance.to(api.doors), f"unix://{path}"):
             connector = aiohttp.UnixConnector(path)
             async with aiohttp.ClientSession(connector=connector) as client:
                 assert 200 == (await client.get("http://localhost/healthz")).status
@@ -194,9 +198,9 @@ async def test_a_socket_that_a_dead_process_left_is_replaced(api: Scene, tmp_pat
     path = f"{tmp_path}/api.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
-    async with listen(api.doors, f"unix://{path}"):
+    async with listen(Entrance.to(api.doors), f"unix://{path}"):
         with pytest.raises(CannotListenError, match="another process"):
-            async with listen(api.doors, f"unix://{path}"):
+            async with listen(Entrance.to(api.doors), f"unix://{path}"):
                 pass
 
 
@@ -207,24 +211,27 @@ async def test_a_socket_passed_by_systemd_is_used(
     port, number = passed.getsockname()[1], passed.detach()
     monkeypatch.setenv("LISTEN_FDS", str(number - 2))
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    async with listen(api.doors, f"fd://{number}") as url, aiohttp.ClientSession() as client:
+    async with (
+        listen(Entrance.to(api.doors), f"fd://{number}") as url,
+        aiohttp.ClientSession() as client,
+    ):
         assert f"http://127.0.0.1:{port}" == url
         assert 200 == (await client.get(f"{url}/healthz")).status
     with pytest.raises(CannotListenError, match="sockets were passed"):
-        async with listen(api.doors, f"fd://{number + 1}"):
+        async with listen(Entrance.to(api.doors), f"fd://{number + 1}"):
             pass
 
 
 async def test_without_a_passed_socket_it_says_so(api: Scene) -> None:
     with pytest.raises(CannotListenError, match="no socket was passed"):
-        async with listen(api.doors, "fd://3"):
+        async with listen(Entrance.to(api.doors), "fd://3"):
             pass
 
 
 @pytest.mark.parametrize("address", ["", "7910", "host:port", "127.0.0.1:70000", "tcp://x:y"])
 async def test_a_wrong_address_is_said(api: Scene, address: str) -> None:
     with pytest.raises(CannotListenError, match="host:port"):
-        async with listen(api.doors, address):
+        async with listen(Entrance.to(api.doors), address):
             pass
 
 
@@ -232,7 +239,7 @@ async def test_a_port_in_use_is_said(api: Scene) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotListenError, match=r"[Aa]ddress already in use"):
-            async with listen(api.doors, f"127.0.0.1:{port}"):
+            async with listen(Entrance.to(api.doors), f"127.0.0.1:{port}"):
                 pass
 
 
