@@ -26,6 +26,9 @@ _POOL: Final = IPv4Network("10.213.0.0/16")
 _EGRESS: Final = IPv4Network("10.212.0.0/20")
 _LIMITS: Final = Limits()
 
+BEATS_BEFORE_LOST: Final = 4
+"""A lost beat or two must not end anything."""
+
 
 class ConfigError(Exception):
     """The configuration is not usable; `mistakes` are sentences."""
@@ -125,6 +128,10 @@ def parse(document: Mapping[str, Any]) -> ManagerConfig:
     if config.pool.overlaps(config.egress_subnet):
         table.mistakes.append(
             f"pool {config.pool} and egress_subnet {config.egress_subnet} overlap."
+        )
+    if config.lost_after_s < BEATS_BEFORE_LOST * config.heartbeat_s:
+        table.mistakes.append(
+            f"lost_after_s must be at least {BEATS_BEFORE_LOST} times heartbeat_s."
         )
     if config.pool.prefixlen > 26:
         table.mistakes.append(f"pool {config.pool} is too small; a session needs a /26.")

@@ -133,14 +133,14 @@ def _running(seen: Seen) -> KernelState:
 
 def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
     code, runner = container.exit_code, seen.runner
-    if seen.asked.cancelled:
-        return Outcome(KernelState.STOPPED, "cancelled", "", code)
     if _fenced(seen, code):
         said = (
             "Its host had not heard from the manager for so long that it was about to be given up "
             f"as lost (after {context.lost_after_s:g} s), so it was ended there."
         )
         return Outcome(KernelState.EXITED, "fenced", said, code)
+    if seen.asked.cancelled:
+        return Outcome(KernelState.STOPPED, "cancelled", "", code)
     if runner.failure is not None and not runner.released:
         failure = runner.failure
         return Outcome(KernelState.EXITED, failure.cause, failure.message, code or None)

@@ -95,13 +95,15 @@ class Keeper:
 
     def renewed(self) -> None:
         """The manager has answered: it may go on for longer, or begin."""
-        seen = self.case.seen
+        seen, ends = self.case.seen, self.case.fence
+        over = ends is not None and self._workshop.clock() >= ends.kill_at
+        begun = seen.material and seen.marked and isinstance(seen.container, Created | Running)
         try:
-            if seen.material and seen.marked and isinstance(seen.container, Created | Running):
+            if begun and not over:
                 self._deeds.renew()
         except OSError as error:
             _LOG.error("lease.not-written", kernel=self.case.kernel, why=str(error))
-        if not seen.leased:
+        if over or not seen.leased:
             self._bell.set()
 
     def _heard(self, event: messages.Event) -> None:

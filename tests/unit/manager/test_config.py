@@ -38,6 +38,7 @@ def test_the_commented_defaults_of_the_shipped_file_are_the_defaults() -> None:
         ({"rpc": "7911"}, "rpc must be tcp://address:port, like tcp://0.0.0.0:7911."),
         ({"data_dir": "here"}, "data_dir must be an absolute path."),
         ({"lost_after_s": 1}, "lost_after_s must be from 10 to 86400."),
+        ({"lost_after_s": 19}, "lost_after_s must be at least 4 times heartbeat_s."),
         ({"lost_after_s": True}, "lost_after_s must be a number."),
         (
             {"database": "mysql://root:secret@db/x"},

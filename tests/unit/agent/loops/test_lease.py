@@ -102,6 +102,27 @@ async def test_a_lease_that_ended_while_the_agent_was_dead_is_the_cause(host: Fa
         assert (S.EXITED, "fenced", FENCED_CODE) == (report.state, report.cause, report.exit_code)
 
 
+async def test_an_order_to_stop_does_not_hide_the_cause(host: FakeHost) -> None:
+    async with living(host) as life:
+        await run(life)
+        host.skipped += 301
+        host.runner(MAIN1).ended(FENCED_CODE)
+        await life.aim(assignment(S.STOPPED))
+
+        assert (S.EXITED, "fenced") == (life.state(), life.report().cause)
+
+
+async def test_an_answer_that_comes_too_late_revives_nothing(host: FakeHost) -> None:
+    async with living(host) as life:
+        await run(life)
+        before = host.scratch.leases[MAIN1]
+        host.skipped += 301
+        await answer(life)
+
+        assert before == host.scratch.leases[MAIN1]
+        assert "fenced" == life.report().cause
+
+
 async def test_a_command_may_end_with_the_code_of_a_lease_that_holds(host: FakeHost) -> None:
     async with living(host) as life:
         await run(life)
