@@ -97,12 +97,14 @@ def test_two_sessions_on_the_same_hosts_share_no_port_and_a_private_one_reaches_
         with clean.created(*spread, "-N", "3") as private:
             from_hosts = answering(clean, other, *doors)
             from_private = answering(clean, private, *doors)
+        from_outside = clean.phalanx("ssh", f"{other}/sub2", "--", "hostname").ok()
         variables = clean.http("GET", f"/v1/sessions/{one}/env").ok()["ranks"][0]["variables"]
 
     assert (6, 6) == (len(mine), len(theirs))
     assert set() == mine & theirs
     assert [9, 9, 9] == [len(reached) for _rank, reached in sorted(from_hosts.items())]
     assert {} == from_private
+    assert "sub2" == from_outside.strip()
     interface = [one["value"] for one in variables if one["name"] == "GLOO_SOCKET_IFNAME"]
     assert ["eth0"] == interface
 

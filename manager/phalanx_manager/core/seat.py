@@ -233,7 +233,7 @@ def _kept(
     offer = record.host_network
     assert offer is not None  # noqa: S101 - only such agents were offered
     if asked in held:
-        why = f"port {asked} (master_port) of agent {record.name} is held by another session"
+        why = f"port {asked} (master_port) of agent {record.name} is held by another container"
         return _Short(record.name, why)
     first = () if asked is None else (asked,)
     found = ports.choose(offer, held.union(first), 2 * count - len(first), session.id)

@@ -142,8 +142,20 @@ def test_a_port_of_the_users_is_main1s_and_may_be_held_once_on_an_agent() -> Non
     assert 29500 == one.kernels[0].service_port
     assert isinstance(elsewhere, Placement)
     assert {"b"} == {seat.agent for seat in elsewhere.seats}
-    said = "port 29500 (master_port) of agent a is held by another session"
+    said = "port 29500 (master_port) of agent a is held by another container"
     assert Wait(said, blocks=False) == nowhere
+
+
+def test_what_is_left_of_an_attempt_before_keeps_its_ports() -> None:
+    small = [host("a", HostNetwork("eth0", 61000, 61007))]
+    before = seated(waiting(2), small)
+    again = replace(waiting(2), past=(before,))
+
+    found = planned(again, small)
+
+    assert isinstance(found, Placement)
+    kept = {port for kernel in before.kernels for port in (kernel.ssh_port, kernel.service_port)}
+    assert set() == kept & {port for seat in found.seats for port in seat.ports}
 
 
 def test_a_session_whose_kernels_are_removed_is_gone() -> None:
