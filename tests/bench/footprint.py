@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,16 @@ done
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure; the target is the most that it may be, None where there is none."""
+    """One figure; the target is the most that it may be, None where there is none.
+
+    load: the machine's load average when it was there.
+    """
 
     what: str
     value: float
     unit: str
     target: float | None = None
+    load: float = 0.0
 
     @property
     def met(self) -> bool | None:
@@ -54,9 +58,10 @@ class Finding:
 
 
 def say(finding: Finding) -> Finding:
-    """Show one when it is there."""
+    """Show one when it is there, and note the load."""
+    finding = replace(finding, load=round(os.getloadavg()[0], 1))
     print(
-        f"  {finding.what}: {finding.value:.3g} {finding.unit}, load {os.getloadavg()[0]:.1f}",
+        f"  {finding.what}: {finding.value:.3g} {finding.unit}, load {finding.load}",
         flush=True,
     )
     return finding

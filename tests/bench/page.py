@@ -56,12 +56,13 @@ def _starts(rows: dict[str, list[dict[str, float]]]) -> str:
 
 
 def _footprint(rows: list[dict[str, Any]]) -> str:
-    lines = ["| what | measured | target | |", "| --- | --- | --- | --- |"]
+    lines = ["| what | measured | target | | load |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
         found = footprint.Finding(**row)
         target = "" if found.target is None else f"{found.target:g} {found.unit}"
         met = {None: "", True: "met", False: "**not met**"}[found.met]
-        lines.append(f"| {found.what} | {found.value:.3g} {found.unit} | {target} | {met} |")
+        measured = f"{found.value:.3g} {found.unit}"
+        lines.append(f"| {found.what} | {measured} | {target} | {met} | {found.load:.1f} |")
     return "\n".join(lines)
 
 
