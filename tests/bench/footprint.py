@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -284,6 +285,10 @@ def _up(program: list[str], engine: str, folder: str, env: dict[str, str]) -> It
             yield running.pid
         finally:
             running.terminate()
+            running.wait(timeout=30)
+            for memory in (Path("/run"), Path("/dev/shm")):  # where `up` keeps keys
+                for left in memory.glob(f"phalanx-up-*{Path(folder).name}-data"):
+                    shutil.rmtree(left)
 
 
 def _median(values: list[float]) -> float:
