@@ -1,0 +1,153 @@
+"""A host that its manager does not hear ends its containers before anybody gives them up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phalanx_lab.lab import Host, Lab
+from phalanx_runner import lease
+from phalanx_runner.messages import FENCED_CODE
+from tests.real.ground import (
+    Ground,
+    assert_same_traces,
+    await_true,
+    fresh_name,
+    settled_traces,
+)
+
+pytestmark = pytest.mark.real
+
+LAB = f"real{os.getpid()}f"
+LOST_AFTER_S = 16.0
+UNANSWERED_S = 4.0
+"""Long enough to be no accident, and far from the moment at which containers are ended."""
+
+VERDICT_WITHIN_S = 60.0
+WAIT = "trap 'exit 5' TERM; while :; do sleep 0.1; done"
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """Three hosts of a manager that bears little silence."""
+    config = tmp_path_factory.mktemp("hasty") / "config.toml"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PHALANX_CONFIG", str(config))
+    settings: dict[str, str | float] = {"lost_after_s": LOST_AFTER_S, "heartbeat_s": 1.0}
+    try:
+        with Lab.up(LAB, 3, manager=settings) as lab:
+            lab.load("base")
+            yield Ground(lab, config)
+    finally:
+        patch.undo()
+
+
+@pytest.fixture
+def sessions(hasty: Ground) -> Iterator[dict[Host, str]]:
+    """A session on each host, each of which needs more than half of its memory; in the end nothing
+    may be left of them.
+    """
+    before = settled_traces(hasty)
+    share = f"{hasty.lab.plan.mem * 6 // 10 >> 20}M"
+    names = [fresh_name() for _host in hasty.lab.hosts]
+    for name in names:
+        hasty.phalanx(
+            "run", "--detach", "-J", name, "-c", "0.1", "-m", share, "-i", "phalanx/base",
+            "--", "sh", "-c", WAIT,
+        ).ok()  # fmt: skip
+    views = [hasty.await_state(name, "running", within=60) for name in names]
+    yield {hasty.host(view["kernels"][0]["agent"]): view["id"] for view in views}
+    assert_same_traces(before, hasty)
+
+
+def container(ground: Ground, host: Host, session: str) -> dict[str, Any]:
+    """What the host's engine knows of the session's one container."""
+    label = f"label=io.phalanx.session={session}"
+    found = ground.docker(host, "ps", "-aq", "--no-trunc", "--filter", label).ok().split()
+    (told,) = json.loads(ground.docker(host, "inspect", *found).ok())
+    return dict(told)
+
+
+def left_s(ground: Ground, host: Host, session: str) -> float:
+    """For how long the session's runner will go on if its agent says nothing more."""
+    folder = Path(ground.lab.plan.agent_memory(host.index)) / "k" / f"{session}-1-0"
+    return lease.parse((folder / lease.FILE).read_text()) - lease.now_s()
+
+
+def lost_at(ground: Ground, session: str) -> datetime | None:
+    """When the manager gave the session's container up."""
+    events = ground.http("GET", f"/v1/sessions/{session}/events").ok()
+    found = [event["at"] for event in events if event["kind"] == "kernel.lost"]
+    return moment(found[0]) if found else None
+
+
+def is_given_up(ground: Ground, session: str) -> bool:
+    """Whether the manager has given the session's container up."""
+    return lost_at(ground, session) is not None
+
+
+def is_explained(ground: Ground, session: str, said: str) -> bool:
+    """Whether the host has told why the container had ended."""
+    (kernel,) = ground.http("GET", f"/v1/sessions/{session}").ok()["kernels"]
+    return said in kernel["reason"]
+
+
+def moment(text: str) -> datetime:
+    """Read a time of ours or of an engine's, which has nanoseconds."""
+    head, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{head}.{fraction[:6]:0<6}").replace(tzinfo=UTC)
+
+
+def test_no_rank_outlives_the_time_after_which_it_is_given_up(
+    hasty: Ground, sessions: dict[Host, str]
+) -> None:
+    lab = hasty.lab
+    first = {host: container(hasty, host, session) for host, session in sessions.items()}
+    cut_off, dead, frozen = lab.hosts
+
+    # Shorter: nothing happens.
+    lab.fault("cut", cut_off.name)
+    unanswered = LOST_AFTER_S - 2 - UNANSWERED_S
+    await_true("it waits", lambda: left_s(hasty, cut_off, sessions[cut_off]) < unanswered)
+    lab.fault("heal", cut_off.name)
+    await_true("it is heard", lambda: left_s(hasty, cut_off, sessions[cut_off]) > unanswered + 2)
+    after = container(hasty, cut_off, sessions[cut_off])
+    assert (first[cut_off]["Id"], True) == (after["Id"], after["State"]["Running"])
+    assert first[cut_off]["State"]["StartedAt"] == after["State"]["StartedAt"]
+
+    # Longer: each ends by itself, before the manager says so.
+    supervisor = lab.pid("supervisor")
+    lab.fault("cut", cut_off.name)
+    os.kill(supervisor, signal.SIGSTOP)  # it would start the agent anew
+    try:
+        lab.fault("kill", f"agent-{dead.index}")
+        lab.fault("stop", f"agent-{frozen.index}")
+        for host, session in sessions.items():
+            given_up = partial(is_given_up, hasty, session)
+            await_true(f"{host.name} is given up", given_up, VERDICT_WITHIN_S)
+        ended = {host: container(hasty, host, session) for host, session in sessions.items()}
+    finally:
+        lab.fault("cont", f"agent-{frozen.index}")
+        os.kill(supervisor, signal.SIGCONT)
+        lab.fault("heal", cut_off.name)
+    codes = {host: state["State"]["ExitCode"] for host, state in ended.items()}
+    assert {cut_off: 5, dead: FENCED_CODE, frozen: FENCED_CODE} == codes
+    for host, session in sessions.items():
+        verdict = lost_at(hasty, session)
+        assert verdict is not None
+        assert first[host]["Id"] == ended[host]["Id"]
+        assert moment(ended[host]["State"]["FinishedAt"]) < verdict
+
+    # Back again: cleaned up (see the fixture), and explained.
+    said = f"given up as lost (after {LOST_AFTER_S:g} s)"
+    for session in sessions.values():
+        await_true("it is explained", partial(is_explained, hasty, session, said), 60)
+        assert "lost" == hasty.show(session)["kernels"][0]["state"]
