@@ -27,7 +27,7 @@ from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import STDIN, ConnectCall, Data, Eof
 
 PING_S: Final = 10.0
-"""A client that is gone while nobody takes its data is found by the second ping."""
+"""A client that is gone while nobody takes its data is found by these, within half a minute."""
 
 _EOF: Final = '{"eof": true}'
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
