@@ -1,0 +1,97 @@
+"""Sessions that are tried again: by themselves, by the clock, by an operator, by bad luck."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.real.ground import ACROSS, Ground, await_true, fresh_name, ranks
+from tests.real.test_survival import ready
+
+pytestmark = pytest.mark.real
+
+SAY = 'echo "attempt $PHALANX_ATTEMPT"; '
+# Says that it was warned, and goes on until it is stopped.
+HEEDS = 'trap "echo warned" USR1; ' + SAY + "while :; do sleep 0.1; done"
+# Runs for ever in the first attempt, and succeeds in the second.
+SECOND = SAY + "[ $PHALANX_ATTEMPT = 2 ] || exec sleep 1000"
+
+
+def test_a_gang_that_fails_is_tried_again_as_a_whole_and_its_followers_see_it_all(
+    clean: Ground,
+) -> None:
+    name = fresh_name()
+    done = clean.run(
+        "-N", "3", *ACROSS, "-J", name, "--max-attempts", "2",
+        "--", "sh", "-c", SAY + "sleep 0.3; [ $PHALANX_ATTEMPT = 2 ] || [ $RANK != 1 ]",
+    )  # fmt: skip
+    said = ranks(done.ok())
+    view = clean.show(name)
+    first = ranks(clean.phalanx("logs", name, "--attempt", "1").ok())
+
+    assert {rank: ["attempt 1", "attempt 2"] for rank in range(3)} == said
+    assert ("succeeded", 2) == (view["state"], view["attempt"])
+    assert {rank: ["attempt 1"] for rank in range(3)} == first
+
+
+def test_at_its_limit_a_session_is_warned_stopped_and_queued_again(clean: Ground) -> None:
+    name = clean.detached(
+        "-N", "2", *ACROSS, "-t", "4s", "--signal", "USR1@2", "--grace", "1s", "--requeue",
+        "--", "sh", "-c", HEEDS,
+    )  # fmt: skip
+    await_true("it is tried again", lambda: clean.show(name)["attempt"] == 2)
+    clean.await_state(name, "running")
+    clean.phalanx("stop", name).ok()
+    first = ranks(clean.phalanx("logs", name, "--attempt", "1").ok())
+    events = clean.phalanx("events", name).ok()
+
+    assert {rank: ["attempt 1", "warned"] for rank in range(2)} == first
+    assert 1 == events.count("USR1 sent, 2 s before its time limit")
+    assert "attempt 1 reached its time limit, attempt 2 is next" in events
+    assert ("cancelled", 2) == tuple(clean.show(name)[key] for key in ("state", "attempt"))
+
+
+def test_a_running_session_goes_back_to_the_queue_when_it_is_told_to(clean: Ground) -> None:
+    name = clean.detached("--grace", "0s", "--", "sh", "-c", SECOND)
+    clean.await_state(name, "running")
+    clean.phalanx("requeue", name).ok()
+
+    assert 0 == clean.phalanx("wait", name).code
+    assert 2 == clean.show(name)["attempt"]
+
+
+def test_a_killed_engine_is_not_held_against_its_sessions(clean: Ground) -> None:
+    name = clean.detached("-N", "3", *ACROSS, "--requeue", "--", "sh", "-c", SECOND)
+    clean.await_state(name, "running")
+    first = clean.lab.pid("engine-3")
+    clean.lab.fault("kill", "engine-3")
+    await_true("there is a new one", lambda: clean.lab.pid("engine-3") not in (0, first))
+    code = clean.phalanx("wait", name).code
+    events = clean.phalanx("events", name).ok()
+    await_true("it takes work", lambda: all(ready(clean, h.name) for h in clean.lab.hosts), 90)
+
+    assert (0, 2) == (code, clean.show(name)["attempt"])
+    assert "attempt 1 failed, attempt 2 is next" in events
+    assert "host3" in events
+    assert "engine" in events
+
+
+def test_what_runs_on_a_drained_host_moves_to_another(clean: Ground) -> None:
+    name = clean.detached("--requeue", "--grace", "0s", "--", "sh", "-c", SECOND)
+    clean.await_state(name, "running")
+    (home,) = clean.containers(name).values()
+    try:
+        drained = clean.phalanx(
+            "node", "drain", home, "--reason", "new disks", "--deadline", "0s"
+        ).ok()
+        code = clean.phalanx("wait", name).code
+        other = set(clean.containers(name).values())
+        shown = clean.phalanx("nodes", home).ok()
+    finally:
+        clean.phalanx("node", "undrain", home).ok()
+
+    assert f"{home} is draining: admin: new disks" in drained
+    assert 0 == code
+    assert {home}.isdisjoint(other)
+    assert "drained" in shown
+    assert f"agent {home} is drained: admin: new disks" in clean.phalanx("events", name).ok()
+    assert ready(clean, home)
