@@ -26,7 +26,7 @@ from phalanx_manager.loops import systemd
 from phalanx_manager.loops.converge import Converge
 from phalanx_manager.loops.directory import Directory
 from phalanx_manager.loops.govern import Govern
-from phalanx_manager.loops.lead import keep, win
+from phalanx_manager.loops.lead import Hold, keep, win
 from phalanx_manager.loops.retain import Retain
 from phalanx_manager.loops.schedule import Schedule
 from phalanx_manager.loops.signals import Signals
@@ -71,6 +71,7 @@ class _Site:
     Attributes:
         told: who hears of the sessions that commits change.
         turns: how often each loop has turned; empty while standing by.
+        surely_leads: see `rpc.port.House`.
     """
 
     config: ManagerConfig
@@ -80,6 +81,7 @@ class _Site:
     entrance: Entrance = field(default_factory=Entrance)
     told: list[Callable[[SessionId], None]] = field(default_factory=list)
     turns: dict[str, int] = field(default_factory=dict)
+    surely_leads: Callable[[], bool] = lambda: True
 
     def changed(self, session: SessionId) -> None:
         """A commit has changed a session."""
@@ -196,10 +198,13 @@ async def _take_turns(site: _Site) -> None:
 
 async def _lead_for(site: _Site, lease: Lease, epoch: int, address: str) -> None:
     """Lead for one epoch; it ends by `Deposed`."""
+    from phalanx_manager.store.lease import LASTS_S  # noqa: PLC0415 - as above
     from phalanx_manager.store.postgres import open_postgres  # noqa: PLC0415 - as above
 
+    hold = Hold(site.clock, LASTS_S, site.clock.monotonic_s())
+    site.surely_leads = hold.sure
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(keep(lease, epoch), name="lease")
+        tasks.create_task(keep(lease, epoch, hold), name="lease")
         async with open_postgres(
             site.config.database, epoch, secrets.token_hex(8), site.changed
         ) as (store, write):
@@ -229,6 +234,7 @@ async def _lead(site: _Site, store: Ledger, address: str) -> None:
         str(config.egress_subnet),
         uploads.serve,
         store.epoch,
+        site.surely_leads,
     )
     directory = Directory(store, clock)
     async with Agents.listen(config.rpc, site.keys, loops.converge, directory, house) as agents:

@@ -330,6 +330,19 @@ async def test_only_who_has_greeted_is_told_that_it_was_heard() -> None:
         assert Heard(2) == await agent.hear()
 
 
+async def test_a_manager_that_may_not_lead_any_more_answers_no_beat() -> None:
+    leads = [False, True]
+    async with (
+        office(surely_leads=lambda: leads.pop(0)) as here,
+        peer(here, here.directory.add("gpu-1")) as agent,
+    ):
+        await agent.greet("gpu-1")
+        for number in (1, 2):
+            await agent.say(Beat(number))
+        assert Heard(2) == await agent.hear()
+    assert [] == leads
+
+
 async def test_a_lost_connection_is_known_at_once() -> None:
     async with office() as here:
         async with peer(here, here.directory.add("gpu-1")) as agent:

@@ -94,10 +94,11 @@ class Office:
 @asynccontextmanager
 async def office(
     serve: Callable[[AgentId, Stream], Awaitable[None]] = refuse_streams,
+    surely_leads: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Office]:
     """Open a manager's port on the loopback."""
     directory, handler, keys = Directory(), Handler(), make_pair()
-    house = House("cluster-1", 5.0, "10.212.0.0/20", serve)
+    house = House("cluster-1", 5.0, "10.212.0.0/20", serve, surely_leads=surely_leads)
     async with Agents.listen(LOCAL, keys, handler, directory, house) as agents:
         yield Office(agents, directory, handler, keys)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, Never
 
 import structlog
 
+from phalanx_manager.clock import Clock
 from phalanx_manager.store.leading import Deposed, Lease, Led
 from phalanx_manager.store.port import Unavailable
 
@@ -41,17 +43,37 @@ async def win(lease: Lease, told: Callable[[Led | Unavailable], None], pause: Pa
         await pause(LOOK_S)
 
 
-async def keep(lease: Lease, epoch: int, pause: Pause = asyncio.sleep) -> Never:
+@dataclass(slots=True)
+class Hold:
+    """For how long this manager surely leads. Meanwhile nobody else counts how long the agents
+    have been silent, so that it may tell them that they are heard.
+
+    Attributes:
+        lasts_s: of a lease that is not renewed.
+        since_s: at the earliest, by the clock, when it was renewed last.
+    """
+
+    clock: Clock
+    lasts_s: float
+    since_s: float
+
+    def sure(self) -> bool:
+        """Tell whether it is so now."""
+        return self.clock.monotonic_s() - self.since_s < self.lasts_s
+
+
+async def keep(lease: Lease, epoch: int, hold: Hold, pause: Pause = asyncio.sleep) -> Never:
     """Renew the lease for as long as nobody else has taken it.
 
     A database that does not answer is no reason to step down: nobody else can take the lead by
-    it, and what is written without the lead does not count.
+    it, and what is written without the lead does not count. But another manager may be answered.
 
     Raises:
         Deposed: another manager leads.
     """
     while True:
         await pause(RENEW_S)
+        asked_s = hold.clock.monotonic_s()
         try:
             mine = await lease.renew(epoch)
         except Unavailable as error:
@@ -59,3 +81,4 @@ async def keep(lease: Lease, epoch: int, pause: Pause = asyncio.sleep) -> Never:
             continue
         if not mine:
             raise Deposed("the lead", "another manager has taken it")
+        hold.since_s = asked_s

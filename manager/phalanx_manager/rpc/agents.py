@@ -219,7 +219,8 @@ class Agents:
                 self._handler.observed(link.agent, message)
             case Beat():
                 self._handler.alive(link.agent)  # before the answer, which it goes on by
-                self._answer(link, Heard(message.number))
+                if self._house.surely_leads():
+                    self._answer(link, Heard(message.number))
             case Hello() | Enrol():
                 self._greet(route, body, key)
             case _:

@@ -62,6 +62,7 @@ class House:
     Attributes:
         heartbeat_s, egress_subnet, cluster_id, epoch: see `control.Welcome`.
         serve: runs in a task of its own for each stream that an agent opens.
+        surely_leads: no other manager can count the agents' silence now; beats are answered.
     """
 
     cluster_id: str
@@ -69,3 +70,4 @@ class House:
     egress_subnet: str
     serve: Callable[[AgentId, Stream], Awaitable[None]]
     epoch: int = 0
+    surely_leads: Callable[[], bool] = lambda: True
