@@ -81,7 +81,6 @@ class Postgres:
                 await made._migrate(made._writer)
             yield made
         finally:
-            made._fail_all(Unavailable(shown(url), "is not used any more", "try again"))
             pool.terminate()
             if made._writer is not None:
                 made._writer.terminate()
@@ -123,20 +122,22 @@ class Postgres:
         Raises:
             Deposed: another manager leads.
         """
-        while True:
-            await self._bell.wait()
-            self._bell.clear()
-            try:
-                while self._queue:
-                    await self._write([*self._queue][:_BATCH])
-            except Deposed as error:
-                self._fail_all(error)
-                raise
-            except Unavailable as error:
-                log.warning("store.unavailable", why=str(error))
-                self._trouble = error
-                self._fail_all(error)
-                await self._mend(reload)
+        try:
+            while True:
+                await self._bell.wait()
+                self._bell.clear()
+                try:
+                    while self._queue:
+                        await self._write([*self._queue][:_BATCH])
+                except Deposed as error:
+                    self._refuse(error)
+                    raise
+                except Unavailable as error:
+                    log.warning("store.unavailable", why=str(error))
+                    self._refuse(error)
+                    await self._mend(reload)
+        finally:
+            self._refuse(Unavailable(shown(self._url), "is not used any more", "try again"))
 
     # -- inside
 
@@ -215,10 +216,12 @@ class Postgres:
         await self._commit(writer)
         log.info("store.migrated", before=version, after=max(steps))
 
-    def _fail_all(self, error: Exception) -> None:
+    def _refuse(self, error: Unavailable) -> None:
+        """Fail all that is queued, and what comes, until that is mended."""
+        self._trouble = self._trouble or error
         queue, self._queue = self._queue, deque()
         for change in queue:
-            change.end(error)
+            change.end(self._trouble)
 
     def _spell(self, name: str, tail: str = "") -> tuple[str, tuple[str, ...]]:
         key = f"{name} {tail}"
@@ -282,7 +285,7 @@ def asking(url: str) -> Iterator[None]:
         if error.sqlstate == DEPOSED:
             raise Deposed(where, "another manager leads", "ask that one") from error
         raise Unavailable(where, f"failed: {error}", _hint(error)) from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number else str(error)
         hint = "check that the server runs, and the host and port in `database`"

@@ -1,11 +1,11 @@
-"""For how long a manager surely leads."""
+"""Standing by, leading surely, and stepping down."""
 # ruff: noqa: ARG002 - a double takes what its seam takes
 
 from __future__ import annotations
 
 import pytest
 
-from phalanx_manager.loops.lead import Hold, keep
+from phalanx_manager.loops.lead import LOOK_S, Hold, keep, win
 from phalanx_manager.store.leading import Deposed, Led
 from phalanx_manager.store.port import Unavailable
 from tests.unit.manager.loops.conftest import HandClock
@@ -16,18 +16,18 @@ AWAY = Unavailable("the database", "does not answer", "look at it")
 class Row:
     """A lease whose database answers as it is told, each after a second."""
 
-    def __init__(self, clock: HandClock, *answers: bool | Unavailable) -> None:
+    def __init__(self, clock: HandClock, *answers: int | Led | Unavailable) -> None:
         self.clock, self.answers = clock, list(answers)
 
     async def take(self) -> int | Led:
-        return 1
-
-    async def renew(self, epoch: int) -> bool:
         self.clock.passed_s += 1
         answer = self.answers.pop(0)
         if isinstance(answer, Unavailable):
             raise answer
         return answer
+
+    async def renew(self, epoch: int) -> bool:
+        return bool(await self.take())
 
     async def give_back(self, epoch: int) -> None:
         return
@@ -51,3 +51,18 @@ async def test_who_cannot_renew_is_not_sure_for_longer_than_the_lease_lasts() ->
         (9.0, 2.0, False),
         (12.0, 11.0, True),
     ] == seen
+
+
+async def test_it_stands_by_until_nobody_leads_and_tells_each_reason_once() -> None:
+    other, clock = Led("the other", "http://other"), HandClock()
+    told: list[Led | Unavailable] = []
+    paused: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    epoch = await win(Row(clock, other, other, AWAY, other, 7), told.append, pause)
+
+    assert 7 == epoch
+    assert [other, AWAY, other] == told
+    assert [LOOK_S] * 4 == paused
