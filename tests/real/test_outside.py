@@ -413,8 +413,10 @@ def held(ground: Ground) -> dict[str, int]:
 
 
 def assert_let_go(ground: Ground, before: dict[str, int]) -> None:
-    """Fail with what the daemons hold more than before, when they do not let it go in time."""
-    deadline = time.monotonic() + 15
+    """Fail with what the daemons hold more than before, when they do not let it go in time: an
+    agent keeps connections to its engine for a while.
+    """
+    deadline = time.monotonic() + 40
     while more := {
         what: count - before[what] for what, count in held(ground).items() if count > before[what]
     }:
