@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -307,6 +308,7 @@ async def _until_signalled(config: AgentConfig) -> None:
 
 def main() -> int:
     """Run the daemon; 2 for a bad configuration, 1 for what has to be mended first."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold keys and tokens
     parser = argparse.ArgumentParser(prog="phalanx agent", description="The Phalanx agent.")
     parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH)
     parser.add_argument("--check", action="store_true", help="read the configuration and leave")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -135,6 +136,7 @@ async def until_signalled(asked: Wish) -> None:
 
 def main() -> int:
     """Run `phalanx up`; the exit code."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold keys and tokens
     try:
         asked = wish(sys.argv[1:])
         asyncio.run(until_signalled(asked))

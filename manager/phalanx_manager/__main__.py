@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ async def _until_signalled(config: ManagerConfig) -> None:
 
 def main() -> int:
     """Run the daemon; 2 for a bad configuration, 1 for what cannot be used."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold keys and tokens
     arguments = _arguments()
     try:
         if arguments.config is None and not DEFAULT_CONFIG.exists():

@@ -8,12 +8,6 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_ssh_private_key,
-)
 
 from phalanx_lab import recipes
 from tests.real.ground import ACROSS, BASE, PROGRAMS, Ground, await_true, call, ranks
@@ -416,62 +410,3 @@ def test_what_no_set_of_hosts_could_ever_hold_is_refused_with_the_numbers(clean:
 
     assert "900 GiB" in told
     assert "GiB" in told.replace("900 GiB", "")
-
-
-# ---------------------------------------------------------------- secrets
-
-
-def test_private_keys_are_in_host_memory_and_nowhere_else(clean: Ground) -> None:
-    began = time.time()
-    planted = Path(clean.lab.state_dir, "share", "planted")
-    with clean.created("-N", "3", *ACROSS) as name:
-        places = clean.containers(name)
-        keys = [
-            path.read_bytes()
-            for host in clean.lab.hosts
-            for path in Path(clean.lab.plan.agent_memory(host.index)).rglob("*")
-            if path.name in ("id_ed25519", "host_key") and path.is_file()
-        ]
-        secrets = {needle for key in keys for needle in needles(key)}
-        planted.write_bytes(keys[0])  # what is searched for can be found
-        told = [clean.phalanx("show", name, "-o", "json").out, clean.phalanx("env", name).out]
-        for container, agent in places.items():
-            host = clean.host(agent)
-            one = clean.docker(host, "ps", "-q", "--filter", f"name=-{container}$").ok().split()
-            found = [clean.docker(host, "inspect", each).ok() for each in one]
-            assert 1 == sum(f'"{container}"' in text for text in found)
-            told += found
-            told.append(clean.docker(host, "logs", one[0]).out)
-            told.append(clean.docker(host, "diff", one[0]).ok())
-    clean.await_state(name, "cancelled")
-
-    assert 6 == len(keys)
-    hits = [
-        str(path)
-        for path in changed_since(Path(clean.lab.state_dir), began)
-        if any(secret in path.read_bytes() for secret in secrets)
-    ]
-    planted.unlink()
-    assert [str(planted)] == hits
-    assert [] == [
-        text for text in told if any(secret.decode("latin-1") in text for secret in secrets)
-    ]
-
-
-def needles(key: bytes) -> set[bytes]:
-    """Spellings of a private key's secret: raw, in hex, and as it stands in its file."""
-    if key.startswith(b"-----BEGIN"):
-        seed = load_ssh_private_key(key, None).private_bytes(
-            Encoding.Raw, PrivateFormat.Raw, NoEncryption()
-        )
-        lines = key.splitlines()[3:-1]  # the public half comes first
-        return {seed, seed.hex().encode(), *(line for line in lines if len(line) > 20)}
-    seed = key[-64:-32]  # Dropbear's form ends in the seed and the public half
-    return {seed, seed.hex().encode()}
-
-
-def changed_since(root: Path, began: float) -> list[Path]:
-    """All files below a folder that were written after a moment."""
-    newer = ("-newermt", f"@{began - 1:.3f}")
-    done = call("find", str(root), "-type", "f", *newer, "-print0")
-    return [Path(name) for name in done.out.split("\0") if name and Path(name).is_file()]

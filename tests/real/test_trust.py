@@ -9,7 +9,7 @@ import pytest
 
 from phalanx_lab.lab import Host
 from tests.real.ground import PROGRAMS, Ground
-from tests.real.test_sessions import needles
+from tests.real.test_secrets import needles
 
 pytestmark = pytest.mark.real
 
