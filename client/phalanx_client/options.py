@@ -39,6 +39,8 @@ def add(parser: Parser) -> None:
         help="ends it after so long of running: 90s, 30m, 2h, 1:30:00")  # fmt: skip
     say("--signal", metavar="SIG@SECONDS",
         help="sent to all ranks' commands so long before the time limit: USR1@90")  # fmt: skip
+    say("--after", metavar="afterok:ID,...",
+        help="wait for the end of other sessions: afterok, afternotok or afterany")  # fmt: skip
     say("--requeue", action="store_true",
         help="back to the queue after the time limit, a lost host, a restarted engine")  # fmt: skip
     say("--max-attempts", type=checked(arguments.count), metavar="N",
@@ -91,6 +93,7 @@ def spec(
         "priority": options.priority,
         "time_limit_s": options.time,
         "warn_signal": options.signal,
+        "after": options.after,
         "requeue": True if options.requeue else None,
         "max_attempts": options.max_attempts,
         "lost_after_s": options.lost_after,

@@ -31,6 +31,7 @@ from phalanx_wire.api import (
     DryRun,
     EnvView,
     EventView,
+    ExtendRequest,
     LogEvent,
     NodeList,
     NodeView,
@@ -150,6 +151,15 @@ class Client:
         """Stop what runs of a session and put it back into the queue, as its next attempt."""
         request = Request("POST", _of(ref, "/requeue"))
         return await self._ask(request, SessionView, repeat=False)
+
+    async def hold(self, ref: str, *, held: bool) -> SessionView:
+        """Keep a waiting session in the queue, or let it go."""
+        request = Request("POST", _of(ref, "/hold" if held else "/release"))
+        return await self._ask(request, SessionView, repeat=True)
+
+    async def extend(self, ref: str, seconds: float) -> SessionView:
+        """Add to a session's time limit."""
+        return await self._post(_of(ref, "/extend"), ExtendRequest(seconds), SessionView)
 
     async def signal(self, ref: str, signal: str, ranks: tuple[int, ...] | None = None) -> None:
         """Send a signal to the command of all ranks, or of some."""

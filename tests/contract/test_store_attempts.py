@@ -162,6 +162,22 @@ async def test_every_attempt_can_be_read_by_its_number(case: Case) -> None:
     assert await case.store.attempt(ONE, 3) is None
 
 
+async def test_only_what_waits_is_held_and_only_a_limit_is_extended(case: Case) -> None:
+    await case.join()
+    await case.submit(time_limit_s=600.0)
+    held = await case.store.hold(ONE, "held", later(1), held=True)
+    again = await case.store.hold(ONE, "held", later(1), held=True)
+    extended = await case.store.extend(ONE, 60.0, "more", later(1))
+    await case.again()
+    session = (await case.row()).session
+    await case.store.stop(ONE, Stop(StopCause.USER, "enough", later(2)))
+
+    assert (True, False, True) == (held, again, extended)
+    assert (True, 660.0) == (session.held, session.time_limit_s)
+    assert not await case.store.extend(ONE, 60.0, "more", later(3))
+    assert not await case.store.hold(ONE, "released", later(3), held=False)
+
+
 async def test_an_attempt_is_warned_once(case: Case) -> None:
     await case.join()
     await case.submit()

@@ -198,6 +198,12 @@ class SignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranks: tuple[int, ...] | None = None
 
 
+class ExtendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/sessions/{id}/extend`: what the time limit gets more."""
+
+    seconds: float
+
+
 class Amounts(msgspec.Struct, frozen=True):
     """Amounts for people and programs: cores, bytes, devices, processes."""
 

@@ -80,6 +80,7 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         max_attempts: how often it may fail by itself, each time as a whole gang.
         lost_after_s: seconds of an agent's silence after which its kernels are given up; None
             is what the manager is configured for.
+        after: `afterok:ID,afterany:ID,afternotok:ID`: it waits for the end of these.
         warn_signal: `USR1@90`: sent to every rank's command 90 s before the time limit.
         master_port: None is 12345, or on the host's network a port that its agent has kept.
     """
@@ -112,3 +113,4 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     max_attempts: int = 1
     lost_after_s: float | None = None
     warn_signal: str | None = None
+    after: str | None = None

@@ -50,6 +50,7 @@ def onward(session: Session, kernels: Sequence[Kernel], now: datetime) -> Sessio
         because=session.reason,
         not_before=now + timedelta(seconds=pause_s) if pause_s else None,
         warned_at=None,
+        extended_s=0.0,
     )
 
 
@@ -78,7 +79,7 @@ def fresh(
 def _wants_more(session: Session, kernels: Sequence[Kernel], charged: int) -> bool:
     spec, stop = session.spec, session.stop
     cause = stop.cause if stop is not None else None
-    if cause is StopCause.USER or (stop is not None and stop.then == "end"):
+    if cause in (StopCause.USER, StopCause.DEPENDENCY) or (stop is not None and stop.then == "end"):
         return False
     if stop is not None and stop.then == "again":
         return True

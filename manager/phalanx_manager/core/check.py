@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from phalanx_manager.core import warning
+from phalanx_manager.core import after, warning
 from phalanx_manager.core.model import Limits, Refusal
 from phalanx_wire import names
 from phalanx_wire.spec import Mount, RoleSpec, SessionSpec
@@ -166,6 +166,13 @@ def _attempt_mistakes(spec: SessionSpec) -> Iterator[Refusal]:
             f"giving up a silent host after {lost} s is out of bounds",
             "lost_after_s",
             f"use {MIN_LOST_S:.0f} to {MAX_LOST_S:.0f} s; a network often heals in less",
+        )
+    if spec.after is not None and after.parse(spec.after) is None:
+        yield _refusal(
+            "after",
+            f"{cut(spec.after)} is no list of sessions to wait for",
+            "after",
+            f"write it as afterok:ID,afterany:ID,afternotok:ID, at most {after.MAX_AFTER}",
         )
     if spec.warn_signal is None:
         return

@@ -102,6 +102,8 @@ def kernel_reason(kernel: Kernel) -> str | None:
 def session_reason(row: SessionRow) -> str | None:
     """Say why a session is not (or no longer) running; None when there is nothing to say."""
     session = row.session
+    if session.state == "pending" and session.held:
+        return f"it is held; to let it go: phalanx release {session.name}"
     if session.state == "pending" and session.because:
         waits = f"; {session.reason}" if session.reason else _pause(session)
         return f"attempt {session.attempt} after: {session.because}{waits}"

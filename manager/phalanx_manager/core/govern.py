@@ -137,7 +137,7 @@ def _limits(
     row: SessionRow, silence_s: Mapping[AgentId, float], now: datetime
 ) -> Iterator[tuple[datetime, Stop]]:
     session = row.session
-    limit = session.spec.time_limit_s
+    limit = session.time_limit_s
     if limit is not None and session.started_at is not None:
         yield (
             session.started_at + timedelta(seconds=limit),

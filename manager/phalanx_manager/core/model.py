@@ -75,6 +75,7 @@ class StopCause(enum.StrEnum):
     DEADLINE = "deadline"
     REQUEUE = "requeue"
     DRAIN = "drain"
+    DEPENDENCY = "dependency"
 
 
 Then = Literal["", "end", "again"]
@@ -140,6 +141,8 @@ class Session:
         because: how the attempt before ended, a sentence; empty for the first.
         not_before: it gets no place before this moment; None is at once.
         warned_at: when its warning signal was sent, None while it was not.
+        held: it stays in the queue until it is released.
+        extended_s: what was added to its time limit.
     """
 
     id: SessionId
@@ -162,6 +165,14 @@ class Session:
     because: str = ""
     not_before: datetime | None = None
     warned_at: datetime | None = None
+    held: bool = False
+    extended_s: float = 0.0
+
+    @property
+    def time_limit_s(self) -> float | None:
+        """Seconds from RUNNING, with what was added; None is without end."""
+        limit = self.spec.time_limit_s
+        return None if limit is None else limit + self.extended_s
 
 
 @dataclass(frozen=True, slots=True)

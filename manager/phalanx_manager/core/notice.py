@@ -50,12 +50,13 @@ def _before_limit(row: SessionRow) -> Iterator[tuple[datetime, Notice]]:
     session = row.session
     spec = session.spec
     wish = warning.parse(spec.warn_signal) if spec.warn_signal is not None else None
-    if wish is None or spec.time_limit_s is None or session.started_at is None:
+    limit_s = session.time_limit_s
+    if wish is None or limit_s is None or session.started_at is None:
         return
     if session.warned_at is not None or session.stop is not None or session.state in ENDED_STATES:
         return
     text = f"{warning.signal_name(wish.number)} sent, {wish.before_s:g} s before its time limit"
-    at = session.started_at + timedelta(seconds=spec.time_limit_s - wish.before_s)
+    at = session.started_at + timedelta(seconds=limit_s - wish.before_s)
     yield at, Notice(session.id, session.attempt, wish.number, text)
 
 

@@ -11,11 +11,11 @@ from phalanx_wire.ids import ClusterName
 
 def waiting(snapshot: Snapshot, now: datetime) -> Mapping[ClusterName, Sequence[SessionRow]]:
     """List the queue of each cluster: priority first, then arrival. A next attempt has the
-    arrival of its session; who pauses between attempts is not in the queue.
+    arrival of its session; who is held or pauses between attempts gets no turn.
     """
     queues: dict[ClusterName, list[SessionRow]] = {}
     for row in snapshot.sessions.values():
-        if row.session.state == "pending" and not _pauses(row, now):
+        if row.session.state == "pending" and not row.session.held and not _pauses(row, now):
             queues.setdefault(row.session.cluster, []).append(row)
     for queue in queues.values():
         queue.sort(

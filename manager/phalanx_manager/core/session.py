@@ -160,7 +160,7 @@ def _end(session: Session, kernels: Sequence[Kernel]) -> SessionState:
     if session.stop is None:
         return "succeeded" if session.failed_rank is None else "failed"
     match session.stop.cause:
-        case StopCause.USER | StopCause.REQUEUE | StopCause.DRAIN:
+        case StopCause.USER | StopCause.REQUEUE | StopCause.DRAIN | StopCause.DEPENDENCY:
             return "cancelled"
         case StopCause.TIME_LIMIT:
             return "timeout"

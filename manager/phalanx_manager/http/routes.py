@@ -13,6 +13,7 @@ from phalanx_manager.http import (
     health,
     logs,
     nodes,
+    queue,
     sessions,
 )
 from phalanx_manager.http.ask import Route
@@ -33,6 +34,7 @@ from phalanx_wire.api import (
     CreateToken,
     DrainRequest,
     EnvView,
+    ExtendRequest,
     NodeList,
     NodeView,
     SessionList,
@@ -101,10 +103,35 @@ _SESSIONS: Final = (
     Route(
         "POST",
         f"{_SESSION}/requeue",
-        sessions.requeue,
+        queue.requeue,
         "Stop what runs of a session and put it back into the queue, as its next attempt.",
         SessionView,
         scope="user",
+    ),
+    Route(
+        "POST",
+        f"{_SESSION}/hold",
+        queue.hold,
+        "Keep a waiting session in the queue.",
+        SessionView,
+        scope="user",
+    ),
+    Route(
+        "POST",
+        f"{_SESSION}/release",
+        queue.release,
+        "Let a held session go.",
+        SessionView,
+        scope="user",
+    ),
+    Route(
+        "POST",
+        f"{_SESSION}/extend",
+        queue.extend,
+        "Add to a session's time limit.",
+        SessionView,
+        scope="user",
+        body=ExtendRequest,
     ),
     Route(
         "POST",

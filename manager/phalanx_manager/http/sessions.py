@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
+import msgspec
 import structlog
 from aiohttp import web
 
-from phalanx_manager.core import place, seat, swarm
+from phalanx_manager.core import after, place, seat, swarm
 from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
@@ -61,6 +63,7 @@ async def submit(ask: Ask) -> web.Response:
     if spec.upload is not None and not doors.uploads.has(spec.upload):
         title = f"there is no archive {shown(spec.upload)}"
         raise refused("upload_unknown", 422, title, "upload", "send it with PUT /v1/uploads first")
+    admitted = await _after(ask, admitted)
     if ask.values.get("dry_run"):
         return answer(await _preview(ask, admitted))
     outcome = await doors.store.submit(
@@ -78,6 +81,24 @@ async def submit(ask: Ask) -> web.Response:
     if isinstance(outcome, Created):
         doors.changed(outcome.session)
     return await _submitted(ask, outcome)
+
+
+async def _after(ask: Ask, admitted: Admitted) -> Admitted:
+    """Name the sessions to wait for by their ids, for names may be used again."""
+    wishes = after.parse(admitted.spec.after) if admitted.spec.after is not None else None
+    if wishes is None:
+        return admitted
+    found: list[after.After] = []
+    for wish in wishes:
+        row = await ask.doors.store.session(wish.ref, ask.caller)
+        if isinstance(row, Refusal):
+            raise refusal(replace(row, field="after"))
+        if row is None:
+            title = f"there is no session {shown(wish.ref)} to wait for"
+            raise refused("after_unknown", 422, title, "after", "see: phalanx ps --all")
+        found.append(after.After(wish.kind, row.session.id))
+    spec = msgspec.structs.replace(admitted.spec, after=after.spell(found))
+    return replace(admitted, spec=spec)
 
 
 async def _submitted(ask: Ask, outcome: Created | AlreadyThere) -> web.Response:
@@ -144,23 +165,6 @@ async def stop(ask: Ask) -> web.Response:
     if await ask.doors.store.stop(row.session.id, order):
         log.info("session.stop", session=row.session.id, user=ask.caller.user)
         ask.doors.changed(row.session.id)
-    return answer(views.session(await ask.again(row)))
-
-
-async def requeue(ask: Ask) -> web.Response:
-    """Stop what runs of a session and put it back into the queue; there, nothing changes."""
-    row = await ask.row()
-    if row.session.ended_at is not None:
-        title = f"session {row.session.name} has ended: it is {row.session.state}"
-        raise refused("ended", 409, title, hint="ask for a new session")
-    order = Stop(
-        cause=StopCause.REQUEUE,
-        text=f"requeued by {ask.caller.user}",
-        at=ask.doors.clock.now(),
-        then="again",
-    )
-    if row.session.state != "pending" and await ask.doors.store.stop(row.session.id, order):
-        log.info("session.requeue", session=row.session.id, user=ask.caller.user)
     return answer(views.session(await ask.again(row)))
 
 

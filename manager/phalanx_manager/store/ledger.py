@@ -170,6 +170,28 @@ class Ledger(Access):
             work.say(NewEvent(at, "session.warned", text, session))
         return True
 
+    async def hold(self, session: SessionId, text: str, at: datetime, *, held: bool) -> bool:
+        """See `port.Store`."""
+        row = self._ahead.get(session)
+        if row is None or row.session.state != "pending" or row.session.held is held:
+            return False
+        async with self._work(at) as work:
+            work.touch(replace(row.session, held=held))
+            work.say(NewEvent(at, "session.held" if held else "session.released", text, session))
+        return True
+
+    async def extend(self, session: SessionId, seconds: float, text: str, at: datetime) -> bool:
+        """See `port.Store`."""
+        row = self._ahead.get(session)
+        if row is None or row.session.time_limit_s is None:
+            return False
+        if row.session.stop is not None or row.session.state in ENDED_STATES:
+            return False
+        async with self._work(at) as work:
+            work.touch(replace(row.session, extended_s=row.session.extended_s + seconds))
+            work.say(NewEvent(at, "session.extended", text, session))
+        return True
+
     async def attempt(self, session: SessionId, attempt: int) -> SessionRow | None:
         """See `port.Store`."""
         return await self._lookup.attempt(session, attempt)

@@ -175,6 +175,16 @@ class Store(Protocol):
         when that attempt is over: it is sent at most once.
         """
 
+    async def hold(self, session: SessionId, text: str, at: datetime, *, held: bool) -> bool:
+        """Keep a session in the queue, or let it go; the text is told. False when it does not
+        wait there, or is so already.
+        """
+
+    async def extend(self, session: SessionId, seconds: float, text: str, at: datetime) -> bool:
+        """Add to the time limit of the current attempt; the text is told. False when it has none,
+        is being stopped or has ended.
+        """
+
     async def attempt(self, session: SessionId, attempt: int) -> SessionRow | None:
         """One attempt of a session, the current one or any before it."""
 

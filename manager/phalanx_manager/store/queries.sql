@@ -20,13 +20,14 @@ UPDATE session SET
     stop_cause = :stop_cause, stop_text = :stop_text, stop_at = :stop_at, stop_rank = :stop_rank,
     stop_grace_s = :stop_grace_s, stop_then = :stop_then, reason = :reason,
     exit_code = :exit_code, failed_rank = :failed_rank, charged = :charged, because = :because,
-    not_before = :not_before, warned_at = :warned_at, done = :done
+    not_before = :not_before, warned_at = :warned_at, held = :held, extended_s = :extended_s,
+    done = :done
 WHERE id = :id;
 
 -- name: session_columns
 SELECT id, name, "user", cluster, spec, state, attempt, created_at, started_at, ended_at,
     stop_cause, stop_text, stop_at, stop_rank, stop_grace_s, reason, exit_code, failed_rank,
-    warnings, stop_then, charged, because, not_before, warned_at
+    warnings, stop_then, charged, because, not_before, warned_at, held, extended_s
 FROM session;
 
 -- name: attempt_add

@@ -91,6 +91,8 @@ def session(row: Row, network: NetworkRow | None) -> Session:
         because=row[21],
         not_before=moment(row[22]),
         warned_at=moment(row[23]),
+        held=bool(row[24]),
+        extended_s=row[25],
     )
 
 
@@ -163,6 +165,8 @@ def session_values(session: Session, *, done: bool) -> Mapping[str, object]:
         "because": session.because,
         "not_before": micros(session.not_before),
         "warned_at": micros(session.warned_at),
+        "held": int(session.held),
+        "extended_s": session.extended_s,
         "done": int(done),
     }
 

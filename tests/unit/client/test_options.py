@@ -24,7 +24,8 @@ def test_every_option_reaches_its_field() -> None:
     argv = """-J demo -N 4 --mode multi-node --spread pack -i my/torch -c 1.5 -m 4G -g h200:2
         --shm 2G --pids 100 -t 2h --grace 5s -p 7 -e A=1 --env-profile torchrun -v /d:/data:rw
         -w /w -u 1000 --run-on main --master-port 1234 --cluster lab --no-egress
-        --on-failure continue --requeue --max-attempts 3 --signal USR1@90 --lost-after 10m"""
+        --on-failure continue --requeue --max-attempts 3
+        --signal USR1@90 --lost-after 10m --after afterok:x"""
 
     assert SessionSpec(
         name="demo",
@@ -51,6 +52,7 @@ def test_every_option_reaches_its_field() -> None:
         max_attempts=3,
         warn_signal="USR1@90",
         lost_after_s=600,
+        after="afterok:x",
     ) == spec(*argv.split(), command=("python", "-c", "x"))
 
 

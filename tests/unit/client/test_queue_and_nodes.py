@@ -42,6 +42,16 @@ def test_requeue_says_what_became_of_each(cli: Cli, manager: FakeManager) -> Non
     assert (0, "demo is stopping: requeued by ada\n") == (outcome.code, outcome.err)
 
 
+def test_hold_release_and_extend_ask_for_just_that(cli: Cli, manager: FakeManager) -> None:
+    for verb in ("hold", "release", "extend"):
+        manager.on("POST", f"{SESSIONS}/demo/{verb}", session("pending"))
+
+    codes = [cli("hold", "demo").code, cli("release", "demo").code]
+    assert [0, 0, 0] == [*codes, cli("extend", "demo", "+30m").code]
+    assert {"seconds": 1800.0} == json.loads(manager.heard[-1].body)
+    assert 64 == cli("extend", "demo", "soon").code
+
+
 def test_node_drain_sends_its_wish_and_says_what_is_left(cli: Cli, manager: FakeManager) -> None:
     manager.on("POST", "/v1/nodes/host1/drain", node(state="draining", reason="ada: disks"))
 

@@ -104,44 +104,6 @@ async def test_a_stop_needs_no_body(api: Scene) -> None:
     assert 200 == response.status
 
 
-async def test_a_running_session_is_requeued_by_stopping_it_first(api: Scene) -> None:
-    row = await api.running()
-    response = await api.post("/v1/sessions/demo/requeue", b"")
-    stopping = msgspec.json.decode(await response.read(), type=SessionView)
-    await api.move(row.session.id, KernelState.STOPPED)
-    view = await api.view("demo")
-    assert ("stopping", 1) == (stopping.state, stopping.attempt)
-    assert ("pending", 2) == (view.state, view.attempt)
-    assert view.reason is not None
-    assert view.reason.startswith("attempt 2 after: requeued by ada")
-
-
-async def test_what_waits_in_the_queue_stays_there_when_it_is_requeued(api: Scene) -> None:
-    await api.submit()
-    response = await api.post("/v1/sessions/demo/requeue", b"")
-    view = msgspec.json.decode(await response.read(), type=SessionView)
-    assert ("pending", 1) == (view.state, view.attempt)
-
-
-async def test_what_has_ended_is_not_requeued(api: Scene) -> None:
-    await api.submit()
-    await api.post("/v1/sessions/demo/stop", {})
-    found = await problem(await api.post("/v1/sessions/demo/requeue", b""))
-    assert ("ended", 409) == (found.code, found.status)
-
-
-async def test_a_wait_for_the_end_goes_on_over_attempts(api: Scene) -> None:
-    row = await api.running(max_attempts=2)
-    waiting = asyncio.ensure_future(api.get("/v1/sessions/demo/wait?timeout_s=60"))
-    await api.move(row.session.id, KernelState.EXITED, exit_code=3)
-    await asyncio.sleep(0)
-    between = await api.view("demo")
-    await api.post("/v1/sessions/demo/stop", {})
-    view = msgspec.json.decode(await (await waiting).read(), type=SessionView)
-    assert ("pending", 2) == (between.state, between.attempt)
-    assert ("cancelled", 2) == (view.state, view.attempt)
-
-
 async def test_the_environment_of_every_rank_is_shown(api: Scene) -> None:
     row = await api.running()
     response = await api.get("/v1/sessions/demo/env")
