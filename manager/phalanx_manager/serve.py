@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -250,7 +250,8 @@ async def _lead(site: _Site, store: Ledger, address: str) -> None:
             entropy=secrets.token_bytes,
             uploads=uploads,
             joining=joining,
-            limits=replace(config.limits, lost_after_s=config.lost_after_s),
+            limits=config.limits,
+            lost_after_s=config.lost_after_s,
             turns=lambda: site.turns,
         )
         async with asyncio.TaskGroup() as tasks:

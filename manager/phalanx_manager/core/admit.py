@@ -10,6 +10,7 @@ import msgspec
 from phalanx_manager.core import check, gang, place
 from phalanx_manager.core.gang import KernelPlan
 from phalanx_manager.core.model import AgentRecord, Limits, Refusal
+from phalanx_manager.core.session import LOST_AFTER_S
 from phalanx_wire import names
 from phalanx_wire.ids import AgentId
 from phalanx_wire.spec import RoleSpec, SessionSpec
@@ -35,11 +36,14 @@ def admit(
     limits: Limits,
     agents: Mapping[AgentId, AgentRecord],
     fallback_name: str,
+    lost_after_s: float = LOST_AFTER_S,
 ) -> Admitted | Refusal:
     """Judge a request against bounds, and against all agents that the manager knows.
 
     What they could never hold, even all idle, is refused as `never_satisfiable`. The fallback
-    name (`naming.readable_name`) is the session's when the request names none.
+    name (`naming.readable_name`) is the session's when the request names none. `lost_after_s` is
+    kept with a session that does not say it itself: agents are told it, and a manager that is
+    started with another value must not give up earlier than they end.
     """
     for mistake in check.session_mistakes(spec, limits):
         return mistake
@@ -61,7 +65,7 @@ def admit(
     kernels = gang.plans(full, sizes)
     filled = msgspec.structs.replace(
         _filled(spec, full, sizes, fallback_name),
-        lost_after_s=spec.lost_after_s or limits.lost_after_s,
+        lost_after_s=spec.lost_after_s or lost_after_s,
     )
     refusal = _reachable(filled, kernels, agents)
     if refusal is not None:

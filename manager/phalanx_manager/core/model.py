@@ -53,15 +53,12 @@ class Limits:
         max_time_s: longest time limit.
         max_grace_s: longest time between TERM and KILL.
         max_priority: highest priority, and its negative the lowest.
-        lost_after_s: what sessions get that ask for none; kept with each, so that another value
-            is never another than its agents were told.
     """
 
     max_size: int = 10_000
     max_time_s: float = 366 * 86_400.0
     max_grace_s: float = 3_600.0
     max_priority: int = 1_000
-    lost_after_s: float = 300.0
 
 
 @enum.unique

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from phalanx_manager.core import explain
-from phalanx_manager.core.model import Kernel, Limits, Session, SessionRow, Stop, StopCause
+from phalanx_manager.core.model import Kernel, Session, SessionRow, Stop, StopCause
 from phalanx_wire.api import ENDED_STATES, SessionState
 from phalanx_wire.lifecycle import KernelState
 
@@ -43,7 +43,9 @@ TIMEOUT_CODE: Final = 124
 NEVER_RAN_CODE: Final = 125
 CANCELLED_CODE: Final = 130
 
-_DEFAULT: Final = Limits()
+LOST_AFTER_S: Final = 300.0
+"""Of sessions that were admitted before each was given its own."""
+
 _BROKEN_CAUSES: Final = frozenset({"mesh-failed", "start-failed", "fenced", "engine-restart"})
 _HOST_CAUSES: Final = frozenset({"lost", "fenced", "engine-restart"})
 
@@ -67,7 +69,7 @@ def idles(session: Session, rank: int) -> bool:
 
 def lost_after_s(session: Session) -> float:
     """Tell after how long a silence of their agent its kernels are given up."""
-    return session.spec.lost_after_s or _DEFAULT.lost_after_s
+    return session.spec.lost_after_s or LOST_AFTER_S
 
 
 def settle(session: Session, kernels: Sequence[Kernel], now: datetime) -> Session:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from phalanx_manager.clock import Clock
 from phalanx_manager.core.model import Limits
+from phalanx_manager.core.session import LOST_AFTER_S
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.store.port import Store
 from phalanx_manager.wake import Chimes
@@ -64,6 +65,7 @@ class Doors:
         changed: called with a session after it was submitted or told to stop.
         entropy: fresh randomness, so many bytes.
         turns: how often each loop has turned, for the metrics.
+        lost_after_s: of sessions that do not say it themselves.
         ready: why the manager cannot work now, a sentence; empty when it can.
     """
 
@@ -78,4 +80,5 @@ class Doors:
     limits: Limits
     rates: Rates = field(default_factory=Rates)
     turns: Callable[[], Mapping[str, int]] = dict
+    lost_after_s: float = LOST_AFTER_S
     ready: Callable[[], str] = str

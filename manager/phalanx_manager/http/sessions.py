@@ -57,7 +57,8 @@ async def submit(ask: Ask) -> web.Response:
         )
     doors = ask.doors
     agents = {record.name: record for record in await doors.store.agents()}
-    admitted = admit(spec, doors.limits, agents, readable_name(doors.entropy(4)))
+    name = readable_name(doors.entropy(4))
+    admitted = admit(spec, doors.limits, agents, name, doors.lost_after_s)
     if isinstance(admitted, Refusal):
         raise refusal(admitted)
     if spec.upload is not None and not doors.uploads.has(spec.upload):
