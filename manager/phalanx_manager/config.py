@@ -220,6 +220,8 @@ def _database(value: Any) -> str:
 
 
 def _url(value: Any) -> str:
+    if value == "":
+        return ""  # the default, as the file shows it
     url = urlsplit(_text(value))
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("must be like https://manager.example or http://192.0.2.1:7910")
