@@ -155,7 +155,7 @@ class Supervisor:
         """Reap what engines orphaned and keep logs short."""
         while not self._ended.is_set():
             self._reap()
-            for kept in self.keepers.values():
+            for kept in list(self.keepers.values()):  # more may come while one is waited for
                 await asyncio.to_thread(keeper.rotate, kept.program.log)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HOUSEKEEPING):
