@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from phalanx_client.failure import UNAVAILABLE, USAGE, Failure
 
-_URL = re.compile(r"(https?://[^/\s]+(/[^\s]*)?|unix:///[^\s]+)")
+_URL = re.compile(r"(https?://[^/\s,]+(/[^\s,]*)?|unix:///[^\s,]+)")
 NOWHERE = (
     "no manager is known: `phalanx up` or `phalanx lab up` starts one here and writes the "
     "configuration; for one elsewhere give --url or PHALANX_URL, and PHALANX_TOKEN"
@@ -24,7 +24,8 @@ class Manager:
     """A manager as the client reaches it.
 
     Attributes:
-        url: `http(s)://host:port` or `unix:///path`.
+        url: `http(s)://host:port` or `unix:///path`; several, separated by commas, of managers of
+            which one leads.
         token: bearer token; empty when none is known.
         warning: what is wrong with where this comes from, a sentence; mostly empty.
     """
@@ -32,6 +33,10 @@ class Manager:
     url: str
     token: str
     warning: str = ""
+
+    def each(self) -> tuple[Manager, ...]:
+        """Each manager by itself."""
+        return tuple(Manager(url, self.token) for url in self.url.split(","))
 
 
 def path(environ: Mapping[str, str]) -> str:
@@ -57,19 +62,22 @@ def find(url: str | None, token: str | None, environ: Mapping[str, str]) -> Mana
     chosen = url or environ.get("PHALANX_URL") or written.get("url", "")
     if not chosen:
         raise Failure(NOWHERE, UNAVAILABLE)
-    if not _is_address(chosen):
+    urls = [url.strip().rstrip("/") for url in chosen.split(",")]
+    wrong = [url for url in urls if not _is_address(url)]
+    if wrong:
         raise Failure(
-            f"{chosen[:80]!r} is no address of a manager; write it as http://HOST:PORT, "
-            "https://HOST or unix:///PATH",
+            f"{wrong[0][:80]!r} is no address of a manager; write it as http://HOST:PORT, "
+            "https://HOST or unix:///PATH, several separated by commas",
             USAGE,
         )
     secret = token or environ.get("PHALANX_TOKEN", "")
-    if not secret and chosen.rstrip("/") == written.get("url", "").rstrip("/"):
+    own = [url.strip().rstrip("/") for url in written.get("url", "").split(",")]
+    if not secret and set(urls) <= set(own):
         secret = written.get("token", "")
     secret = secret.strip()
     if not (secret.isascii() and secret.isprintable()):
         raise Failure("the token has characters that no token has; see PHALANX_TOKEN", USAGE)
-    return Manager(chosen.rstrip("/"), secret, warning)
+    return Manager(",".join(urls), secret, warning)
 
 
 def _is_address(url: str) -> bool:

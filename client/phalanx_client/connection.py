@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from phalanx_client import config
 from phalanx_client.blocking import BlockingClient
+from phalanx_client.either import EitherTransport
 from phalanx_client.failure import Unavailable
 from phalanx_client.plain import PlainTransport
 from phalanx_client.session import Client
+from phalanx_client.transport import Transport
 
 
 def connect(url: str | None = None, token: str | None = None, *, patience_s: float = 0.0) -> Client:
@@ -20,7 +22,8 @@ def connect(url: str | None = None, token: str | None = None, *, patience_s: flo
     """
     from phalanx_client.aio import AioTransport  # noqa: PLC0415 - slow, and only needed here
 
-    return Client(AioTransport(config.find(url, token, os.environ)), patience_s=patience_s)
+    manager = config.find(url, token, os.environ)
+    return Client(_to([AioTransport(one) for one in manager.each()]), patience_s=patience_s)
 
 
 def connect_blocking(
@@ -37,4 +40,9 @@ def plain_client(
     on_wait: Callable[[Unavailable], None] | None = None,
 ) -> Client:
     """A client whose coroutines `blocking.finish` can run."""
-    return Client(PlainTransport(manager), patience_s=patience_s, on_wait=on_wait)
+    transport = _to([PlainTransport(one) for one in manager.each()])
+    return Client(transport, patience_s=patience_s, on_wait=on_wait)
+
+
+def _to(managers: Sequence[Transport]) -> Transport:
+    return managers[0] if len(managers) == 1 else EitherTransport(managers)

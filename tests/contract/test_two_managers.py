@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from phalanx_client.connection import connect
 from tests.support.postgres import Server
 from tests.support.two_managers import PATIENCE_S, Daemon, Pair, pair
 
@@ -71,7 +72,8 @@ async def test_the_other_manager_leads_soon_and_everything_goes_on(
             await asyncio.wait({late})
             assert late.exception() is not None
 
-        assert 200 == (await ask(here, two, "POST", "/v1/sessions/demo/stop", {}))[0]
+        async with connect(f"{one.url},{two.url}", one.token) as client:
+            await client.stop("demo")
         assert "cancelled" == (await wait(here, two, "ended"))["state"]
         sessions = (await ask(here, two, "GET", "/v1/sessions?all=1"))[1]["sessions"]
         assert ["demo"] == [session["name"] for session in sessions]

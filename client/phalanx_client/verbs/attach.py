@@ -12,6 +12,7 @@ from phalanx_client import ansi, output, terminal
 from phalanx_client.aio import AioTransport
 from phalanx_client.arguments import Parser
 from phalanx_client.call import Call, Verb
+from phalanx_client.either import leading
 from phalanx_client.failure import OK, USAGE, Failure
 from phalanx_client.session import Client
 from phalanx_client.target import find, parse
@@ -45,7 +46,7 @@ async def run_exec(call: Call) -> int:
         raise Failure("--all has no input and no terminal; leave -i and -t out", USAGE)
     if given.tty and not sys.stdout.isatty():
         raise Failure("-t needs a terminal; leave it out in a pipe", USAGE)
-    async with AioTransport(call.manager()) as transport:
+    async with AioTransport(await leading(call.manager())) as transport:
         view, kernel = await find(Client(transport), parse(given.session))
         if given.all:
             return await _in_all(transport, view, given.command)

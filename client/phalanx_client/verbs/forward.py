@@ -12,6 +12,7 @@ from phalanx_client import output
 from phalanx_client.aio import AioTransport
 from phalanx_client.arguments import Parser, checked
 from phalanx_client.call import Call, Verb
+from phalanx_client.either import leading
 from phalanx_client.failure import BAD_INPUT, OK, Failure
 from phalanx_client.session import Client
 from phalanx_client.target import find, parse
@@ -67,7 +68,7 @@ class _Local:
 async def run(call: Call) -> int:
     """Listen, and connect every connection, until interrupted."""
     local, there = call.options.ports
-    async with AioTransport(call.manager()) as transport:
+    async with AioTransport(await leading(call.manager())) as transport:
         view, kernel = await find(Client(transport), parse(call.options.session))
         if kernel.state != "running":
             raise Failure(f"rank {kernel.rank} ({kernel.host_name}) is {kernel.state}", BAD_INPUT)

@@ -13,6 +13,7 @@ from phalanx_client import config, output, ssh_client
 from phalanx_client.arguments import Parser
 from phalanx_client.call import Call, Verb
 from phalanx_client.config import Manager
+from phalanx_client.either import leading
 from phalanx_client.failure import BAD_INPUT, NOT_FOUND, OK, UNAVAILABLE, Failure
 from phalanx_client.ssh_client import Home
 from phalanx_client.target import Target, parse, pick
@@ -123,7 +124,7 @@ async def run_proxy(call: Call) -> int:
 
     manager = call.manager()
     home, target = _home(manager), parse(call.options.container)
-    async with AioTransport(manager) as transport:
+    async with AioTransport(await leading(manager)) as transport:
         view = await Client(transport).ssh(target.ref)
         one = _trusted(home, view, target)
         key = ssh_client.own_key(home)
