@@ -287,3 +287,12 @@ def test_nothing_is_never_satisfiable_while_an_agent_has_not_said_what_it_has() 
     assert isinstance(
         admit(spec(resources=Resources(cpu=64)), Limits(), members, "calm-otter-aa"), Admitted
     )
+
+
+def test_how_long_a_silence_a_session_bears_is_kept_with_it() -> None:
+    def kept(**fields: Any) -> float | None:
+        outcome = admit(spec(**fields), Limits(), {}, "calm-otter-aa", 120.0)
+        assert isinstance(outcome, Admitted)
+        return outcome.spec.lost_after_s
+
+    assert (120.0, 900.0) == (kept(), kept(lost_after_s=900.0))
