@@ -49,7 +49,7 @@ class Board:
         self._routes = Routes()
         self._engine = Engine(problem="The container engine has not been asked yet.")
         self._hindered = ""
-        self._swarm = SwarmReport()
+        self._swarm = SwarmReport(state="pending")  # until the engine has been asked
         self._strays: tuple[Stray, ...] = ()
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._leaving = False

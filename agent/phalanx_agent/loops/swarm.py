@@ -16,6 +16,8 @@ from phalanx_wire.control import SwarmGoal, SwarmReport
 _LOG = structlog.get_logger()
 LOOK_EVERY_S: Final = 15.0
 RETRY_S: Final = (1.0, 15.0)
+UNKNOWN: Final = "pending"
+"""Docker's word for a member that is not one yet; ours for an engine that did not tell."""
 
 
 class SwarmMember:
@@ -30,7 +32,7 @@ class SwarmMember:
         self._tell = tell
         self._goal: SwarmGoal | None = None
         self._bell = asyncio.Event()
-        self._report = SwarmReport()
+        self._report = SwarmReport(state=UNKNOWN)
 
     def take(self, goal: SwarmGoal | None) -> None:
         """Take the manager's order."""
@@ -52,7 +54,7 @@ class SwarmMember:
                 unsure = error.kind == "unknown" and self._report.state == "inactive"
                 self._report = msgspec.structs.replace(
                     self._report,
-                    state="pending" if unsure else self._report.state,  # it may have entered
+                    state=UNKNOWN if unsure else self._report.state,  # it may have entered
                     problem=str(error),
                     canary_ok=False,
                 )

@@ -6,7 +6,7 @@ it is the same swarm for all; we never make one leave.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,13 +63,18 @@ def verdict(snapshot: Snapshot, cluster: ClusterName) -> Verdict:
 
 
 def goals(
-    snapshot: Snapshot, cluster: ClusterName, *, eager: bool, founder: AgentId | None = None
+    snapshot: Snapshot,
+    cluster: ClusterName,
+    *,
+    eager: bool,
+    founder: AgentId | None = None,
+    unheard: Collection[AgentId] = (),
 ) -> Mapping[AgentId, SwarmGoal]:
     """Tell each agent of a cluster what its engine shall be in the swarm.
 
     Nothing is asked for until a session waits for several hosts, unless `eager`. The founder is
     the agent that was told to make the swarm: while it may be at it nobody else is, since two
-    swarms never become one.
+    swarms never become one. The unheard have not reported to this process of the manager.
     """
     reports = _reports(snapshot, cluster)
     active = {name: report for name, report in reports.items() if report.state == "active"}
@@ -81,7 +86,7 @@ def goals(
         return plan
     outside = [name for name, r in reports.items() if r.state in ("inactive", "pending", "error")]
     if not active:
-        first = _first(snapshot, cluster, reports, outside, founder)
+        first = _first(snapshot, cluster, reports, outside, founder, unheard)
         return {first: SwarmGoal("init", canary=True)} if first else {}
     if canary is None:
         return plan
@@ -94,12 +99,16 @@ def _first(
     reports: Mapping[AgentId, SwarmReport],
     outside: Sequence[AgentId],
     founder: AgentId | None,
+    unheard: Collection[AgentId],
 ) -> AgentId | None:
     """Choose who makes the swarm; nobody while another may have made it: one that is away, or one
-    whose engine was asked to and has not answered. Without a founder an agent that is away may
-    have been told to by an earlier process of the manager.
+    whose engine was asked to and has not answered. Without a founder one that was not heard yet
+    may have been told to by an earlier process of the manager.
     """
     if any(report.state == "pending" for report in reports.values()):
+        return None
+    doubtful = (one for name, one in snapshot.agents.items() if name in unheard and not one.lost)
+    if founder is None and any(record.cluster == cluster for record in doubtful):
         return None
     away = [
         name
@@ -109,7 +118,7 @@ def _first(
     for name in away:
         record = snapshot.agents[name]
         member = record.observed is not None and record.observed.swarm.state == "active"
-        if name == founder or member or (founder is None and not record.connected):
+        if name == founder or member:
             return None
     able = [name for name in outside if not reports[name].problem] or outside
     return founder if founder in able else next(iter(able), None)

@@ -80,6 +80,7 @@ class Converge:
         self._sent: dict[AgentId, _Sent] = {}
         self._removals: dict[str, int] = {}
         self._founders: dict[ClusterName, AgentId] = {}
+        self._reported: set[AgentId] = set()
         self._memo = goals.Memo()
         self._started_s = clock.monotonic_s()
         self._heard_s: dict[AgentId, float] = {}
@@ -160,6 +161,7 @@ class Converge:
             if not await self._store.record(found.kernels, found.networks, now):
                 self._inbox.setdefault(agent, _Inbox(report=report))
                 self.bell.ring()
+        self._reported.add(agent)
         if await self._store.saw(agent, report, now):
             self._everybody = True
             self._room_changed.ring()
@@ -224,9 +226,12 @@ class Converge:
     def _swarms(self, snapshot: Snapshot, agents: Collection[AgentId]) -> dict[AgentId, SwarmGoal]:
         clusters = {snapshot.agents[agent].cluster for agent in agents if agent in snapshot.agents}
         found: dict[AgentId, SwarmGoal] = {}
+        unheard = snapshot.agents.keys() - self._reported
         for cluster in clusters:
             founder = self._founders.get(cluster)
-            plan = swarm.goals(snapshot, cluster, eager=self._eager_swarm, founder=founder)
+            plan = swarm.goals(
+                snapshot, cluster, eager=self._eager_swarm, founder=founder, unheard=unheard
+            )
             for agent, goal in plan.items():
                 if goal.action == "init":
                     self._founders[cluster] = agent

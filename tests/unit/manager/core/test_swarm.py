@@ -62,11 +62,11 @@ def test_nobody_begins_another_while_an_agent_with_one_is_away() -> None:
     assert {} == planned(waiting(gone, outside("b"), outside("c")))
 
 
-def test_nobody_begins_it_while_an_agent_is_away_that_an_earlier_manager_may_have_told_to() -> None:
-    away = waiting(agent("a", connected=False), outside("b"), outside("c"))
+def test_nobody_begins_it_while_one_is_unheard_that_an_earlier_manager_may_have_told_to() -> None:
+    both, one = waiting(outside("a"), outside("b")), AgentId("b")
 
-    assert {} == planned(away)
-    assert {"b"} == set(swarm.goals(away, CLUSTER, eager=False, founder=AgentId("b")))
+    assert {} == swarm.goals(both, CLUSTER, eager=True, unheard={one})
+    assert {"a"} == set(swarm.goals(both, CLUSTER, eager=True, unheard={one}, founder=AgentId("a")))
 
 
 def test_nobody_begins_another_while_an_engine_has_not_answered_whether_it_did() -> None:
@@ -96,7 +96,7 @@ def test_of_three_and_more_three_are_managers_and_join_one_at_a_time() -> None:
 
 
 def test_agents_that_are_away_or_lost_are_not_counted_on() -> None:
-    shot = waiting(agent("b", connected=False, lost=True), outside("c"), outside("d"))
+    shot = waiting(agent("a", connected=False), agent("b", lost=True), outside("c"), outside("d"))
 
     assert {"c"} == set(planned(shot))
 
