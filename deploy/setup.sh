@@ -37,14 +37,21 @@ missing_packages() {
 }
 
 # docker.io would start an engine in this machine's own network and rewrite its firewall; the lab
-# starts its engines in namespaces instead. An engine that is already here is left alone.
+# starts its engines in namespaces instead. postgresql would make a database server that starts with
+# the machine; the tests start one of their own. What is already here is left alone.
 install_packages() {
     policy=/usr/sbin/policy-rc.d
+    no_cluster=/etc/postgresql-common/createcluster.d/phalanx.conf
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    else
+        policy=
     fi
+    mkdir -p "$(dirname "$no_cluster")"
+    printf 'create_main_cluster = false\n' >"$no_cluster"
+    # shellcheck disable=SC2064 # both are known now
+    trap "rm -f $policy $no_cluster" EXIT
     apt-get update
     # shellcheck disable=SC2086 # a list of words is what we want
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"

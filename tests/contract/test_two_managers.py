@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from phalanx_client.connection import connect
+from phalanx_manager.store.lease import LASTS_S
 from tests.support.postgres import Server
 from tests.support.two_managers import PATIENCE_S, Daemon, Pair, pair
 
@@ -98,3 +99,20 @@ async def wakes_up(here: Pair, late: asyncio.Future[Any]) -> None:
     assert refused
     await here.first.says("lead.stands_by")
     await stands_by(here, here.first, leader=here.second)
+
+
+async def test_a_leader_that_is_told_to_stop_hands_the_lead_over(
+    server: Server, tmp_path: Path
+) -> None:
+    async with pair(await server.fresh(), tmp_path) as here:
+        before = await welcomed(here)
+        here.first.signal(signal.SIGTERM)
+        begun = time.monotonic()
+        await here.second.says("manager.ready")
+        took = time.monotonic() - begun
+        print(f"SIGTERM: the other leads after {took:.1f} s")
+        assert here.first.process is not None
+        async with asyncio.timeout(PATIENCE_S):
+            assert 0 == await here.first.process.wait()
+        assert took <= LASTS_S
+        assert await welcomed(here) > before
