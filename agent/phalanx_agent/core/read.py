@@ -110,7 +110,7 @@ def _made(seen: Seen, context: Context) -> KernelState:
 def _without_container(seen: Seen, goal: KernelState) -> KernelState | Outcome:
     if goal is KernelState.REMOVED and not (seen.material or seen.marked):
         return Outcome(KernelState.REMOVED, "")
-    if seen.marked:
+    if seen.marked and not seen.asked.cancelled:
         gone = "Its container was removed by someone else; the exit code is unknown."
         return Outcome(KernelState.EXITED, "exited", gone)
     if goal >= KernelState.STOPPING:

@@ -113,7 +113,7 @@ class Seen:
         material: its files in the host's memory are whole.
         image, network: there for a container to be made from and attached to.
         filled: this process has unpacked the upload into the container.
-        trusted: this process has written whom the container trusts.
+        trusted: this process has written whom the container trusts, by the keys known now.
         outside: this process has attached the way out.
         kept: its output is in the agent's own store.
         killed: the engine was told to signal it, and not by us.

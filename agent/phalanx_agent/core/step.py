@@ -104,7 +104,7 @@ def _release(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
         return None
     talks = seen.connected and runner.ready
     if talks and not runner.meshed and goal >= KernelState.MESHED and not asked.mesh:
-        return Op.MESH
+        return Op.MESH if seen.trusted else Op.TRUST  # a peer's keys may have been made anew
     if needs.outside and not seen.outside:
         return Op.CONNECT
     released = talks and runner.meshed and goal >= KernelState.RUNNING

@@ -144,6 +144,8 @@ class Deeds:
                 case.seen = replace(case.seen, kept=True)
             case Op.REMOVE_CONTAINER:
                 await self._workshop.docker.remove(case.container_id)
+                if isinstance(case.seen.container, Created):
+                    self._ask(cancelled=True)  # it was begun, and was not to run any more
                 case.found(None)
             case Op.CLEAR:
                 await self._clear()

@@ -60,6 +60,8 @@ class Keeper:
         before, case.aim = case.aim, aim
         if aim == before:
             return
+        if aim.gang.members != before.gang.members:
+            case.seen = replace(case.seen, trusted=False)
         self._retry_at = 0.0
         if aim.goal >= KernelState.STOPPING > before.goal and self._breakable is not None:
             self._breakable.reschedule(asyncio.get_running_loop().time())
