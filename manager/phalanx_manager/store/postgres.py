@@ -43,6 +43,14 @@ _SETTINGS: Final = {
     "tcp_keepalives_count": "3",
 }
 
+_CUT: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionResetError,
+)
+
 log = structlog.get_logger(__name__)
 
 
@@ -88,8 +96,15 @@ class Postgres:
     async def read(self, name: str, values: Mapping[str, object], tail: str = "") -> list[Row]:
         """See `tables.Tables`."""
         text, names = self._spell(name, tail)
+        found: list[asyncpg.Record] = []
         with asking(self._url):
-            found = await self._pool.fetch(text, *(values[key] for key in names))
+            for left in reversed(range(_READERS + 1)):
+                try:
+                    found = await self._pool.fetch(text, *(values[key] for key in names))
+                    break
+                except _CUT:
+                    if not left:  # all connections that may have been cut unnoticed have been tried
+                        raise
         return [tuple(record) for record in found]
 
     async def once(self, key: str, value: str) -> str:
@@ -281,11 +296,14 @@ def asking(url: str) -> Iterator[None]:
     except asyncpg.InvalidCatalogNameError as error:
         hint = "make it with `createdb`, or check the name in `database`"
         raise Unavailable(where, f"cannot be used: {error}", hint) from error
+    except _CUT as error:
+        hint = "check that the server runs; it is dialled again"
+        raise Unavailable(where, "the connection was cut", hint) from error
     except asyncpg.PostgresError as error:
         if error.sqlstate == DEPOSED:
             raise Deposed(where, "another manager leads", "ask that one") from error
         raise Unavailable(where, f"failed: {error}", _hint(error)) from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except (OSError, TimeoutError) as error:
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number else str(error)
         hint = "check that the server runs, and the host and port in `database`"
