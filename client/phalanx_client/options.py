@@ -39,6 +39,8 @@ def add(parser: Parser) -> None:
         help="ends it after so long of running: 90s, 30m, 2h, 1:30:00")  # fmt: skip
     say("--signal", metavar="SIG@SECONDS",
         help="sent to all ranks' commands so long before the time limit: USR1@90")  # fmt: skip
+    say("--hold-on-failure", type=checked(arguments.seconds), metavar="TIME",
+        help="after a failure keep its containers, stopped, for so long")  # fmt: skip
     say("--after", metavar="afterok:ID,...",
         help="wait for the end of other sessions: afterok, afternotok or afterany")  # fmt: skip
     say("--requeue", action="store_true",
@@ -94,6 +96,7 @@ def spec(
         "time_limit_s": options.time,
         "warn_signal": options.signal,
         "after": options.after,
+        "hold_on_failure_s": options.hold_on_failure,
         "requeue": True if options.requeue else None,
         "max_attempts": options.max_attempts,
         "lost_after_s": options.lost_after,

@@ -188,3 +188,36 @@ async def test_an_attempt_is_warned_once(case: Case) -> None:
     assert not await case.store.warn(ONE, 1, "USR1 sent", later(2))
     assert not await case.store.warn(ONE, 2, "USR1 sent", later(2))
     assert later(1) == (await case.row()).session.warned_at
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2])
+async def test_a_failed_attempt_is_kept_until_it_is_let_go(case: Case, max_attempts: int) -> None:
+    await case.join()
+    await case.submit(hold_on_failure_s=60.0, max_attempts=max_attempts)
+    await case.place()
+    await case.move(0, *UP)
+    await case.move(0, S.EXITED, exit_code=3, cause="exited")
+    await case.again()
+    row = (await case.row()).of(1)
+    await case.store.let_go(ONE, 1, later(63))
+    await case.again()
+    after = (await case.row()).of(1)
+
+    assert row is not None
+    assert after is not None
+    assert (later(62), None) == (row.session.kept_until, after.session.kept_until)
+
+
+async def test_a_users_stop_lets_go_of_all_that_is_kept(case: Case) -> None:
+    await case.join()
+    await case.submit(hold_on_failure_s=60.0)
+    await case.place()
+    await case.move(0, *UP)
+    await case.move(0, S.EXITED, exit_code=3, cause="exited")
+    first = await case.store.stop(ONE, Stop(StopCause.USER, "seen", later(3)))
+    await case.again()
+    again = await case.store.stop(ONE, Stop(StopCause.USER, "seen", later(3)))
+    session = (await case.row()).session
+
+    assert (True, False) == (first, again)
+    assert ("failed", None) == (session.state, session.kept_until)

@@ -80,11 +80,11 @@ def page() -> str:
         "",
         "## Attempts",
         "",
-        "An attempt has ended when all its kernels have. In the same transaction its session ends for",
-        "good, or gets its next attempt: fresh kernels, PENDING, with ids of their own. So the same",
-        "rank never runs twice at once: LOST is an end because an agent that is not heard ends its",
-        "kernels before the verdict. The kernels of the attempt before go on to REMOVED by themselves",
-        "and hold their slots until then.",
+        "An attempt has ended when all its kernels have. In the same transaction its session ends",
+        "for good, or gets its next attempt: fresh kernels, PENDING, with ids of their own. So the",
+        "same rank never runs twice at once: LOST is an end because an agent that is not heard",
+        "ends its kernels before the verdict. The kernels of the attempt before go on to REMOVED",
+        "by themselves and hold their slots until then.",
         "",
     ]
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.real.ground import ACROSS, Ground, await_true, fresh_name, ranks
@@ -73,6 +75,21 @@ def test_a_killed_engine_is_not_held_against_its_sessions(clean: Ground) -> None
     assert "attempt 1 failed, attempt 2 is next" in events
     assert "host3" in events
     assert "engine" in events
+
+
+def test_what_has_failed_is_kept_for_a_look_until_it_is_let_go(
+    clean: Ground, tmp_path: Path
+) -> None:
+    name = fresh_name()
+    done = clean.run(
+        "-J", name, "--hold-on-failure", "1h", "--", "sh", "-c", "echo why > /tmp/clue; exit 5"
+    )
+    clean.phalanx("cp", f"{name}:/tmp/clue", str(tmp_path / "clue")).ok()
+    clean.phalanx("stop", name).ok()
+
+    assert 5 == done.code
+    assert "its containers are kept until" in done.err
+    assert "why\n" == (tmp_path / "clue").read_text()
 
 
 def test_what_runs_on_a_drained_host_moves_to_another(clean: Ground) -> None:

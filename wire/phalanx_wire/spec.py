@@ -81,6 +81,7 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         lost_after_s: seconds of an agent's silence after which its kernels are given up; None
             is what the manager is configured for.
         after: `afterok:ID,afterany:ID,afternotok:ID`: it waits for the end of these.
+        hold_on_failure_s: keep the containers of a failed attempt, stopped, for so long.
         warn_signal: `USR1@90`: sent to every rank's command 90 s before the time limit.
         master_port: None is 12345, or on the host's network a port that its agent has kept.
     """
@@ -114,3 +115,4 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     lost_after_s: float | None = None
     warn_signal: str | None = None
     after: str | None = None
+    hold_on_failure_s: float | None = None

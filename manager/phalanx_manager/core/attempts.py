@@ -20,6 +20,15 @@ HASTY_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 300.0
 
 
+def kept(session: Session, now: datetime) -> Session:
+    """Have the containers of an attempt that has just failed kept, where that was asked for."""
+    hold_s = session.spec.hold_on_failure_s
+    stop = session.stop
+    if hold_s is None or session.state != "failed" or (stop is not None and stop.then == "end"):
+        return session
+    return replace(session, kept_until=now + timedelta(seconds=hold_s))
+
+
 def onward(session: Session, kernels: Sequence[Kernel], now: datetime) -> Session:
     """Say what becomes of a session whose attempt has just ended, all kernels with it.
 
@@ -51,6 +60,7 @@ def onward(session: Session, kernels: Sequence[Kernel], now: datetime) -> Sessio
         not_before=now + timedelta(seconds=pause_s) if pause_s else None,
         warned_at=None,
         extended_s=0.0,
+        kept_until=None,
     )
 
 

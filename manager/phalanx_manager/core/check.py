@@ -21,6 +21,7 @@ MAX_PATH: Final = 4_095
 MAX_ATTEMPTS: Final = 1_000
 MIN_LOST_S: Final = 40.0
 MAX_LOST_S: Final = 86_400.0
+MAX_HOLD_S: Final = 7 * 86_400.0
 
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE: Final = re.compile(
@@ -166,6 +167,14 @@ def _attempt_mistakes(spec: SessionSpec) -> Iterator[Refusal]:
             f"giving up a silent host after {lost} s is out of bounds",
             "lost_after_s",
             f"use {MIN_LOST_S:.0f} to {MAX_LOST_S:.0f} s; a network often heals in less",
+        )
+    hold_s = spec.hold_on_failure_s
+    if hold_s is not None and not 0 < hold_s <= MAX_HOLD_S:  # NaN compares false
+        yield _refusal(
+            "hold_on_failure",
+            f"keeping containers for {hold_s} s is out of bounds",
+            "hold_on_failure_s",
+            f"use more than 0 and at most {MAX_HOLD_S:.0f} s",
         )
     if spec.after is not None and after.parse(spec.after) is None:
         yield _refusal(

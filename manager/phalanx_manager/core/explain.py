@@ -107,6 +107,8 @@ def session_reason(row: SessionRow) -> str | None:
     if session.state == "pending" and session.because:
         waits = f"; {session.reason}" if session.reason else _pause(session)
         return f"attempt {session.attempt} after: {session.because}{waits}"
+    if session.kept_until is not None:
+        return f"{session.reason}; {_kept(session.kept_until)}"
     if session.state in ENDED_STATES or session.state == "pending":
         return session.reason or None
     if session.stop is not None:
@@ -117,6 +119,14 @@ def session_reason(row: SessionRow) -> str | None:
     if session.network is not None and session.network.problem:
         return f"its network on agent {session.network.owner}: {session.network.problem}"
     return laggards(row)
+
+
+def _kept(until: datetime) -> str:
+    """Say that containers are kept for a look."""
+    return (
+        f"its containers are kept until {until:%H:%M:%S} UTC: `phalanx cp` reads their files, "
+        "`phalanx stop` lets them go"
+    )
 
 
 def _pause(session: Session) -> str:

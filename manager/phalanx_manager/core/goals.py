@@ -121,7 +121,8 @@ def barrier(row: SessionRow) -> KernelState:
 def goal(row: SessionRow, kernel: Kernel, wanted: KernelState) -> KernelState:
     """Say what one kernel shall be: gone, stopped, or at its gang's `barrier`."""
     if kernel.ended:
-        return KernelState.STOPPED if _keeps_devices(row, kernel) else KernelState.REMOVED
+        stays = row.session.kept_until is not None or _keeps_devices(row, kernel)
+        return KernelState.STOPPED if stays else KernelState.REMOVED
     return wanted if row.session.stop is None else KernelState.STOPPED
 
 

@@ -55,6 +55,7 @@ class Ruling:
         lost: kernels of agents that stayed silent for longer than their sessions bear, by agent.
         gone: agents that stayed silent for so long that they are shown as lost.
         overdue: kernels whose end takes too long, each with the sentence to tell.
+        looked_at: attempts whose containers have been kept for long enough.
         next_at: the next moment that something may be due; None when nothing is in sight.
     """
 
@@ -63,6 +64,7 @@ class Ruling:
     lost: Mapping[AgentId, tuple[KernelChange, ...]]
     gone: tuple[AgentId, ...]
     overdue: tuple[tuple[KernelChange, str], ...]
+    looked_at: tuple[tuple[SessionId, int], ...]
     next_at: datetime | None
 
 
@@ -75,8 +77,14 @@ def rule(
     stops: list[tuple[SessionId, Stop]] = []
     due: list[datetime] = []
     overdue: list[tuple[KernelChange, str]] = []
+    looked_at: list[tuple[SessionId, int]] = []
     for row in snapshot.rows():
-        overdue.extend(_overdue(row, now, due))
+        if row.session.kept_until is None:
+            overdue.extend(_overdue(row, now, due))
+        elif row.session.kept_until <= now:
+            looked_at.append((row.session.id, row.session.attempt))
+        else:
+            due.append(row.session.kept_until)
         if row.session.state in ENDED_STATES or row.session.stop is not None:
             continue
         for at, stop in (*_limits(row, silence_s, now), *_drained(snapshot, row, now)):
@@ -106,6 +114,7 @@ def rule(
         lost=lost,
         gone=gone,
         overdue=tuple(overdue),
+        looked_at=tuple(looked_at),
         next_at=min(due, default=None),
     )
 

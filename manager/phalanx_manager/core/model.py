@@ -140,6 +140,7 @@ class Session:
         warned_at: when its warning signal was sent, None while it was not.
         held: it stays in the queue until it is released.
         extended_s: what was added to its time limit.
+        kept_until: it has failed, and its containers stay, stopped, for a look; None otherwise.
     """
 
     id: SessionId
@@ -164,6 +165,7 @@ class Session:
     warned_at: datetime | None = None
     held: bool = False
     extended_s: float = 0.0
+    kept_until: datetime | None = None
 
     @property
     def time_limit_s(self) -> float | None:

@@ -93,6 +93,8 @@ class Govern:
         for agent in ruling.gone:
             await self._store.lose(agent, now)
             log.warning("agent.lost", agent=agent, silent_s=silence[agent])
+        for session, attempt in ruling.looked_at:
+            await self._store.let_go(session, attempt, now)
         for change, text in ruling.overdue:
             if await self._store.record((change,), (), now):
                 kernel = change.after

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from phalanx_manager.core.model import Caller, Refusal, SessionRow, Snapshot, Stop
+from phalanx_manager.core.model import Caller, Refusal, SessionRow, Snapshot, Stop, StopCause
 from phalanx_manager.core.observe import KernelChange, NetworkChange
 from phalanx_manager.core.seat import Placement
 from phalanx_manager.core.session import is_gone
@@ -156,9 +156,12 @@ class Ledger(Access):
         """See `port.Store`."""
         async with self._work(stop.at) as work:
             row = work.row(session)
-            if row is None or row.session.state in ENDED_STATES:
+            if row is None:
                 return False
-            return work.stop(row, stop)
+            let_go = stop.cause is StopCause.USER and work.let_go(row, None)
+            if row.session.state in ENDED_STATES:
+                return let_go
+            return work.stop(work.row(session) or row, stop)
 
     async def warn(self, session: SessionId, attempt: int, text: str, at: datetime) -> bool:
         """See `port.Store`."""
@@ -169,6 +172,14 @@ class Ledger(Access):
             work.touch(replace(row.session, warned_at=at))
             work.say(NewEvent(at, "session.warned", text, session))
         return True
+
+    async def let_go(self, session: SessionId, attempt: int, at: datetime) -> None:
+        """See `port.Store`."""
+        async with self._work(at) as work:
+            row = work.row(session)
+            if row is not None and work.let_go(row, attempt):
+                text = f"the containers of attempt {attempt} are kept no longer"
+                work.say(NewEvent(at, "session.let_go", text, session))
 
     async def hold(self, session: SessionId, text: str, at: datetime, *, held: bool) -> bool:
         """See `port.Store`."""

@@ -167,13 +167,16 @@ class Store(Protocol):
         """Set the stop cause, or with a shorter grace hurry one that was set before (its cause
         stays), or say what comes then: no other attempt once the user has stopped it. False when
         none of these, or when the session has ended. What is still in the queue is cancelled at
-        once.
+        once, and the user's stop lets containers go that were kept for a look.
         """
 
     async def warn(self, session: SessionId, attempt: int, text: str, at: datetime) -> bool:
         """Note that an attempt's warning signal is about to be sent. False when it was already, or
         when that attempt is over: it is sent at most once.
         """
+
+    async def let_go(self, session: SessionId, attempt: int, at: datetime) -> None:
+        """Keep the containers of a failed attempt no longer."""
 
     async def hold(self, session: SessionId, text: str, at: datetime, *, held: bool) -> bool:
         """Keep a session in the queue, or let it go; the text is told. False when it does not

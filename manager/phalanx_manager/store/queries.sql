@@ -21,26 +21,30 @@ UPDATE session SET
     stop_grace_s = :stop_grace_s, stop_then = :stop_then, reason = :reason,
     exit_code = :exit_code, failed_rank = :failed_rank, charged = :charged, because = :because,
     not_before = :not_before, warned_at = :warned_at, held = :held, extended_s = :extended_s,
-    done = :done
+    kept_until = :kept_until, done = :done
 WHERE id = :id;
 
 -- name: session_columns
 SELECT id, name, "user", cluster, spec, state, attempt, created_at, started_at, ended_at,
     stop_cause, stop_text, stop_at, stop_rank, stop_grace_s, reason, exit_code, failed_rank,
-    warnings, stop_then, charged, because, not_before, warned_at, held, extended_s
+    warnings, stop_then, charged, because, not_before, warned_at, held, extended_s,
+    kept_until
 FROM session;
 
 -- name: attempt_add
 INSERT INTO attempt (session, attempt, state, started_at, ended_at, reason, exit_code, failed_rank,
-    done)
+    kept_until, done)
 VALUES (:session, :attempt, :state, :started_at, :ended_at, :reason, :exit_code, :failed_rank,
-    :done);
+    :kept_until, :done);
+
+-- name: attempt_let_go
+UPDATE attempt SET kept_until = NULL WHERE session = :session AND attempt = :attempt;
 
 -- name: attempt_done
 UPDATE attempt SET done = 1 WHERE session = :session AND attempt = :attempt;
 
 -- name: attempts_of
-SELECT attempt, state, started_at, ended_at, reason, exit_code, failed_rank, done
+SELECT attempt, state, started_at, ended_at, reason, exit_code, failed_rank, done, kept_until
 FROM attempt WHERE session = :session ORDER BY attempt;
 
 -- name: session_live_name

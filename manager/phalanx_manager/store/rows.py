@@ -93,6 +93,7 @@ def session(row: Row, network: NetworkRow | None) -> Session:
         warned_at=moment(row[23]),
         held=bool(row[24]),
         extended_s=row[25],
+        kept_until=moment(row[26]),
     )
 
 
@@ -125,6 +126,7 @@ def attempt(current: Session, row: Row, network: NetworkRow | None) -> Session:
         because="",
         not_before=None,
         warned_at=None,
+        kept_until=moment(row[8]),
     )
 
 
@@ -139,6 +141,7 @@ def attempt_values(ended: Session, *, done: bool) -> Mapping[str, object]:
         "reason": ended.reason,
         "exit_code": ended.exit_code,
         "failed_rank": ended.failed_rank,
+        "kept_until": micros(ended.kept_until),
         "done": int(done),
     }
 
@@ -167,6 +170,7 @@ def session_values(session: Session, *, done: bool) -> Mapping[str, object]:
         "warned_at": micros(session.warned_at),
         "held": int(session.held),
         "extended_s": session.extended_s,
+        "kept_until": micros(session.kept_until),
         "done": int(done),
     }
 

@@ -188,6 +188,24 @@ class Work:
             step = (KernelState.ASSIGNED,)
             self.move(KernelChange(kernel.state, step, Owner.SCHEDULER, after, texts), at)
 
+    def let_go(self, row: SessionRow, attempt: int | None) -> bool:
+        """Keep containers no longer, of one attempt or of all; False when none were kept."""
+
+        def let_go(one: SessionRow) -> SessionRow:
+            if attempt not in (None, one.session.attempt):
+                return one
+            return replace(one, session=replace(one.session, kept_until=None))
+
+        for past in row.past:
+            if past != let_go(past):
+                key = {"session": past.session.id, "attempt": past.session.attempt}
+                self.writes.run("attempt_let_go", key)
+        after = replace(let_go(row), past=tuple(let_go(past) for past in row.past))
+        if after == row:
+            return False
+        self.touched[row.session.id] = after
+        return True
+
     def set_network(self, session: SessionId, attempt: int, network: NetworkRow) -> None:
         """Write the network of an attempt."""
         row = self.row(session)
@@ -230,6 +248,8 @@ class Work:
         kernels = self._drafts(row)
         session = settle(row.session, kernels, at)
         ends = session.state in ENDED_STATES and row.session.state not in ENDED_STATES
+        if ends:
+            session = attempts.kept(session, at)
         onward = attempts.onward(session, kernels, at) if ends else session
         if onward.attempt == session.attempt:
             after = SessionRow(onward, kernels, tuple(self._left(row.past)))

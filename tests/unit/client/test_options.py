@@ -25,7 +25,8 @@ def test_every_option_reaches_its_field() -> None:
         --shm 2G --pids 100 -t 2h --grace 5s -p 7 -e A=1 --env-profile torchrun -v /d:/data:rw
         -w /w -u 1000 --run-on main --master-port 1234 --cluster lab --no-egress
         --on-failure continue --requeue --max-attempts 3
-        --signal USR1@90 --lost-after 10m --after afterok:x"""
+        --signal USR1@90 --lost-after 10m --after afterok:x
+        --hold-on-failure 1h"""
 
     assert SessionSpec(
         name="demo",
@@ -53,6 +54,7 @@ def test_every_option_reaches_its_field() -> None:
         warn_signal="USR1@90",
         lost_after_s=600,
         after="afterok:x",
+        hold_on_failure_s=3600,
     ) == spec(*argv.split(), command=("python", "-c", "x"))
 
 

@@ -127,6 +127,8 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"lost_after_s": float("nan")}, "lost_after", "lost_after_s"),
     ({"warn_signal": "USR1"}, "warn_signal", "warn_signal"),
     ({"after": "demo"}, "after", "after"),
+    ({"hold_on_failure_s": 0.0}, "hold_on_failure", "hold_on_failure_s"),
+    ({"hold_on_failure_s": 1e9}, "hold_on_failure", "hold_on_failure_s"),
     ({"after": "afterok:a,"}, "after", "after"),
     ({"after": ",".join(["afterok:a"] * 101)}, "after", "after"),
     ({"warn_signal": "NOPE@90", "time_limit_s": 100.0}, "warn_signal", "warn_signal"),

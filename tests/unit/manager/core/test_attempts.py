@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from phalanx_manager.core import attempts, explain
+from phalanx_manager.core import attempts, explain, goals, govern
 from phalanx_manager.core.model import Session, SessionRow, Stop, StopCause, Then
 from phalanx_manager.core.session import settle
 from phalanx_wire.ids import kernel_id
 from phalanx_wire.lifecycle import KernelState
-from tests.support.house import NOW, SID, later, row, with_kernel, with_session
+from tests.support.house import NOW, SID, later, row, snapshot, with_kernel, with_session
 
 S = KernelState
 EXITED = {"state": S.EXITED, "ended_as": S.EXITED}
@@ -210,3 +210,41 @@ def test_a_waiting_attempt_says_what_came_before_and_what_it_waits_for() -> None
     assert f"{after}; no agent has cpu 9 free" == explain.session_reason(
         SessionRow(waiting, kernels)
     )
+
+
+@pytest.mark.parametrize(
+    ("one", "kept"),
+    [
+        (failing(hold_on_failure_s=60.0), True),
+        (failing(), False),
+        (failing({**EXITED, "exit_code": 0}, hold_on_failure_s=60.0), False),
+        (stopped(StopCause.USER, hold_on_failure_s=60.0), False),
+        (stopped(StopCause.KERNEL_FAILED, hold_on_failure_s=60.0), True),
+        (stopped(StopCause.KERNEL_FAILED, "end", hold_on_failure_s=60.0), False),
+    ],
+)
+def test_only_failures_are_kept_for_a_look(one: SessionRow, kept: bool) -> None:  # noqa: FBT001
+    ended = settle(one.session, one.kernels, NOW)
+
+    assert (later(60) if kept else None) == attempts.kept(ended, NOW).kept_until
+
+
+def test_what_is_kept_is_stopped_and_not_removed_and_says_so() -> None:
+    one = with_session(failing(), state="failed", reason="it broke", kept_until=later(60))
+    gone = with_session(one, kept_until=None)
+
+    assert S.STOPPED is goals.goal(one, one.kernels[0], S.RUNNING)
+    assert S.REMOVED is goals.goal(gone, one.kernels[0], S.RUNNING)
+    assert explain.session_reason(one) == (
+        "it broke; its containers are kept until 03:05:05 UTC: `phalanx cp` reads their files, "
+        "`phalanx stop` lets them go"
+    )
+
+
+def test_what_is_kept_is_let_go_in_time_and_not_overdue_before() -> None:
+    one = with_session(failing(), state="failed", kept_until=later(600))
+    early = govern.rule(snapshot([one]), {}, 300, later(599))
+    late = govern.rule(snapshot([one]), {}, 300, later(600))
+
+    assert ((), (), later(600)) == (early.overdue, early.looked_at, early.next_at)
+    assert ((SID, 1),) == late.looked_at
