@@ -22,7 +22,7 @@ CHECKS = (
     ("rooms", [str(BIN / "lint-imports"), "--no-logo"]),
 )
 PYTEST = [str(BIN / "python"), "-m", "pytest", "-q", "--durations=10"]
-UNIT = ("unit, property, contract, house", [*PYTEST, "-m", "not real"])
+UNIT = ("unit, property, contract, simulation, house", [*PYTEST, "-m", "not real"])
 REAL = ("real engines", [*PYTEST, "-m", "real", "-x"])
 STAGES = {
     "check": (*CHECKS, UNIT),

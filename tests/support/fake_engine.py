@@ -101,6 +101,7 @@ class FakeEngine:
         self.egress = ""
         self.connected: set[str] = set()
         self._clock = 100.0
+        self._networks_made = 0
         self._events: asyncio.Queue[EngineEvent | Broke | Reopened] = asyncio.Queue()
 
     # ---------------------------------------------------------------- behind the agent's back
@@ -110,14 +111,13 @@ class FakeEngine:
         facts = self.containers[container_id]
         if facts.status != "running":
             return
-        self._clock += 1
         self.containers[container_id] = replace(
             facts,
             status="exited",
             exit_code=code,
             oom_killed=oom,
             pid=0,
-            finished_at=self._clock,
+            finished_at=self._now(),
         )
         self._ring(facts, "die")
 
@@ -138,6 +138,15 @@ class FakeEngine:
     def of(self, kernel: KernelId) -> ContainerFacts:
         """The container of a kernel."""
         return next(facts for facts in self.containers.values() if facts.kernel == kernel)
+
+    def _now(self) -> float:
+        """Unix seconds by the engine's clock; here each look is a second later."""
+        self._clock += 1
+        return self._clock
+
+    def _reaches(self, network_id: str) -> bool:
+        """Whether containers here can be attached to a network."""
+        return network_id in self.networks
 
     def _ring(self, facts: ContainerFacts, action: str) -> None:
         self._events.put_nowait(EngineEvent(facts.id, facts.kernel, action))
@@ -182,7 +191,8 @@ class FakeEngine:
         for facts in self.networks.values():
             if facts.name == network.name:
                 return facts.id
-        made = f"{len(self.networks) + 1:064x}"
+        self._networks_made += 1
+        made = f"{self._networks_made:064x}"
         self.networks[made] = NetworkFacts(
             made, network.name, session, attempt, network.driver, network.subnet
         )
@@ -223,15 +233,14 @@ class FakeEngine:
         facts = self.containers[container_id]
         if facts.status != "created":
             return
-        if self.recipes[container_id].network_id not in self.networks:
+        if not self._reaches(self.recipes[container_id].network_id):
             raise refusal(404, "network not found")
         if self.start_error:
             self.containers[container_id] = replace(facts, error=self.start_error)
             raise Unavailable(
                 "container", "starting it", self.start_error, kind="answered", status=500
             )
-        self._clock += 1
-        running = replace(facts, status="running", pid=4711, started_at=self._clock)
+        running = replace(facts, status="running", pid=4711, started_at=self._now())
         self.containers[container_id] = running
         self._ring(running, "start")
         self.started(running)

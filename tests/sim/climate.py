@@ -1,0 +1,115 @@
+"""What a seed decides before anything runs: the size of the cluster, and its bad luck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tests.sim.dice import Dice
+
+ENGINE_CALLS: Final = (
+    "info", "inventory", "image", "pull", "create_network", "remove_network", "ensure_egress",
+    "create_container", "start", "connect", "inspect", "kill", "remove", "write_archive",
+    "swarm", "swarm_init", "swarm_join", "swarm_canary",
+)  # fmt: skip
+
+SCRATCH_WRITES: Final = ("make", "put", "mark", "write_lease")
+
+AGENT_POINTS: Final = (
+    *(f"engine.{name}.{when}" for name in ENGINE_CALLS for when in ("before", "after")),
+    *(f"scratch.{name}.{when}" for name in SCRATCH_WRITES for when in ("before", "after")),
+    "scratch.clear.before", "scratch.clear.inside", "scratch.clear.after",
+    "logs.keep.before", "logs.keep.after",
+    "uploads.fetch.before", "uploads.fetch.after",
+    "runner.send.before", "runner.send.after",
+    "link.observed.before", "link.observed.after",
+)  # fmt: skip
+
+MANAGER_POINTS: Final = (
+    "store.commit.before", "store.commit.inside", "store.commit.after",
+    "link.goals.before", "link.goals.after",
+)  # fmt: skip
+"""Where processes may die: before and after each touch of the world."""
+
+
+@dataclass(frozen=True)
+class Climate:
+    """One seed's cluster and its luck. Chances are per call, or per message.
+
+    Attributes:
+        gpus: of each agent.
+        storm_s: for how long users ask and things break.
+        crashes: (role, point, how many times it is passed before it kills).
+        delay_s: longest delay of a message.
+        wild: the link loses, doubles and reorders single messages, which TCP never does.
+        slow_s: longest pull of an image.
+        skew_s: how wrong a process's wall clock is at most.
+        strikes: how many big things (partitions, restarts, kills) happen in the storm.
+    """
+
+    agents: int
+    gpus: tuple[int, ...]
+    sessions: int
+    storm_s: float
+    lost_after_s: float
+    crashes: tuple[tuple[str, str, int], ...] = ()
+    delay_s: float = 0.002
+    wild: bool = False
+    loss: float = 0.0
+    engine_fault: float = 0.0
+    disk_fault: float = 0.0
+    runner_fault: float = 0.0
+    slow_s: float = 2.0
+    skew_s: float = 0.0
+    strikes: int = 0
+    eager_swarm: bool = False
+
+    @property
+    def calm(self) -> bool:
+        """Nothing goes wrong: then sessions end as their commands do."""
+        return not (
+            self.crashes or self.wild or self.engine_fault or self.disk_fault
+            or self.runner_fault or self.skew_s or self.strikes
+        )  # fmt: skip
+
+
+def climate(seed: int) -> Climate:
+    """Draw a seed's climate: one in eight is calm, the others are each bad in ways of their own."""
+    dice = Dice(seed, "climate")
+    agents = dice.whole(1, 5)
+    quiet = Climate(
+        agents=agents,
+        gpus=tuple(dice.pick((0, 0, 2, 4)) for _ in range(agents)),
+        sessions=dice.whole(2, 8),
+        storm_s=dice.between(40, 160),
+        lost_after_s=dice.pick((40.0, 60.0, 300.0)),
+        eager_swarm=dice.chance(0.3),
+    )
+    if dice.chance(0.125):
+        return quiet
+    return Climate(
+        agents=quiet.agents,
+        gpus=quiet.gpus,
+        sessions=quiet.sessions,
+        storm_s=quiet.storm_s,
+        lost_after_s=quiet.lost_after_s,
+        crashes=tuple(_crash(dice) for _ in range(dice.whole(0, 6))),
+        delay_s=dice.skewed(0.001, 3.0),
+        wild=dice.chance(0.4),
+        loss=dice.between(0.0, 0.15),
+        engine_fault=dice.pick((0.0, 0.0, 0.01, 0.05)),
+        disk_fault=dice.pick((0.0, 0.0, 0.0, 0.02)),
+        runner_fault=dice.pick((0.0, 0.0, 0.02, 0.1)),
+        slow_s=dice.skewed(1.0, 90.0),
+        skew_s=dice.pick((0.0, 0.0, 5.0, 3600.0)),
+        strikes=dice.whole(0, 6),
+        eager_swarm=quiet.eager_swarm,
+    )
+
+
+def _crash(dice: Dice) -> tuple[str, str, int]:
+    """Choose a point of all points alike, so that rare ones are met as often as common ones."""
+    points = [("manager", point) for point in MANAGER_POINTS for _ in range(4)]
+    points += [("agent", point) for point in AGENT_POINTS]
+    role, point = dice.pick(points)
+    return role, point, dice.pick((1, 1, 2, 3, 5, 8, 13, 30))

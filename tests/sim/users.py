@@ -1,0 +1,180 @@
+"""People: they submit, ask again with the same key when no answer comes, stop, and change their
+minds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from phalanx_manager.core.admit import admit
+from phalanx_manager.core.model import Caller, Limits, Refusal, Stop, StopCause
+from phalanx_manager.store.port import NewSession, Unavailable
+from phalanx_wire.ids import SessionId, session_id
+from phalanx_wire.spec import Resources, SessionSpec
+from tests.sim.climate import Climate
+from tests.sim.daemons import ManagerLife
+from tests.sim.dice import Dice
+from tests.sim.engine import BIG, MISSING
+from tests.sim.process import Crash
+
+UPLOAD: Final = "sha256:" + "1" * 64
+ADA: Final = Caller("ada", "user")
+_ASK_AGAIN_S: Final = 0.5
+_PATIENCE_S: Final = 10.0
+
+
+@dataclass
+class Wish:
+    """One session that a user wants.
+
+    Attributes:
+        accepted: the manager has said so.
+        refused: or it has not.
+        expected: the command's exit code, where nothing but the command decides.
+    """
+
+    key: str
+    spec: SessionSpec
+    expected: int | None
+    accepted: SessionId | None = None
+    refused: str = ""
+    stopped: bool = False
+
+
+@dataclass
+class People:
+    """All users of one seed.
+
+    Attributes:
+        manager: the one that lives now, or None.
+    """
+
+    climate: Climate
+    dice: Dice
+    manager: Callable[[], ManagerLife | None]
+    demand: Callable[[bool, str], None]
+    note: Callable[[str, str], None]
+    wishes: list[Wish] = field(default_factory=list)
+
+    async def live(self) -> None:
+        """Do everything, until it is done."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(self.climate.sessions):
+                wish = self._wish(number)
+                self.wishes.append(wish)
+                tasks.create_task(self._user(wish))
+
+    async def _user(self, wish: Wish) -> None:
+        dice = self.dice
+        storm_s = self.climate.storm_s
+        await asyncio.sleep(dice.between(0, storm_s * 0.7))
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(1 if dice.chance(0.8) else 3):
+                tasks.create_task(self.submit(wish))
+        if wish.accepted is None:
+            return
+        if dice.chance(0.2):
+            await asyncio.sleep(dice.between(0, 60))
+            await self.submit(wish)
+        if dice.chance(0.35):
+            await asyncio.sleep(dice.skewed(0.01, storm_s))
+            await self.stop(wish, None)
+            if dice.chance(0.5):
+                await asyncio.sleep(dice.between(0, 12))
+                await self.stop(wish, 0.0)
+
+    async def submit(self, wish: Wish) -> None:
+        """Ask until there is an answer."""
+        while True:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    answered = await self._submit_once(wish)
+            except (Crash, Unavailable, TimeoutError):
+                answered = False
+            if answered:
+                return
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _submit_once(self, wish: Wish) -> bool:
+        manager = self.manager()
+        if manager is None:
+            return False
+        agents = {record.name: record for record in await manager.store.agents()}
+        admitted = admit(wish.spec, Limits(), agents, wish.key)
+        await asyncio.sleep(self.dice.skewed(0.001, 0.1))
+        fresh = session_id(self.dice.bytes(12))
+        outcome: object = admitted
+        if not isinstance(admitted, Refusal):
+            manager.point("http.submit")
+            outcome = await manager.store.submit(
+                NewSession(fresh, ADA, admitted, manager.clock.now(), wish.key, wish.key)
+            )
+        if self.dice.chance(0.1 if not self.climate.calm else 0.0):
+            return False  # the answer is lost on its way
+        if isinstance(outcome, Refusal):
+            if wish.accepted is None:
+                wish.refused = outcome.code
+            self.note("user", f"{wish.key} refused {outcome.code}")
+            return True
+        session = SessionId(getattr(outcome, "session", ""))
+        self.note("user", f"{wish.key} is {session}")
+        same = wish.accepted in (None, session)
+        self.demand(same, f"key {wish.key} is session {wish.accepted} and session {session}")
+        wish.accepted, wish.refused = session, ""
+        return True
+
+    async def stop(self, wish: Wish, grace_s: float | None) -> None:
+        """Stop a session; ask until it was heard."""
+        wish.stopped = True
+        while wish.accepted is not None:
+            manager = self.manager()
+            if manager is not None:
+                stop = Stop(StopCause.USER, "stopped by ada", manager.clock.now(), grace_s=grace_s)
+                try:
+                    async with asyncio.timeout(_PATIENCE_S):
+                        await manager.store.stop(wish.accepted, stop)
+                except (Crash, Unavailable, TimeoutError):
+                    pass
+                else:
+                    self.note("user", f"{wish.key} stopped")
+                    return
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    # ---------------------------------------------------------------- what they want
+
+    def _wish(self, number: int) -> Wish:
+        dice = self.dice
+        size = dice.pick((1, 1, 2, 2, 3, 4, 6, 8))
+        interactive = dice.chance(0.12)
+        code = dice.pick((0, 0, 0, 0, 1, 7, 137))
+        spec: dict[str, Any] = {
+            "name": f"job-{number}",
+            "size": size,
+            "image": "alpine" if dice.chance(0.85) else dice.pick((BIG, BIG, MISSING)),
+            "command": () if interactive else ("work", f"{dice.skewed(0.01, 40):.3f}", str(code)),
+            "mode": dice.pick(("auto", "auto", "auto", "single-node", "multi-node")),
+            "resources": Resources(
+                cpu=dice.pick((0.1, 0.5, 1.0, 2.0)),
+                mem=dice.pick((64 << 20, 1 << 30, 4 << 30)),
+                gpu=dice.pick((0, 0, 0, 1)) if any(self.climate.gpus) else 0,
+                shm=1 << 20,
+            ),
+            "egress": dice.chance(0.5),
+            "priority": dice.pick((0, 0, 0, 5)),
+            "grace_s": dice.pick((10.0, 10.0, 1.0, 0.0)),
+        }
+        if spec["mode"] != "single-node" and dice.chance(0.3):
+            spec["spread"] = dice.pick(("pack", "spread"))
+        if dice.chance(0.15):
+            spec["upload"] = UPLOAD
+        if dice.chance(0.1):
+            spec["on_failure"] = "continue"
+        if dice.chance(0.1) and not interactive:
+            spec["run_on"] = "main"
+        if dice.chance(0.1):
+            spec["time_limit_s"] = dice.between(1, 30)
+        plain = not interactive and not {"time_limit_s"} & spec.keys() and spec["image"] != MISSING
+        return Wish(f"key-{number}", SessionSpec(**spec), code if plain else None)

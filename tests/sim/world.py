@@ -1,0 +1,374 @@
+"""A whole cluster on virtual time: one seed, from its first session until nothing moves."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final
+
+from phalanx_manager.store.database import MEMORY, Database
+from phalanx_manager.store.port import Joined, TokenRow, Unavailable
+from phalanx_wire.ids import AgentId, ClusterName, KernelId, split_kernel_id
+from tests.sim.auditor import Auditor
+from tests.sim.climate import Climate, climate
+from tests.sim.daemons import AgentLife, Disk, ManagerLife, SkewedClock
+from tests.sim.dice import Dice
+from tests.sim.engine import Swarm
+from tests.sim.engine_line import Service
+from tests.sim.host import SimHost
+from tests.sim.link import Air
+from tests.sim.nemesis import Nemesis
+from tests.sim.process import Crash, Process
+from tests.sim.trace import Trace, recording
+from tests.sim.users import People
+from tests.sim.virtual_loop import Stuck, run
+
+QUIET_S: Final = 300.0
+"""How long everything that ends by itself may take once nothing breaks any more."""
+
+ENDED_S: Final = 2_400.0
+"""And how long it may take to end all that was told to: the longest deadline is 1800 s."""
+
+JUDGED_S: Final = 70.0
+"""Two listings of an agent, which finds strays."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a seed.
+
+    Attributes:
+        crashes: the points at which processes died, as `role point`.
+        counts: what happened how often, for the summary.
+    """
+
+    seed: int
+    violations: tuple[str, ...]
+    trace: tuple[str, ...]
+    digest: str
+    crashes: tuple[str, ...]
+    counts: dict[str, int]
+    virtual_s: float
+
+
+class World:
+    """Everything that exists. It is the `Fate` of all processes."""
+
+    def __init__(self, seed: int, trace: Trace, tasks: asyncio.TaskGroup) -> None:
+        self.seed = seed
+        self.trace = trace
+        self.climate: Climate = climate(seed)
+        self.dice = Dice(seed, "world")
+        self.tasks = tasks
+        self.troubled = False
+        self.manager: ManagerLife | None = None
+        self.managers = 0
+        self.agents: dict[AgentId, AgentLife | None] = {}
+        self.crashes: list[str] = []
+        self._passed: dict[tuple[str, str], int] = {}
+        self._pending_crashes = set(self.climate.crashes)
+        self.database = _fresh_database()
+        self.disk = Disk(0.0, Dice(seed, "manager's disk"))
+        self.air = Air(self.climate, seed)
+        self.swarm = Swarm()
+        self.hosts: dict[AgentId, SimHost] = {}
+        self.auditor = Auditor(
+            self.database, self.hosts, trace.note, self._silence_s, self.climate.lost_after_s
+        )
+        self.services: list[Service] = []
+        for number, gpus in enumerate(self.climate.gpus):
+            self._build_host(AgentId(f"host{number}"), gpus)
+        self.people = People(
+            self.climate,
+            Dice(seed, "people"),
+            lambda: self.manager,
+            self.auditor.demand,
+            trace.note,
+        )
+
+    def _build_host(self, name: AgentId, gpus: int) -> None:
+        host = SimHost(name, gpus, self.climate, self.swarm, self.auditor, self.seed)
+        host.reachable = self._reachable
+        host.released = self.auditor.released
+        self.hosts[name] = host
+        self.services.append(Service(host.engine, self.climate, host.dice, self.tasks))
+
+    # ---------------------------------------------------------------- processes come and go
+
+    def strikes(self, process: Process, point: str) -> bool:
+        """Count a point, and tell whether it kills."""
+        if not self.troubled:
+            return False
+        place = (process.role, point)
+        self._passed[place] = count = self._passed.get(place, 0) + 1
+        if (*place, count) not in self._pending_crashes:
+            return False
+        self._pending_crashes.discard((*place, count))
+        self.crashes.append(f"{process.role} {point}")
+        self.trace.note(process.name, f"dies at {point}")
+        return True
+
+    def died(self, process: Process) -> None:
+        """Let the process begin anew after a while."""
+        self.trace.note(process.name, "is dead")
+        after_s = self.dice.skewed(0.2, 15.0)
+        loop = asyncio.get_running_loop()
+        if isinstance(process, ManagerLife):
+            self.manager = None
+            self.air.manager_died()
+            loop.call_later(after_s, self.begin_manager)
+        elif isinstance(process, AgentLife):
+            host = process.host
+            self.agents[host.name] = None
+            for kernel, door in list(host.doors.items()):
+                door.close()
+                host.doors.pop(kernel, None)
+            self.air.agent_died(host.name, silently=False)
+            loop.call_later(after_s, self.begin_agent, host.name)
+
+    def failed(self, process: Process, error: BaseException) -> None:
+        """A process has ended by itself: its supervisors should not have let it."""
+        text = "".join(traceback.format_exception(error))
+        self.auditor.demand(False, f"{process.name} ended by itself: {text}")
+
+    def begin_manager(self) -> None:
+        """Start a manager."""
+        if self.manager is not None:
+            return
+        self.managers += 1
+        durable = (self.database, self.disk)
+        life = ManagerLife(self.managers, self, self.climate, durable, self.auditor.changed)
+        self.trace.note(life.name, "begins")
+        try:
+            office = life.open()
+        except Crash:
+            return
+        except Unavailable as error:  # its supervisor starts it again
+            self.trace.note(life.name, f"cannot begin: {error}")
+            life.kill()
+            return
+        self.manager = life
+        self.air.office = office
+        life.begin(self.tasks)
+
+    def begin_agent(self, name: AgentId) -> None:
+        """Start an agent; while its machine restarts there is nothing to start it."""
+        if self.agents.get(name) is not None:
+            return
+        number = list(self.hosts).index(name)
+        life = AgentLife(self.hosts[name], self.services[number], self.air, self)
+        self.trace.note(life.name, "begins")
+        self.agents[name] = life
+        life.begin(self.tasks)
+
+    def _silence_s(self, agent: AgentId) -> float:
+        office = self.air.office
+        now = asyncio.get_running_loop().time()
+        return now - (office.heard_s.get(agent, office.began_s) if office is not None else now)
+
+    def heal(self) -> None:
+        """Let nothing break from now on."""
+        self.trace.note("world", "heals")
+        self.troubled = False
+        self.disk.fault = 0.0
+        self.air.heal()
+        for service in self.services:
+            service.troubled = False
+        for host in self.hosts.values():
+            host.disk_fault = host.luck = 0.0
+            host.engine.poisoned = False
+
+    # ---------------------------------------------------------------- what runners ask
+
+    def _reachable(self, kernel: KernelId) -> bool:
+        """All peers listen, and this one trusts the keys that they have."""
+        session, attempt, _ = split_kernel_id(kernel)
+        peers = [
+            (host, runner)
+            for host in self.hosts.values()
+            for runner in host.runners.values()
+            if split_kernel_id(runner.kernel)[:2] == (session, attempt)
+        ]
+        if len(peers) != self.auditor.gang_size(kernel) or not all(r.ready for _, r in peers):
+            return False
+        own = next(host for host, runner in peers if runner.kernel == kernel)
+        known = own.files.scratch.texts.get(kernel, {}).get("ssh/known_hosts", "")
+        for host, runner in peers:
+            keys = host.files.keys.get(runner.kernel)
+            trusted = keys is not None and keys.host in known
+            self.auditor.demand(trusted, f"{kernel} does not trust {runner.kernel} with {keys}")
+        self.auditor.seen.meshed.add(kernel)
+        return True
+
+    # ---------------------------------------------------------------- the whole story
+
+    async def live(self) -> None:
+        """Storm, peace, the end of all sessions, silence."""
+        await self._found()
+        nemesis = Nemesis(
+            self.climate,
+            Dice(self.seed, "nemesis"),
+            self.air,
+            list(self.hosts.values()),
+            lambda: self.manager,
+            lambda host: self.agents.get(host.name),
+            self.trace.note,
+        )
+        async with asyncio.TaskGroup() as storm:
+            storm.create_task(self.people.live())
+            storm.create_task(nemesis.live())
+            await asyncio.sleep(self.climate.storm_s)
+            self.heal()
+        await self._until(QUIET_S, self._quiet)
+        if not self.auditor.violations:
+            self._explained()
+            waiting = {state[0] for state in self._states() if not state[3]}
+            for wish in self.people.wishes:
+                if wish.accepted in waiting:
+                    await self.people.stop(wish, None)
+            await self._until(ENDED_S, self._ended)
+            await asyncio.sleep(JUDGED_S)
+            self._judge()
+
+    def end(self) -> None:
+        """Let everything that still runs go, unheard."""
+        for process in (self.manager, *self.agents.values()):
+            if process is not None:
+                process.alive = False
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    async def _found(self) -> None:
+        """Begin the manager, let the agents join, begin them."""
+        self.begin_manager()
+        assert self.manager is not None
+        store, now = self.manager.store, SkewedClock(0.0).now()
+        for name in self.hosts:
+            key, cluster = f"token {name}", ClusterName("default")
+            token = TokenRow(name, "agent", "", "user", cluster, now, None, public_key=key)
+            await store.add_token(token)
+            assert isinstance(await store.use_agent_token(key, name, name, now), Joined)
+        self.troubled, self.disk.fault = True, self.climate.disk_fault
+        for name in self.hosts:
+            self.begin_agent(name)
+
+    async def _until(self, within_s: float, true: Callable[[], bool]) -> None:
+        """Wait until something is so, a violation is found, or the time is over."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within_s
+        while loop.time() < end and not self.auditor.violations and not self.trace.bugs:
+            if true():
+                return
+            await asyncio.sleep(1.0)
+
+    def _states(self) -> list[tuple[str, str, str, int, str]]:
+        query = "SELECT id, state, reason, done, spec FROM session ORDER BY id"
+        return list(self.database.execute(query))
+
+    def _quiet(self) -> bool:
+        """Everything has ended but what waits for its user, or for a place."""
+        wait = {"pending", "running"}
+        return all(state in wait or done for _, state, _, done, _ in self._states())
+
+    def _ended(self) -> bool:
+        return all(done for _, _, _, done, _ in self._states())
+
+    def _explained(self) -> None:
+        """Who still waits knows why."""
+        for session, state, reason, _, _ in self._states():
+            told = state != "pending" or reason != ""
+            self.auditor.demand(told, f"session {session} waits, and nobody says why")
+
+    def _judge(self) -> None:
+        accepted = [wish.accepted for wish in self.people.wishes if wish.accepted is not None]
+        self.auditor.all_is_over(accepted)
+        for agent in self.agents.values():
+            if agent is not None:
+                board = agent.board.observed()
+                self.auditor.demand(not board.kernels, f"{agent.name} still tells of kernels")
+                self.auditor.demand(not board.networks, f"{agent.name} still tells of networks")
+                self.auditor.demand(not board.strays, f"{agent.name} has strays: {board.strays}")
+        manager = self.manager
+        self.auditor.demand(manager is not None, "there is no manager at the end")
+        if self.climate.calm:
+            self._as_their_commands()
+
+    def _as_their_commands(self) -> None:
+        """Where nothing went wrong, a session ends as its command did."""
+        query = "SELECT state, exit_code FROM session WHERE id = ?"
+        for wish in self.people.wishes:
+            if wish.accepted is None or wish.expected is None or wish.stopped:
+                continue
+            found = self.database.execute(query, (wish.accepted,)).fetchone()
+            wanted = ("failed" if wish.expected else "succeeded", wish.expected)
+            self.auditor.demand(found == wanted, f"{wish.key} ended as {found}, not {wanted}")
+
+
+def _ignore(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Callbacks of the dead fail; what fails while alive is a bug and is raised elsewhere."""
+    error = context.get("exception")
+    if error is not None and not isinstance(error, Crash):
+        raise AssertionError(context["message"]) from error
+
+
+@cache
+def _schema() -> bytes:
+    made = Database.open(MEMORY)
+    data = made._connection.serialize()
+    made.close()
+    return data
+
+
+def _fresh_database() -> sqlite3.Connection:
+    connection = sqlite3.connect(MEMORY, isolation_level=None)
+    connection.deserialize(_schema())
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+async def _story(seed: int, trace: Trace) -> Outcome:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_ignore)
+    async with asyncio.TaskGroup() as tasks:
+        world = World(seed, trace, tasks)
+        await world.live()
+        world.end()
+    violations = [*world.auditor.violations, *trace.bugs]
+    counts = {
+        "sessions": len(world.people.wishes),
+        "crashes": len(world.crashes),
+        "kernels started": len(world.auditor.seen.starts),
+        "commands run": len(world.auditor.seen.released),
+        "manager lives": world.managers,
+        "agent lives": sum(host.lives for host in world.hosts.values()),
+    }
+    return Outcome(
+        seed,
+        tuple(violations),
+        tuple(trace.lines),
+        trace.digest(),
+        tuple(world.crashes),
+        counts,
+        loop.time(),
+    )
+
+
+def simulate(seed: int) -> Outcome:
+    """Live through one seed."""
+    trace = Trace()
+    trace.expected = (Unavailable,)
+    with recording(trace):
+        try:
+            return run(_story(seed, trace))
+        except Stuck as error:
+            return Outcome(seed, (str(error),), tuple(trace.lines), trace.digest(), (), {}, 0.0)
+
+
+def summarize(seed: int) -> Outcome:
+    """Live through one seed; the trace of a good one stays behind, for it is long."""
+    outcome = simulate(seed)
+    return outcome if outcome.violations else replace(outcome, trace=())
