@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from phalanx_manager.core.explain import kernel_event, who
-from phalanx_manager.core.model import Kernel, SessionRow, Snapshot, Stop, StopCause
+from phalanx_manager.core.model import Drain, Kernel, SessionRow, Snapshot, Stop, StopCause
 from phalanx_manager.core.notice import Notice, notices
 from phalanx_manager.core.observe import KernelChange, moved
 from phalanx_manager.core.session import lost_after_s
@@ -78,6 +78,7 @@ def rule(
     due: list[datetime] = []
     overdue: list[tuple[KernelChange, str]] = []
     looked_at: list[tuple[SessionId, int]] = []
+    drains = {name: one.drain for name, one in snapshot.agents.items() if one.drain is not None}
     for row in snapshot.rows():
         if row.session.kept_until is None:
             overdue.extend(_overdue(row, now, due))
@@ -87,7 +88,7 @@ def rule(
             due.append(row.session.kept_until)
         if row.session.state in ENDED_STATES or row.session.stop is not None:
             continue
-        for at, stop in (*_limits(row, silence_s, now), *_drained(snapshot, row, now)):
+        for at, stop in (*_limits(row, silence_s, now), *_drained(drains, row, now)):
             if at <= now:
                 stops.append((row.session.id, stop))
                 break
@@ -166,15 +167,15 @@ def _limits(
             )
 
 
-def _drained(snapshot: Snapshot, row: SessionRow, now: datetime) -> Iterator[tuple[datetime, Stop]]:
+def _drained(
+    drains: Mapping[AgentId, Drain], row: SessionRow, now: datetime
+) -> Iterator[tuple[datetime, Stop]]:
     """Stop what still runs on a host that was to be empty by now."""
-    for kernel in row.kernels:
-        record = snapshot.agents.get(kernel.agent) if kernel.agent is not None else None
-        if record is None or record.drain is None or kernel.ended:
-            continue
-        if record.drain.deadline is not None:
-            text = f"agent {record.name} is drained: {record.drain.reason}"
-            yield record.drain.deadline, Stop(StopCause.DRAIN, text, now)
+    for kernel in row.kernels if drains else ():
+        drain = drains.get(kernel.agent) if kernel.agent is not None else None
+        if drain is not None and drain.deadline is not None and not kernel.ended:
+            text = f"agent {kernel.agent} is drained: {drain.reason}"
+            yield drain.deadline, Stop(StopCause.DRAIN, text, now)
 
 
 def _late(kernel: Kernel, silence_s: Mapping[AgentId, float], now: datetime) -> str:
