@@ -27,6 +27,7 @@ from phalanx_wire.stream import Open
 from tests.support.ideal_agent import IdealAgent
 
 PATIENCE_S = 30.0
+_ENDED = "it ended"
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Daemon:
         async for line in self.process.stdout:
             self.seen.append(line.decode())
             self.lines.put_nowait(line.decode())
+        self.lines.put_nowait(_ENDED)
 
     async def says(self, event: str) -> str:
         """Wait until it logs an event."""
@@ -78,6 +80,8 @@ class Daemon:
                     line = await self.lines.get()
                     if event in line:
                         return line
+                    if line is _ENDED:
+                        raise TimeoutError  # noqa: TRY301 - it will say nothing more
         except TimeoutError:
             raise AssertionError(f"it never said {event}:\n{''.join(self.seen)}") from None
 

@@ -47,11 +47,6 @@ UPDATE attempt SET done = 1 WHERE session = :session AND attempt = :attempt;
 SELECT attempt, state, started_at, ended_at, reason, exit_code, failed_rank, done, kept_until
 FROM attempt WHERE session = :session ORDER BY attempt;
 
--- name: session_live_name
-SELECT id FROM session
-WHERE "user" = :user AND name = :name
-    AND state NOT IN ('succeeded', 'failed', 'cancelled', 'timeout');
-
 -- name: idempotency_get
 SELECT digest, session FROM idempotency WHERE "user" = :user AND key = :key;
 

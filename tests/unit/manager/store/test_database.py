@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from phalanx_manager.store.database import MEMORY, Database
+from phalanx_manager.store.ledger import _PRUNED
 from phalanx_manager.store.port import Unavailable
 from phalanx_manager.store.statements import migrations, queries
 from phalanx_wire.lifecycle import TRANSITIONS
@@ -101,8 +103,38 @@ def test_a_commit_is_durable_at_once(tmp_path: Path) -> None:
     assert [("b",)] == found
 
 
-def test_every_statement_is_named_once_and_migrations_count_from_one() -> None:
-    text = (Path(__file__).parents[4] / "manager/phalanx_manager/store/queries.sql").read_text()
+STORE = Path(__file__).parents[4] / "manager/phalanx_manager/store"
+
+
+def test_every_statement_is_named_once_and_used_and_migrations_count_from_one() -> None:
+    text = (STORE / "queries.sql").read_text()
+    code = "".join(path.read_text() for path in STORE.glob("*.py"))
 
     assert text.count("-- name: ") == len(queries())
+    assert [] == [name for name in queries() if f'"{name}"' not in code]
     assert list(range(1, len(migrations()) + 1)) == sorted(migrations())
+    assert set(migrations()) == set(migrations("postgres"))
+
+
+def test_what_refers_to_a_session_or_its_kernels_is_forgotten_with_it() -> None:
+    database = Database.open(MEMORY)
+    tables = database._connection.execute(
+        "SELECT DISTINCT m.name FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f "
+        "WHERE f.\"table\" IN ('session', 'kernel')"
+    ).fetchall()
+    database.close()
+    pruned = {
+        text.split()[2]
+        for name, text in queries().items()
+        if name in _PRUNED and text.startswith("DELETE FROM")
+    }
+
+    assert {name for (name,) in tables} <= pruned
+
+
+def test_a_column_that_postgresql_would_take_for_something_else_is_quoted() -> None:
+    texts = [*queries().values(), *migrations().values()]
+    texts += [path.read_text() for path in STORE.glob("lookup.py")]
+    bare = [re.findall(r"(?<![:.\w\"'])user(?= (?:=|TEXT)|,|\))", text) for text in texts]
+
+    assert [] == [found for found in bare if found]
