@@ -17,6 +17,7 @@ from phalanx_manager.rpc.agents import Agents
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.keys import ServerKeys, make_pair
 from phalanx_manager.rpc.port import House
+from phalanx_wire.codec import MAX_MESSAGE_BYTES, encode
 from phalanx_wire.control import (
     PROTOCOL,
     Beat,
@@ -355,12 +356,24 @@ async def test_a_lost_connection_is_known_at_once() -> None:
             await here.agents.open(AgentId("gpu-1"), READ)
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [(b"",), (b"\xff",), (b"a", b"b", b"c"), (b"\xdd\xff\xff\xff\xff",), (b"\x91" * 5000,)],
-    ids=["empty", "not msgpack", "three frames", "array bomb", "nested"],
-)
-async def test_nonsense_is_survived(frames: tuple[bytes, ...]) -> None:
+NONSENSE: dict[str, tuple[bytes, ...]] = {
+    "empty": (b"",),
+    "not msgpack": (b"\xff",),
+    "three parts": (b"a", b"b", b"c"),
+    "a hundred parts": (b"a",) * 100,
+    "array bomb": (b"\xdd\xff\xff\xff\xff",),
+    "nested": (b"\x91" * 5000,),
+    "an extension type": (b"\xd4\x05\x00",),
+    "a number for a key": (b"\x81\x01\x02",),
+    "a message of nobody": (msgspec.msgpack.encode({"type": "Sudo"}),),
+    "goals, which are ours to say": (encode(Goals(1)),),
+    "a stream that is not there": (encode(Data(77, 1, b"x")),),
+}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+async def test_nonsense_is_survived(what: str) -> None:
+    frames = NONSENSE[what]
     async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
         await agent.say_raw(*frames)  # before the greeting
         await agent.greet("gpu-1")
@@ -370,13 +383,39 @@ async def test_nonsense_is_survived(frames: tuple[bytes, ...]) -> None:
             assert ("gpu-1", REPORT) == await here.handler.reports.get()
 
 
-async def test_an_agent_that_only_talks_nonsense_loses_its_link() -> None:
+@pytest.mark.parametrize("frames", [(b"\xff",), (b"a", b"b")], ids=["noise", "two parts"])
+async def test_an_agent_that_only_talks_nonsense_loses_its_link(
+    frames: tuple[bytes, ...], logged: list[dict[str, object]]
+) -> None:
     async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
         await agent.greet("gpu-1")
         assert ("connected", "gpu-1") == await here.handler.next()
         for _time in range(10):
-            await agent.say_raw(b"\xff")
+            await agent.say_raw(*frames)
         assert ("disconnected", "gpu-1") == await here.handler.next()
+    assert 1 == len(_named(logged, "rpc.nonsense"))
+
+
+async def test_a_message_that_is_too_large_ends_the_connection_unread() -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        assert ("connected", "gpu-1") == await here.handler.next()
+        await agent.say_raw(bytes(MAX_MESSAGE_BYTES + 1))
+        assert ("disconnected", "gpu-1") == await here.handler.next()
+
+
+async def test_a_host_that_cannot_be_is_refused(logged: list[dict[str, object]]) -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        await agent.say(msgspec.structs.replace(REPORT, capacity=Slots(cpu_milli=-1)))
+        answer = await agent.hear()
+        assert isinstance(answer, Refused)
+        assert "bad_report" == answer.code
+        assert "agent gpu-1" in answer.why
+        assert ("connected", "gpu-1") == await here.handler.next()
+        assert ("disconnected", "gpu-1") == await here.handler.next()
+        assert here.handler.reports.empty()
+    assert ["bad_report"] == [line["code"] for line in _named(logged, "rpc.agent.refused")]
 
 
 # ---------------------------------------------------------------- streams

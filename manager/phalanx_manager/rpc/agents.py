@@ -15,6 +15,7 @@ import zmq
 import zmq.asyncio
 import zmq.utils.monitor
 
+from phalanx_manager.core.doubt import doubt
 from phalanx_manager.rpc import greeting
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.keys import ServerKeys
@@ -34,6 +35,7 @@ _FAIR_TURN: Final = 64
 _PROBE: Final = Credit(-1, 0)
 """Ignored by every agent; sending it tells whether the connection is there."""
 
+_PROBES_S: Final = (0.0, 0.05, 1.0)
 _NONSENSE_ALLOWED: Final = 10
 _KEPT: Final = 4096
 
@@ -200,12 +202,12 @@ class Agents:
                 await asyncio.sleep(0)
 
     def _received(self, frames: list[zmq.Frame]) -> None:
-        if len(frames) != 2:
-            log.warning("rpc.nonsense", frames=len(frames))
-            return
-        route, body = frames[0].bytes, frames[1]
+        route, body = frames[0].bytes, frames[-1]
         key = str(body.get("User-Id"))
         link = self._routes.get(route)
+        if len(frames) != 2:
+            self._wrong_parts(link, key, len(frames) - 1)
+            return
         if link is None:
             self._greet(route, body, key)
             return
@@ -216,7 +218,7 @@ class Agents:
             return
         match message:
             case Observed():
-                self._handler.observed(link.agent, message)
+                self._observed(link, message)
             case Beat():
                 self._handler.alive(link.agent)  # before the answer, which it goes on by
                 if self._house.surely_leads():
@@ -225,6 +227,24 @@ class Agents:
                 self._greet(route, body, key)
             case _:
                 link.mux.receive(message)
+
+    def _observed(self, link: _Link, report: Observed) -> None:
+        why = doubt(report)
+        if not why:
+            self._handler.observed(link.agent, report)
+            return
+        refusal = Refused("bad_report", f"what agent {link.agent} says of its host is wrong: {why}")
+        self._log_once(link.key, refusal)
+        if self._tasks is not None:
+            self._tasks.create_task(self._reply(link.route, refusal))
+        self._drop(link, refusal.why)
+
+    def _wrong_parts(self, link: _Link | None, key: str, parts: int) -> None:
+        error = f"a message of {parts} parts"
+        if link is not None:
+            self._nonsense(link, error)
+        else:
+            self._log_once(key, Refused("nonsense", error))
 
     def _nonsense(self, link: _Link, error: str) -> None:
         link.nonsense += 1
@@ -321,7 +341,15 @@ class Agents:
         """Probe links whose connection may be gone, so that it is known at once."""
         while True:
             event = zmq.utils.monitor.parse_monitor_message(await monitor.recv_multipart())
-            for link in [
-                link for link in self._links.values() if link.descriptor == event["value"]
-            ]:
-                await self._post(link, _PROBE)
+            for link in self._links.values():
+                if link.descriptor == event["value"] and self._tasks is not None:
+                    self._tasks.create_task(self._probe(link))
+
+    async def _probe(self, link: _Link) -> None:
+        """A descriptor may be in use again, so its number alone proves nothing. A connection that
+        was broken off in a message is still written to for a moment.
+        """
+        for wait_s in _PROBES_S:
+            await asyncio.sleep(wait_s)
+            if self._routes.get(link.route) is not link or not await self._post(link, _PROBE):
+                return

@@ -1,0 +1,79 @@
+"""What an agent says of its host, judged before anything is built on it: its addresses go into
+the firewalls of all hosts, its capacity into the scheduler's sums.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+from phalanx_manager.core.check import cut
+from phalanx_wire.control import HostNetwork, Observed
+from phalanx_wire.slots import Slots
+
+_MOST: Final = Slots(cpu_milli=100_000_000, mem_bytes=1 << 50, gpu=1024, pids=1 << 32)
+"""A hundred thousand cores, a pebibyte: more than any host has for years to come."""
+
+_LONGEST_WORD: Final = 128
+_LAST_PORT: Final = 65_535
+
+
+def doubt(report: Observed) -> str:
+    """Say what cannot be true of any host, as a sentence; empty when there is nothing."""
+    return _of_capacity(report) or _of_network(report)
+
+
+def _of_capacity(report: Observed) -> str:
+    has = report.capacity
+    if not Slots().fits(has) or not has.fits(_MOST):
+        return (
+            f"no host has {has.cpu_milli} thousandths of a core, {has.mem_bytes} bytes, "
+            f"{has.gpu} devices and {has.pids} processes"
+        )
+    if len(report.gpus) != has.gpu:
+        return f"it counts {has.gpu} devices and names {len(report.gpus)}"
+    ids = [gpu.id for gpu in report.gpus]
+    if len(set(ids)) != len(ids):
+        return "two of its devices have the same id"
+    words = [*ids, *(gpu.model for gpu in report.gpus)]
+    odd = next((word for word in words if not _is_word(word)), None)
+    return "" if odd is None else f"{cut(odd)} is no id or model of a device"
+
+
+def _of_network(report: Observed) -> str:
+    told = (report.address,) if report.address else ()
+    for address in (*told, *report.addresses):
+        if not _is_address(address):
+            return f"{cut(address)} is no address"
+    for subnet in report.subnets:
+        if not _is_network(subnet):
+            return f"{cut(subnet)} is no network"
+    offer = report.host_network
+    return "" if offer is None else _of_host_network(offer, report.address)
+
+
+def _of_host_network(offer: HostNetwork, address: str) -> str:
+    if not address:
+        return "it offers its network and has no address"
+    if not 0 < offer.first_port <= offer.last_port <= _LAST_PORT:
+        return f"ports {offer.first_port} to {offer.last_port} are none to offer"
+    return ""
+
+
+def _is_word(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST_WORD and text.isprintable()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return str(ip_address(text)) == text
+    except ValueError:
+        return False
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

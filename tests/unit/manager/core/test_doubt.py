@@ -1,0 +1,67 @@
+"""What no host can have, said by an agent that is broken or lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from phalanx_manager.core.doubt import doubt
+from phalanx_wire.codec import decode
+from phalanx_wire.control import Engine, Gpu, HostNetwork, Observed
+from phalanx_wire.slots import Slots
+
+GPUS = (Gpu("GPU-1", "h200"), Gpu("GPU-2", "h200"))
+GOOD = Observed(
+    "boot", -1, Slots(64_000, 1 << 40, 2, 100_000), "10.0.0.1", Engine("27.0", "1.47"), GPUS,
+    addresses=("10.0.0.1", "2001:db8::1"), subnets=("10.0.0.0/24", "0.0.0.0/0"),
+    host_network=HostNetwork("eth0", 61_000, 61_999),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        GOOD,
+        msgspec.structs.replace(GOOD, address="", host_network=None),
+        Observed("boot", -1, Slots(), "", Engine()),
+    ],
+)
+def test_what_a_host_can_have_is_believed(report: Observed) -> None:
+    assert "" == doubt(report)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "less than nothing": ({"capacity": Slots(cpu_milli=-1)}, "-1 thousandths"),
+    "no memory at all, and less": ({"capacity": Slots(1, -1)}, "-1 bytes"),
+    "a billion devices": ({"capacity": Slots(gpu=10**9)}, "1000000000 devices"),
+    "all the memory there is": ({"capacity": Slots(mem_bytes=1 << 63)}, "9223372036854775808"),
+    "more devices than named": ({"capacity": Slots(gpu=3)}, "counts 3 devices and names 2"),
+    "a device twice": ({"gpus": GPUS[:1] * 2}, "the same id"),
+    "a device without an id": ({"gpus": (GPUS[0], Gpu("", "h200"))}, "'' is no id"),
+    "a device with a line end": ({"gpus": (GPUS[0], Gpu("a\nb", "x"))}, r"'a\nb' is no id"),
+    "an endless model": ({"gpus": (GPUS[0], Gpu("b", "x" * 200))}, "is no id or model"),
+    "rules for a firewall": ({"addresses": ("10.0.0.1 -j ACCEPT\n-F",)}, "is no address"),
+    "a name for an address": ({"address": "host1"}, "'host1' is no address"),
+    "a network of 33 bits": ({"subnets": ("10.0.0.0/33",)}, "'10.0.0.0/33' is no network"),
+    "a port above all": ({"host_network": HostNetwork("eth0", 61_000, 70_000)}, "none to offer"),
+    "ports backwards": ({"host_network": HostNetwork("eth0", 9, 8)}, "none to offer"),
+    "a network without an address": ({"address": ""}, "has no address"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_no_host_can_have_is_doubted(what: str) -> None:
+    changes, why = WRONG[what]
+
+    assert why in doubt(msgspec.structs.replace(GOOD, **changes))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, "4", None, True])
+def test_an_amount_that_is_no_whole_number_is_no_message(value: object) -> None:
+    plain = msgspec.to_builtins(GOOD)
+    plain["capacity"]["cpu_milli"] = value
+
+    with pytest.raises(msgspec.MsgspecError):
+        decode(msgspec.msgpack.encode(plain))
