@@ -101,9 +101,9 @@ def agent_is_enrolled(plan: Plan, host: int) -> bool:
 
 
 def manager_answers(port: int) -> bool:
-    """Whether the manager serves HTTP."""
+    """Whether the manager serves the API: it listens before it can."""
     try:
-        return _request(port, "GET", "/healthz", "")[0] == 200
+        return _request(port, "GET", "/readyz", "")[0] == 200
     except Unavailable:
         return False
 
