@@ -9,6 +9,7 @@ from phalanx_client import config
 from phalanx_client.blocking import BlockingClient
 from phalanx_client.either import EitherTransport
 from phalanx_client.failure import Unavailable
+from phalanx_client.paced import PacedTransport
 from phalanx_client.plain import PlainTransport
 from phalanx_client.session import Client
 from phalanx_client.transport import Transport
@@ -45,4 +46,4 @@ def plain_client(
 
 
 def _to(managers: Sequence[Transport]) -> Transport:
-    return managers[0] if len(managers) == 1 else EitherTransport(managers)
+    return PacedTransport(managers[0] if len(managers) == 1 else EitherTransport(managers))
