@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -105,14 +109,21 @@ def load(path: Path) -> AgentConfig:
     """
     try:
         with path.open("rb") as file:
+            _refuse_anybodys(path, file.fileno())
             return parse(tomllib.load(file))
     except OSError as error:
         reason = f"{path}: {error.strerror}; name another file with --config."
         raise ConfigError([reason]) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} is not TOML: {error}."]) from error
     except ConfigError as error:
         raise ConfigError([f"{path}: {mistake}" for mistake in error.mistakes]) from error
+
+
+def _refuse_anybodys(path: Path, descriptor: int) -> None:
+    """Whoever writes this file decides what a daemon of root's does."""
+    if os.fstat(descriptor).st_mode & stat.S_IWOTH:
+        raise ConfigError([f"anybody here may write it; `chmod o-w {path}`."])
 
 
 def parse(document: Mapping[str, Any]) -> AgentConfig:
@@ -129,7 +140,7 @@ def parse(document: Mapping[str, Any]) -> AgentConfig:
         engine=table.take("engine", _engine, "/var/run/docker.sock"),
         join=table.take("join", _text, ""),
         managers=table.take("managers", _managers, ()),
-        advertise=table.take("advertise", _text, ""),
+        advertise=table.take("advertise", _address, ""),
         host_network=table.take("host_network", _truth, False),
         host_ports=table.take("host_ports", _port_range, PortRange(61000, 61999)),
         capacity=_capacity(table),
@@ -149,10 +160,12 @@ class _Table:
     ) -> None:
         self._values = values
         self._where = where
+        self._known: list[str] = []
         self.mistakes = [] if mistakes is None else mistakes
 
     def take(self, key: str, read: Callable[[Any], _T], default: _T) -> _T:
         """Read one value, or note what is wrong with it."""
+        self._known.append(key)
         if key not in self._values:
             return default
         try:
@@ -163,6 +176,7 @@ class _Table:
 
     def table(self, key: str) -> _Table:
         """Go down into a table; empty when it is missing."""
+        self._known.append(key)
         values = self._values.pop(key, {})
         if not isinstance(values, dict):
             self.mistakes.append(f"{self._where}{key} must be a table.")
@@ -172,7 +186,9 @@ class _Table:
     def leave(self) -> None:
         """Note what nobody knows."""
         for key in self._values:
-            self.mistakes.append(f"{self._where}{key} is not a setting of the agent.")
+            near = get_close_matches(key, self._known, 1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            self.mistakes.append(f"{self._where}{key} is not a setting of the agent{hint}")
 
 
 def _capacity(table: _Table) -> Capacity:
@@ -230,6 +246,16 @@ def _port_range(value: Any) -> PortRange:
     if not 1024 <= first < last <= 65535:
         raise ValueError('must be ports from 1024 to 65535, like "61000-61999"')
     return PortRange(first, last)
+
+
+def _address(value: Any) -> str:
+    """What others reach this host by goes into every host's firewall."""
+    if value == "":
+        return ""
+    try:
+        return str(ip_address(_text(value)))
+    except ValueError as error:
+        raise ValueError("must be an address of this host, like 192.0.2.11") from error
 
 
 def _path(value: Any) -> Path:

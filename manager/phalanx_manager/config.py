@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -88,6 +90,7 @@ def load(path: Path) -> ManagerConfig:
     """
     try:
         with path.open("rb") as file:
+            _refuse_anybodys(path, file.fileno())
             return parse(tomllib.load(file))
     except OSError as error:
         raise ConfigError(
@@ -97,6 +100,12 @@ def load(path: Path) -> ManagerConfig:
         raise ConfigError([f"{path} is not TOML: {error}."]) from error
     except ConfigError as error:
         raise ConfigError([f"{path}: {mistake}" for mistake in error.mistakes]) from error
+
+
+def _refuse_anybodys(path: Path, descriptor: int) -> None:
+    """Whoever writes this file decides what a daemon of root's does."""
+    if os.fstat(descriptor).st_mode & stat.S_IWOTH:
+        raise ConfigError([f"anybody here may write it; `chmod o-w {path}`."])
 
 
 def parse(document: Mapping[str, Any]) -> ManagerConfig:

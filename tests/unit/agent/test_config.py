@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,15 +79,43 @@ def test_all_mistakes_are_told_at_once() -> None:
         assert word in told
 
 
-@pytest.mark.parametrize("text", ["name = ", "= 3"])
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("document", "mistake"),
+    [
+        ({"advertise": "host1"}, "advertise must be an address of this host, like 192.0.2.11."),
+        ({"advertise": "10.0.0.1 -j ACCEPT"}, "advertise must be an address of this host"),
+        ({"host_ports": "61000-70000"}, "host_ports must be ports from 1024 to 65535"),
+        ({"capacity": {"cpu": float("nan")}}, "capacity.cpu must be a number of cores."),
+        ({"capacity": {"mem": -1}}, "capacity.mem must be a positive whole number."),
+        ({"mounts": {"alow": ["/x"]}}, "mounts.alow is not a setting of the agent; did you mean"),
+    ],
+)
+def test_a_mistake_is_told_with_its_key(document: dict[str, Any], mistake: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({"name": "host1", **document})
+
+    assert [True] == [told.startswith(mistake) for told in caught.value.mistakes]
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"= 3", b"\xff\xfe", b"[mounts]\n[mounts]\n"])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "agent.toml"
-    file.write_text(text)
+    file.write_bytes(content)
 
     with pytest.raises(ConfigError, match=r"agent\.toml is not TOML"):
         load(file)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nosuch\.toml"):
-        load(tmp_path / "nosuch.toml")
+def test_a_file_that_anybody_may_write_is_not_believed(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('name = "host1"')
+    file.chmod(0o646)
+
+    with pytest.raises(ConfigError, match=f"anybody here may write it; `chmod o-w {file}`"):
+        load(file)
+
+
+@pytest.mark.parametrize("place", ["nosuch.toml", "."])
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, place: str) -> None:
+    with pytest.raises(ConfigError, match=str(tmp_path / place)):
+        load(tmp_path / place)
