@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from phalanx_manager.core.model import Caller, Kernel, NetworkRow, Refusal, SessionRow
@@ -11,9 +12,13 @@ from phalanx_manager.store import rows
 from phalanx_manager.store.port import SessionFilter
 from phalanx_manager.store.tables import Row, Tables
 from phalanx_wire.api import ENDED_STATES
-from phalanx_wire.ids import SessionId
+from phalanx_wire.ids import SessionId, split_kernel_id
 
 _REF: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_LEFT: Final = """
+SELECT id, attempt FROM session WHERE done = 0
+UNION ALL SELECT session, attempt FROM attempt WHERE done = 0
+"""
 _MINE: Final = '("user" = :user OR :user IS NULL)'
 
 
@@ -26,9 +31,14 @@ class Lookup:
 
     async def alive(self) -> dict[SessionId, SessionRow]:
         """Read all of which something may be left on a host, in order of arrival."""
-        tail = "WHERE done = 0 ORDER BY created_at, id"
-        found = [await self._read(row) for row in await self._rows({}, tail)]
-        return {row.session.id: row for row in found}
+        left = await self._parts(f"WHERE (session, attempt) IN ({_LEFT})", {})
+        ended: dict[SessionId, list[Row]] = {}
+        for one in await self._tables.read(
+            "attempt_columns", {}, "WHERE done = 0 ORDER BY attempt"
+        ):
+            ended.setdefault(one[9], []).append(one)
+        sessions = await self._rows({}, "WHERE done = 0 ORDER BY created_at, id")
+        return {row[0]: _whole(row, ended.get(row[0], ()), left) for row in sessions}
 
     async def by_ref(self, ref: str, caller: Caller) -> SessionRow | Refusal | None:
         """See `port.Store.session`."""
@@ -79,10 +89,11 @@ class Lookup:
         row = await self._full(found[0]) if found else None
         if row is None or row.of(attempt) is not None:
             return None if row is None else row.of(attempt)
-        for ended in await self._tables.read("attempts_of", {"session": session}):
-            if ended[0] == attempt:
-                network, kernels = await self._attempt(session, attempt)
-                return SessionRow(rows.attempt(row.session, ended, network), kernels)
+        key = {"session": session, "attempt": attempt}
+        of_it = "WHERE session = :session AND attempt = :attempt"
+        for ended in await self._tables.read("attempt_columns", key, of_it):
+            network, kernels = (await self._parts(of_it, key)).of(session, attempt)
+            return SessionRow(rows.attempt(row.session, ended, network), kernels)
         return None
 
     # -- inside
@@ -94,21 +105,43 @@ class Lookup:
         return self._live.get(row[0]) or await self._read(row)
 
     async def _read(self, row: Row) -> SessionRow:
-        """Read a session with its network, its kernels, and what is left of earlier attempts."""
-        network, kernels = await self._attempt(row[0], row[6])
-        session = rows.session(row, network)
-        past: list[SessionRow] = []
-        for ended in await self._tables.read("attempts_of", {"session": session.id}):
-            if not ended[7]:
-                network, left = await self._attempt(session.id, ended[0])
-                past.append(SessionRow(rows.attempt(session, ended, network), left))
-        return SessionRow(session, kernels, tuple(past))
+        key = {"session": row[0]}
+        tail = "WHERE session = :session AND done = 0 ORDER BY attempt"
+        ended = await self._tables.read("attempt_columns", key, tail)
+        wanted = {f"attempt{number}": one[0] for number, one in enumerate((*ended, (row[6],)))}
+        names = ", ".join(f":{name}" for name in wanted)
+        test = f"WHERE session = :session AND attempt IN ({names})"
+        return _whole(row, ended, await self._parts(test, {**key, **wanted}))
 
-    async def _attempt(
-        self, session: SessionId, attempt: int
-    ) -> tuple[NetworkRow | None, tuple[Kernel, ...]]:
-        key = {"session": session, "attempt": attempt}
-        networks = await self._tables.read("network_of", key)
-        kernels = await self._tables.read("kernels_of", key)
-        network = rows.network(networks[0]) if networks else None
-        return network, tuple(rows.kernel(found) for found in kernels)
+    async def _parts(self, test: str, values: Mapping[str, object]) -> _Parts:
+        """Read the networks and kernels of some attempts."""
+        parts = _Parts({}, {})
+        for row in await self._tables.read("network_columns", values, test):
+            parts.networks[row[8], row[9]] = rows.network(row)
+        for row in await self._tables.read("kernel_columns", values, f"{test} ORDER BY rank"):
+            session, attempt, _ = split_kernel_id(row[0])
+            parts.kernels.setdefault((session, attempt), []).append(rows.kernel(row))
+        return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Networks and kernels by session and attempt."""
+
+    networks: dict[tuple[SessionId, int], NetworkRow]
+    kernels: dict[tuple[SessionId, int], list[Kernel]]
+
+    def of(self, session: SessionId, attempt: int) -> tuple[NetworkRow | None, tuple[Kernel, ...]]:
+        key = session, attempt
+        return self.networks.get(key), tuple(self.kernels.get(key, ()))
+
+
+def _whole(row: Row, ended: Iterable[Row], parts: _Parts) -> SessionRow:
+    """Put a session together: its network, its kernels, and what is left of earlier attempts."""
+    network, kernels = parts.of(row[0], row[6])
+    session = rows.session(row, network)
+    past: list[SessionRow] = []
+    for one in ended:
+        network, left = parts.of(session.id, one[0])
+        past.append(SessionRow(rows.attempt(session, one, network), left))
+    return SessionRow(session, kernels, tuple(past))

@@ -43,9 +43,10 @@ UPDATE attempt SET kept_until = NULL WHERE session = :session AND attempt = :att
 -- name: attempt_done
 UPDATE attempt SET done = 1 WHERE session = :session AND attempt = :attempt;
 
--- name: attempts_of
-SELECT attempt, state, started_at, ended_at, reason, exit_code, failed_rank, done, kept_until
-FROM attempt WHERE session = :session ORDER BY attempt;
+-- name: attempt_columns
+SELECT attempt, state, started_at, ended_at, reason, exit_code, failed_rank, done, kept_until,
+    session
+FROM attempt;
 
 -- name: idempotency_get
 SELECT digest, session FROM idempotency WHERE "user" = :user AND key = :key;
@@ -59,11 +60,11 @@ INSERT INTO kernel (id, session, attempt, rank, role, replica, host_name, cpu_mi
 VALUES (:id, :session, :attempt, :rank, :role, :replica, :host_name, :cpu_milli, :mem_bytes,
     :gpu, :pids, :gpu_model, :shm_bytes, :state_at);
 
--- name: kernels_of
+-- name: kernel_columns
 SELECT id, session, rank, role, replica, host_name, cpu_milli, mem_bytes, gpu, pids, shm_bytes,
     state, state_at, gpu_model, agent, address, gpus, ended_as, exit_code, cause, message, detail,
     host_key, user_key, container_id, warnings, interface, ssh_port, service_port
-FROM kernel WHERE session = :session AND attempt = :attempt ORDER BY rank;
+FROM kernel;
 
 -- name: kernel_seat
 UPDATE kernel SET agent = :agent, address = :address, gpus = :gpus, interface = :interface,
@@ -101,9 +102,9 @@ UPDATE network SET engine_id = :engine_id, problem = :problem, failed = :failed,
     released = :released
 WHERE name = :name;
 
--- name: network_of
-SELECT name, driver, subnet, owner, engine_id, problem, failed, released
-FROM network WHERE session = :session AND attempt = :attempt;
+-- name: network_columns
+SELECT name, driver, subnet, owner, engine_id, problem, failed, released, session, attempt
+FROM network;
 
 -- name: agents
 SELECT name, cluster, public_key, joined_at, observed, seen_at, lost, drain_reason, drain_at,

@@ -111,7 +111,7 @@ def new_session(session: Session) -> Mapping[str, object]:
 
 
 def attempt(current: Session, row: Row, network: NetworkRow | None) -> Session:
-    """Read a row of `attempts_of`: the session as it was when that attempt had ended."""
+    """Read a row of `attempt_columns`: the session as it was when that attempt had ended."""
     return replace(
         current,
         attempt=row[0],
@@ -176,7 +176,7 @@ def session_values(session: Session, *, done: bool) -> Mapping[str, object]:
 
 
 def kernel(row: Row) -> Kernel:
-    """Read a row of `kernels_of`."""
+    """Read a row of `kernel_columns`."""
     return Kernel(
         id=row[0],
         session=row[1],
@@ -255,7 +255,7 @@ def kernel_values(kernel: Kernel) -> Mapping[str, object]:
 
 
 def network(row: Row) -> NetworkRow:
-    """Read a row of `network_of`."""
+    """Read a row of `network_columns`."""
     return NetworkRow(
         name=row[0],
         driver=row[1],
