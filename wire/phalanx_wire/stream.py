@@ -87,13 +87,24 @@ class ConnectCall(Message, frozen=True):
     authorize: str = ""
 
 
+class LookCall(Message, frozen=True):
+    """Look at a running container from outside; the answer is one `look.Look` in msgpack on STDOUT.
+
+    Attributes:
+        reach: ranks whose ssh ports are tried from inside its network, at most `look.MAX_REACH`.
+    """
+
+    kernel: KernelId
+    reach: tuple[int, ...] = ()
+
+
 class UploadCall(Message, frozen=True):
     """Agent to manager: give me the archive with this digest on STDOUT."""
 
     digest: str
 
 
-Call = ExecCall | LogsCall | ReadCall | WriteCall | SignalCall | ConnectCall | UploadCall
+Call = ExecCall | LogsCall | ReadCall | WriteCall | SignalCall | ConnectCall | LookCall | UploadCall
 
 
 class Open(Message, frozen=True):

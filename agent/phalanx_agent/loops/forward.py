@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Final, Never, Protocol
 
@@ -14,6 +14,7 @@ import structlog
 from phalanx_agent.core.refused import Refused
 from phalanx_agent.docker.port import Docker
 from phalanx_agent.host.inside import ProcessGone
+from phalanx_agent.loops.case import Case
 from phalanx_agent.loops.keeper import Keeper
 from phalanx_agent.loops.refusal import Refusal
 from phalanx_wire.mux import Stream, StreamClosed
@@ -90,11 +91,7 @@ class Forwards:
     async def _connect(self, keeper: Keeper, port: int) -> socket.socket:
         """Connect to a port on the container's loopback, or else on its own address."""
         case = keeper.case
-        with _of_container(self._network_of, case.pid, case.kernel) as network:
-            facts = await self._docker.inspect(case.container_id)
-            same = facts is not None and facts.status == "running" and facts.pid == case.pid
-            if not same or not network.still_lives():
-                raise _not_running(case.kernel)
+        async with of_container(self._docker, self._network_of, case) as network:
             member = next(m for m in case.members if m.host_name == case.aim.assignment.host_name)
             chosen = port or member.ssh_port
             try:
@@ -107,16 +104,25 @@ class Forwards:
                 raise Refusal("connection_refused", why) from error
 
 
-@contextlib.contextmanager
-def _of_container(network_of: NetworkOf, pid: int | None, kernel: str) -> Iterator[Network]:
-    if pid is None:
-        raise _not_running(kernel)
+@asynccontextmanager
+async def of_container(docker: Docker, network_of: NetworkOf, case: Case) -> AsyncIterator[Network]:
+    """Hold the network of a kernel's container: of no other, and of no process that came after it.
+
+    Raises:
+        Refusal: it does not run.
+        Unavailable: the engine does not answer.
+    """
+    if case.pid is None:
+        raise _not_running(case.kernel)
     try:
-        held = network_of(pid)
-        with held as network:
+        with network_of(case.pid) as network:
+            facts = await docker.inspect(case.container_id)
+            same = facts is not None and facts.status == "running" and facts.pid == case.pid
+            if not same or not network.still_lives():
+                raise _not_running(case.kernel)
             yield network
     except ProcessGone as error:
-        raise _not_running(kernel) from error
+        raise _not_running(case.kernel) from error
 
 
 def _not_running(kernel: str) -> Refusal:

@@ -15,6 +15,7 @@ from phalanx_agent.loops.alongside import alongside, left
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.forward import Forwards, NetworkOf
 from phalanx_agent.loops.keeper import Keeper
+from phalanx_agent.loops.look import Looks
 from phalanx_agent.loops.output import OutputStore, kept, send_lines
 from phalanx_agent.loops.refusal import Refusal
 from phalanx_wire import names
@@ -30,6 +31,7 @@ from phalanx_wire.stream import (
     Eof,
     ExecCall,
     LogsCall,
+    LookCall,
     Open,
     ReadCall,
     Resize,
@@ -50,6 +52,7 @@ class Streams:
     ) -> None:
         self._docker = docker
         self._forwards = Forwards(docker, network_of)
+        self._looks = Looks(docker, network_of)
         self._fleet = fleet
         self._output = output
         self._tasks: asyncio.TaskGroup | None = None
@@ -107,6 +110,8 @@ class Streams:
                 await stream.close()
             case ConnectCall(kernel=kernel):
                 await self._forwards.serve(call, self._running(kernel), stream)
+            case LookCall(kernel=kernel):
+                await self._looks.serve(call, self._running(kernel), stream)
             case UploadCall():
                 raise Refusal("bad_call", "An agent has no uploads to give.")
             case _:
