@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from phalanx_manager.http.app import CannotListenError, listen
-from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.ask import Route
+from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.openapi import document
 from phalanx_manager.http.routes import ROUTES
 from phalanx_wire import join
