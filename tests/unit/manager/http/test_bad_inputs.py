@@ -10,7 +10,7 @@ import pytest
 
 from phalanx_manager.http import bodies
 from phalanx_manager.http.routes import ROUTES
-from tests.support.manager_api import SPEC, Scene, problem
+from tests.support.manager_api import PATIENCE_S, SPEC, Scene, problem
 
 JSON = "application/json"
 
@@ -69,6 +69,16 @@ SPECS: dict[str, tuple[dict[str, object], str]] = {
     "name in capitals": (_spec(name="A"), "name"),
     "name with a leading hyphen": (_spec(name="-a"), "name"),
     "name that turns right to left": (_spec(name="a\u202eb"), "name"),
+    "name with a leading dot": (_spec(name=".a"), "name"),
+    "name with a blank": (_spec(name="a b"), "name"),
+    "name in pictures": (_spec(name="\N{OTTER}"), "name"),
+    "another host name": (_spec(hostname="main1"), "hostname"),
+    "an alias": (_spec(aliases=["sub1"]), "aliases"),
+    "labels of ours": (_spec(labels={"io.phalanx.session": "x"}), "labels"),
+    "capabilities": (_spec(cap_add=["SYS_ADMIN"]), "cap_add"),
+    "devices": (_spec(devices=["/dev/kmsg"]), "devices"),
+    "the host's processes": (_spec(pid="host"), "pid"),
+    "a start in the past": (_spec(begin="1970-01-01T00:00:00Z"), "begin"),
     "mode unknown": (_spec(mode="many"), "mode"),
     "command a text": (_spec(command="rm -rf /"), "command"),
     "command with NUL": (_spec(command=["a\0"]), "command[0]"),
@@ -91,9 +101,14 @@ SPECS: dict[str, tuple[dict[str, object], str]] = {
     "workdir relative": (_spec(workdir="here"), "workdir"),
     "mount relative": (_spec(mounts=[{"source": "data", "target": "/d"}]), "mounts"),
     "port 0": (_spec(master_port=0), "master_port"),
+    "port -1": (_spec(master_port=-1), "master_port"),
+    "port 22": (_spec(master_port=22), "master_port"),
     "port 70000": (_spec(master_port=70_000), "master_port"),
+    "port with a command": (_spec(master_port="80; x"), "master_port"),
     "time limit": (_spec(time_limit_s=-1), "time_limit_s"),
+    "a time limit in words": (_spec(time_limit_s="forever"), "time_limit_s"),
     "priority": (_spec(priority=10**9), "priority"),
+    "to wait for itself": (_spec(name="me", after="afterok:me"), "after"),
     "upload": (_spec(upload="sha256:" + "0" * 64), "upload"),
 }
 
@@ -257,6 +272,31 @@ async def test_a_chunked_body_is_bounded_too(api: Scene) -> None:
     assert 413 == response.status
 
 
+HEAD = b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\n"
+RAW: dict[str, bytes] = {
+    "no request": b"NONSENSE\r\n\r\n",
+    "a header of 65 KiB": HEAD + b"X: " + b"y" * (65 << 10) + b"\r\n\r\n",
+    "a path of 65 KiB": b"GET /" + b"y" * (65 << 10) + b" HTTP/1.1\r\n\r\n",
+    "two lengths": (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "two different lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+    "a length below nothing": HEAD + b"Content-Length: -1\r\n\r\n",
+    "a chunk of no length": HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "a header with NUL": HEAD + b"X: a\0b\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("what", RAW)
+async def test_what_is_hardly_http_is_answered_with_400_and_the_end(api: Scene, what: str) -> None:
+    reader, writer = await asyncio.open_connection(api.client.host, api.client.port)
+    async with asyncio.timeout(PATIENCE_S):
+        writer.write(RAW[what])
+        answer = await reader.read()  # to the end: the connection is closed
+    writer.close()
+
+    assert (b"HTTP", b"400") == (answer[:4], answer.split()[1])
+    assert b"Traceback" not in answer
+
+
 async def test_an_unknown_path_and_a_wrong_method_are_said(api: Scene) -> None:
     assert "no_such_path" == (await problem(await api.get("/v2/sessions"))).code
     response = await api.client.delete("/v1/sessions", headers=api.as_("ada"))
@@ -278,21 +318,27 @@ async def test_a_resume_point_that_we_did_not_make_is_refused(api: Scene, header
 # ---------------------------------------------------------------- who may
 
 
-@pytest.mark.parametrize(
-    "header",
-    ["", "Bearer", "Bearer x", "Basic YTpi", "Bearer phx_" + "A" * 43, "Bearer phx_" + "A" * 9000],
-)
-async def test_every_wrong_token_is_one_and_the_same_answer(api: Scene, header: str) -> None:
-    response = await api.client.get("/v1/sessions", headers={"Authorization": header})
-    assert (401, "Bearer") == (response.status, response.headers["WWW-Authenticate"])
-    found = await problem(response)
+WRONG_TOKENS = (
+    "", "Bearer", "Bearer x", "Basic YTpi", "Bearer phx_" + "A" * 43, "Bearer phx_" + "A" * 9000,
+)  # fmt: skip
+
+
+async def test_every_wrong_token_is_one_and_the_same_answer(api: Scene) -> None:
+    expired = {"name": "later", "scope": "user", "ttl_s": 60}
+    made = await (await api.post("/v1/tokens", expired, "root")).json()
+    api.clock.passed_s += 61
+    revoked = await api.client.delete("/v1/tokens/token-ada", headers=api.as_("root"))
+    wrong = (*WRONG_TOKENS, f"Bearer {made['token']}", api.as_("ada")["Authorization"])
+
+    answers = [
+        await api.client.get("/v1/sessions", headers={"Authorization": header}) for header in wrong
+    ]
+
+    assert 204 == revoked.status
+    assert {(401, "Bearer")} == {(one.status, one.headers["WWW-Authenticate"]) for one in answers}
+    assert 1 == len({await one.read() for one in answers})
+    found = await problem(answers[0])
     assert "the token is missing, wrong, expired or revoked" == found.title
-
-
-async def test_a_revoked_token_is_worth_nothing(api: Scene) -> None:
-    response = await api.client.delete("/v1/tokens/token-ada", headers=api.as_("root"))
-    assert 204 == response.status
-    assert 401 == (await api.get("/v1/sessions")).status
 
 
 SCOPED = [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import aiohttp
@@ -141,6 +142,17 @@ async def test_a_frame_that_is_too_large_closes_the_socket(tmp_path: Path) -> No
         await api.link.until(lambda: not any(len(ours) for ours, _ in api.link.muxes))
 
 
+async def test_a_frame_that_announces_100_mb_is_refused_before_it_comes(tmp_path: Path) -> None:
+    async with scene(tmp_path, cat) as api:
+        await api.running()
+        async with api.client.ws_connect(CAT, headers=api.as_("ada")) as socket:
+            wire = socket.get_extra_info("socket")
+            announced = b"\x82\xff" + (100 << 20).to_bytes(8, "big") + bytes(4)
+            assert len(announced) == os.write(wire.fileno(), announced)
+            await frames(socket)
+            assert 1009 == socket.close_code
+
+
 async def test_much_input_that_nobody_reads_is_held_back(tmp_path: Path) -> None:
     """A command that reads nothing gets no more than its window."""
     opened: list[Stream] = []
@@ -191,6 +203,16 @@ async def test_exec_needs_a_websocket(api: Scene) -> None:
     await api.running()
     response = await api.get(CAT)
     assert (426, "websocket_expected") == (response.status, (await problem(response)).code)
+
+
+async def test_a_subprotocol_is_nobodys(tmp_path: Path) -> None:
+    """We speak none, so none is chosen; whoever insists on one sees that and leaves."""
+    async with scene(tmp_path, cat) as api:
+        await api.running()
+        async with api.client.ws_connect(
+            CAT, headers=api.as_("ada"), protocols=("telnet",)
+        ) as socket:
+            assert socket.protocol is None
 
 
 async def test_a_page_of_another_site_may_not_exec(api: Scene) -> None:

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from phalanx_manager.http.doors import Rates
-from phalanx_wire.api import DryRun, EnvView, SessionList, SessionView
+from phalanx_wire.api import DryRun, EnvView, LogLine, SessionList, SessionView
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import SignalCall
-from tests.support.manager_api import SMALL, SPEC, Scene, nothing, problem, scene
+from tests.support.manager_api import SMALL, SPEC, Scene, nothing, problem, scene, speaking
 
 
 async def test_a_session_is_submitted_and_shown_in_full(api: Scene) -> None:
@@ -201,6 +201,33 @@ async def test_open_streams_are_bounded(tmp_path: Path) -> None:
         two = await api.get("/v1/sessions/demo/events", Accept="text/event-stream")
         assert (200, 429, "1") == (one.status, two.status, two.headers["Retry-After"])
         one.close()
+
+
+async def test_five_hundred_followers_of_one_session_are_served_and_one_more_is_not(
+    tmp_path: Path,
+) -> None:
+    async with scene(
+        tmp_path, speaking({0: [LogLine(1, False, "here")]}), Rates(streams=500)
+    ) as api:
+        await api.running(size=1)
+        token = api.as_("ada")["Authorization"]
+        ask = (
+            "GET /v1/sessions/demo/logs?follow=1 HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: {token}\r\nAccept: text/event-stream\r\n\r\n"
+        ).encode()
+        lines = [
+            await asyncio.open_connection(api.client.host, api.client.port) for _one in range(501)
+        ]
+        async with asyncio.timeout(30):
+            for reader, writer in lines[:500]:
+                writer.write(ask)
+                assert b" 200 " in await reader.readline()
+                await reader.readuntil(b'"here"')
+            last, writer = lines[500]
+            writer.write(ask)
+            assert b" 429 " in await last.readline()
+        for _reader, writer in lines:
+            writer.close()
 
 
 # ---------------------------------------------------------------- shape of it all
