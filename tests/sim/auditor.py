@@ -46,6 +46,8 @@ class Seen:
         running: where a first process runs now.
         exits: what the engine says of ends.
         meshed: kernels whose runner has reached its peers.
+        released: kernels whose command was started.
+        meddled: kernels whose container somebody has removed by hand.
     """
 
     created: set[KernelId] = field(default_factory=set)
@@ -54,6 +56,7 @@ class Seen:
     exits: dict[KernelId, int] = field(default_factory=dict)
     meshed: set[KernelId] = field(default_factory=set)
     released: set[KernelId] = field(default_factory=set)
+    meddled: set[KernelId] = field(default_factory=set)
 
 
 class Auditor:
@@ -119,6 +122,10 @@ class Auditor:
             stored = line is not None and line.state in ENDED
             self.demand(stored, f"{facts.kernel} is removed before its outcome is stored")
 
+    def meddled(self, host: AgentId, facts: ContainerFacts) -> None:
+        self._note(host, f"container removed by hand {facts.kernel}")
+        self.seen.meddled.add(facts.kernel)
+
     def released(self, kernel: KernelId) -> None:
         """A runner starts the user's command."""
         self._note("hosts", f"command released {kernel}")
@@ -173,7 +180,9 @@ class Auditor:
                 self._moved(before, line)
             if before is not None and before.ended_as is not None:
                 same = (before.ended_as, before.exit_code) == (line.ended_as, line.exit_code)
-                self.demand(same, f"the outcome of {line.id} was changed: {before} to {line}")
+                learnt = before.cause == "lost" and line.exit_code == self.seen.exits.get(line.id)
+                broken = f"the outcome of {line.id} was changed: {before} to {line}"
+                self.demand(same or learnt, broken)
         self._sessions(session)
         self._booked()
 
@@ -199,7 +208,8 @@ class Auditor:
         """What the engine said is what is stored; of a runner without a command, if anything."""
         code = self.seen.exits.get(line.id)
         told = code == line.exit_code
-        unsaid = line.id not in self.seen.released and line.exit_code is None
+        knowable = line.id in self.seen.released and line.id not in self.seen.meddled
+        unsaid = not knowable and line.exit_code is None
         self.demand(told or unsaid, f"{line.id} ended with {code}; stored is {line}")
 
     def _left(self, line: KernelLine) -> bool:

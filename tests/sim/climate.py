@@ -81,8 +81,8 @@ def climate(seed: int) -> Climate:
         agents=agents,
         gpus=tuple(dice.pick((0, 0, 2, 4)) for _ in range(agents)),
         sessions=dice.whole(2, 8),
-        storm_s=dice.between(40, 160),
-        lost_after_s=dice.pick((40.0, 60.0, 300.0)),
+        storm_s=dice.between(50, 180),
+        lost_after_s=dice.pick((40.0, 40.0, 60.0, 300.0)),
         eager_swarm=dice.chance(0.3),
     )
     if dice.chance(0.125):

@@ -55,6 +55,9 @@ class Witness(Protocol):
     def removed(self, host: AgentId, facts: ContainerFacts) -> None:
         """The container is gone."""
 
+    def meddled(self, host: AgentId, facts: ContainerFacts) -> None:
+        """Somebody is about to remove a container by hand."""
+
     def network_made(self, host: AgentId, facts: NetworkFacts) -> None:
         """A network was made."""
 
@@ -250,6 +253,13 @@ class SimEngine(FakeEngine):
         if facts is not None:
             self._witness.removed(self.host, facts)
         await super().remove(container_id)
+
+    def remove_by_hand(self, container_id: str) -> None:
+        """Somebody removes a container behind its agent's back."""
+        facts = self.containers[container_id]
+        self._witness.meddled(self.host, facts)
+        self.finish(container_id, 137)
+        self.vanish(container_id)
 
     async def write_archive(
         self, container_id: str, path: str, chunks: AsyncIterator[bytes]

@@ -47,8 +47,10 @@ class Nemesis:
             "kill the engine": self._kill_engine,
             "cut shortly": self._cut_shortly,
             "cut for long": self._cut_for_long,
+            "cut for very long": self._cut_for_long,
             "fail starts": self._poison,
             "set the clock": self._set_clock,
+            "remove a container": self._remove_by_hand,
         }
         kind = self.dice.pick(sorted(kinds))
         self.note("nemesis", f"{kind} of {host.name}")
@@ -89,7 +91,7 @@ class Nemesis:
         await self._cut(host, self.dice.between(0.5, 14))
 
     async def _cut_for_long(self, host: SimHost) -> None:
-        await self._cut(host, self.climate.lost_after_s * self.dice.between(0.6, 1.4))
+        await self._cut(host, self.climate.lost_after_s * self.dice.between(0.7, 2.0))
 
     async def _cut(self, host: SimHost, for_s: float) -> None:
         up, down = self.dice.pick(((True, True), (True, False), (False, True)))
@@ -101,6 +103,11 @@ class Nemesis:
         host.engine.poisoned = True
         await asyncio.sleep(self.dice.between(1, 10))
         host.engine.poisoned = False
+
+    async def _remove_by_hand(self, host: SimHost) -> None:
+        running = [f for f in host.engine.containers.values() if f.status == "running"]
+        if running:
+            host.engine.remove_by_hand(self.dice.pick(running).id)
 
     async def _set_clock(self, host: SimHost) -> None:
         host.skew_s += self.dice.between(-self.climate.skew_s, self.climate.skew_s)

@@ -103,7 +103,8 @@ class People:
         if manager is None:
             return False
         agents = {record.name: record for record in await manager.store.agents()}
-        admitted = admit(wish.spec, Limits(), agents, wish.key)
+        lost_after_s = self.climate.lost_after_s
+        admitted = admit(wish.spec, Limits(), agents, wish.key, lost_after_s)
         await asyncio.sleep(self.dice.skewed(0.001, 0.1))
         fresh = session_id(self.dice.bytes(12))
         outcome: object = admitted
@@ -115,8 +116,9 @@ class People:
         if self.dice.chance(0.1 if not self.climate.calm else 0.0):
             return False  # the answer is lost on its way
         if isinstance(outcome, Refusal):
-            if wish.accepted is None:
-                wish.refused = outcome.code
+            again = "name_taken" if wish.accepted else ""
+            self.demand(outcome.code != again, f"key {wish.key} was accepted, and is refused now")
+            wish.refused = "" if wish.accepted else outcome.code
             self.note("user", f"{wish.key} refused {outcome.code}")
             return True
         session = SessionId(getattr(outcome, "session", ""))

@@ -308,11 +308,16 @@ class World:
             self.auditor.demand(found == wanted, f"{wish.key} ended as {found}, not {wanted}")
 
 
-def _ignore(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Callbacks of the dead fail; what fails while alive is a bug and is raised elsewhere."""
-    error = context.get("exception")
-    if error is not None and not isinstance(error, Crash):
-        raise AssertionError(context["message"]) from error
+def _noting(trace: Trace) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """Callbacks of the dead fail; one of the living that fails is a bug."""
+
+    def note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None and not isinstance(error, Crash):
+            text = "".join(traceback.format_exception(error)[-6:])
+            trace.bugs.append(f"{context['message']}: {text}")
+
+    return note
 
 
 @cache
@@ -332,7 +337,7 @@ def _fresh_database() -> sqlite3.Connection:
 
 async def _story(seed: int, trace: Trace) -> Outcome:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_ignore)
+    loop.set_exception_handler(_noting(trace))
     async with asyncio.TaskGroup() as tasks:
         world = World(seed, trace, tasks)
         await world.live()

@@ -1,0 +1,147 @@
+"""Bugs on purpose: each takes the place of a piece of production code; a checker must see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from phalanx_agent.core import step
+from phalanx_agent.core.fence import Fence
+from phalanx_agent.core.seen import Absent, Container, Ended, Seen
+from phalanx_agent.docker.port import ContainerFacts
+from phalanx_agent.loops import case, deeds, keeper
+from phalanx_agent.loops.found import container_of
+from phalanx_manager.core import goals, observe
+from phalanx_manager.core.model import Kernel, SessionRow
+from phalanx_manager.loops.converge import Converge
+from phalanx_manager.store.ledger import Ledger
+from phalanx_manager.store.port import NewSession
+from phalanx_wire.lifecycle import KernelState
+
+_submit = Ledger.submit
+
+
+@dataclass(frozen=True)
+class Plant:
+    """One bug.
+
+    Attributes:
+        places: (module or class, name in it).
+        caught: words of the violation that it must cause.
+    """
+
+    bug: str
+    places: tuple[tuple[Any, str], ...]
+    instead: Any
+    caught: str
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """Have it in place."""
+        before = [(where, name, vars(where)[name]) for where, name in self.places]
+        for where, name, _ in before:
+            setattr(where, name, self.instead)
+        try:
+            yield
+        finally:
+            for where, name, usual in before:
+                setattr(where, name, usual)
+
+
+def _makes_again(seen: Seen) -> step.Op | None:
+    return _make(replace(seen, marked=False))
+
+
+_make: Callable[[Seen], step.Op | None] = vars(step)["_make"]
+
+
+def _removes_at_once(goal: KernelState, seen: Seen, needs: step.Needs) -> step.Op | None:
+    if isinstance(seen.container, Ended):
+        return step.Op.REMOVE_CONTAINER
+    return step.next_op(goal, seen, needs)
+
+
+def _overlooks_ends(facts: ContainerFacts | None) -> Container:
+    found = container_of(facts)
+    return Absent() if isinstance(found, Ended) else found
+
+
+def _runs_at_once(row: SessionRow) -> KernelState:
+    return KernelState.RUNNING
+
+
+def _held_until_ended(kernel: Kernel) -> bool:
+    return kernel.agent is not None and not kernel.ended
+
+
+def _always_wanted(kernels: Sequence[Kernel]) -> bool:
+    return True
+
+
+async def _without_key(ledger: Ledger, request: NewSession) -> object:
+    return await _submit(ledger, replace(request, idempotency_key=None))
+
+
+def _for_ever(answered_s: float, lost_after_s: float, grace_s: float) -> Fence:
+    return Fence(1e9, 1e9)
+
+
+def _says_it_once(converge: Converge, agent: object, report: object) -> None:
+    return None
+
+
+PLANTS: Final = (
+    Plant(
+        "a container that was started once is made again",
+        ((step, "_make"),),
+        _makes_again,
+        "was started more than once",
+    ),
+    Plant(
+        "a container is removed before its outcome is stored",
+        ((keeper, "next_op"),),
+        _removes_at_once,
+        "is removed before its outcome is stored",
+    ),
+    Plant(
+        "ends that happened while the agent was away are overlooked",
+        ((keeper, "container_of"), (case, "container_of")),
+        _overlooks_ends,
+        "; stored is KernelLine",
+    ),
+    Plant(
+        "the barriers are ignored", ((goals, "barrier"),), _runs_at_once, "have reached their peers"
+    ),
+    Plant(
+        "slots are free at the end, before the container is gone",
+        ((Kernel, "holds"),),
+        property(_held_until_ended),
+        "oversold",
+    ),
+    Plant(
+        "networks are never removed",
+        ((goals, "network_wanted"), (observe, "network_wanted")),
+        _always_wanted,
+        "still holds something",
+    ),
+    Plant(
+        "a repeated submit is another session",
+        ((Ledger, "submit"),),
+        _without_key,
+        "key key-",
+    ),
+    Plant(
+        "kernels outlive their lease",
+        ((deeds, "fence"), (keeper, "fence")),
+        _for_ever,
+        "is given up, and runs on",
+    ),
+    Plant(
+        "goals are said once",
+        ((Converge, "_judge_answer"),),
+        _says_it_once,
+        "still holds something",
+    ),
+)
