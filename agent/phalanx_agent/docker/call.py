@@ -25,6 +25,8 @@ _TRANSPORT_ERROR: Final = 900
 
 _NOT_THERE: Final = "The engine does not answer on its socket; is it running?"
 
+_NOT_ALLOWED: Final = "This agent may not use the engine's socket; is it root, or of its group?"
+
 _ID: Final = re.compile(r"[a-f0-9]{64}")
 
 
@@ -86,7 +88,9 @@ class Line:
             Unavailable: no answer, or no common version.
         """
         said = await self.ask("GET", "version", doing="asking for its version", unversioned=True)
-        newest, oldest = version_of(said["ApiVersion"]), version_of(said.get("MinAPIVersion", ""))
+        with understanding("engine", "asking for its version"):
+            newest = version_of(said["ApiVersion"])
+            oldest = version_of(said.get("MinAPIVersion", ""))
         if newest < OLDEST_API or oldest > NEWEST_API:
             raise Unavailable(
                 f"engine {said.get('Version', '?')}",
@@ -192,7 +196,8 @@ def speaking(what: str, doing: str) -> Iterator[None]:
         yield
     except DockerError as error:
         if isinstance(error.__context__, aiohttp.ClientConnectorError):
-            raise Unavailable(what, doing, _NOT_THERE, kind="not_sent") from error
+            hint = _unconnected(error.__context__.os_error)
+            raise Unavailable(what, doing, hint, kind="not_sent") from error
         answered = error.status < _TRANSPORT_ERROR
         raise Unavailable(
             what,
@@ -201,7 +206,9 @@ def speaking(what: str, doing: str) -> Iterator[None]:
             kind="answered" if answered else "unknown",
             status=error.status if answered else 0,
         ) from error
-    except (aiohttp.ClientConnectorError, FileNotFoundError, ConnectionRefusedError) as error:
+    except aiohttp.ClientConnectorError as error:
+        raise Unavailable(what, doing, _unconnected(error.os_error), kind="not_sent") from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
         raise Unavailable(what, doing, _NOT_THERE, kind="not_sent") from error
     except TimeoutError as error:
         hint = "The engine did not answer in time; is it overloaded or stopped?"
@@ -212,6 +219,19 @@ def speaking(what: str, doing: str) -> Iterator[None]:
         ) from error
     except ValueError as error:
         raise Unavailable(what, doing, f"The answer makes no sense: {error}.") from error
+
+
+def _unconnected(error: OSError) -> str:
+    return _NOT_ALLOWED if isinstance(error, PermissionError) else _NOT_THERE
+
+
+@contextmanager
+def understanding(what: str, doing: str) -> Iterator[None]:
+    """Turn what an engine left out of an answer, or wrote otherwise, into `Unavailable`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Unavailable(what, doing, f"The answer makes no sense: {error!r}.") from error
 
 
 def _sentence(message: object) -> str:

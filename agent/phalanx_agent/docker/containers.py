@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from phalanx_agent.core.recipe import Bind, ContainerRecipe
-from phalanx_agent.docker.call import Line, checked_id
+from phalanx_agent.docker.call import Line, checked_id, understanding
 from phalanx_agent.docker.networks import EGRESS
 from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
 from phalanx_agent.docker.turns import Turns
@@ -235,7 +235,8 @@ class Containers:
             if error.status == _NOT_FOUND:
                 return None
             raise
-        return facts(seen)
+        with understanding(f"container {container_id[:12]}", "looking at it"):
+            return facts(seen)
 
     async def kill(self, container_id: str, signal: str) -> None:
         """Signal its first process; ended or gone already is fine."""

@@ -12,7 +12,7 @@ import structlog
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
 from phalanx_agent.docker import execs, networks, output, swarm, userfiles
-from phalanx_agent.docker.call import Line, checked_id, speaking
+from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
 from phalanx_agent.docker.containers import Containers, Ulimits, unix_seconds
 from phalanx_agent.docker.images import Images
 from phalanx_agent.docker.port import (
@@ -68,15 +68,17 @@ class DockerEngine:
         """Ask what it is, and agree on the version to speak."""
         version = await self._line.agree()
         said = await self._line.ask("GET", "info", doing="asking for its state")
-        self._containers.cpu_count = said["NCPU"]
-        return EngineFacts(
-            version=version["Version"],
-            api=version["ApiVersion"],
-            started_at=await self._started_at(),
-            cpu_count=said["NCPU"],
-            mem_bytes=said["MemTotal"],
-            problem=_problem(said.get("SecurityOptions") or ()),
-        )
+        started_at = await self._started_at()
+        with understanding("engine", "asking for its state"):
+            self._containers.cpu_count = int(said["NCPU"])
+            return EngineFacts(
+                version=version["Version"],
+                api=version["ApiVersion"],
+                started_at=started_at,
+                cpu_count=self._containers.cpu_count,
+                mem_bytes=int(said["MemTotal"]),
+                problem=_problem(said.get("SecurityOptions") or ()),
+            )
 
     async def _started_at(self) -> float:
         """When the engine came up: it makes its default bridge anew at every start. 0 where it is
@@ -88,7 +90,8 @@ class DockerEngine:
             if error.kind != "answered":
                 raise
             return 0.0
-        return unix_seconds_of_zone(seen["Created"])
+        with understanding("engine", "asking since when it runs"):
+            return unix_seconds_of_zone(seen["Created"])
 
     async def inventory(self) -> Inventory:
         """List what is ours. Before the first list nobody asks for anything to be made."""

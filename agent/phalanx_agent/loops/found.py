@@ -6,17 +6,25 @@ from phalanx_agent.core.seen import Absent, Container, Created, Ended, Running
 from phalanx_agent.docker.port import ContainerFacts, Unavailable
 
 _ALIVE = ("running", "paused", "restarting")
+_OVER = ("exited", "dead", "removing")
+_CODES = range(256)
 _TRIES_OF_AN_ENGINE_ERROR = 3
 
 
 def container_of(facts: ContainerFacts | None) -> Container:
-    """Say in which situation a container is; one that is being removed is still there."""
+    """Say in which situation a container is; one that is being removed is still there.
+
+    What was started counts as running until the engine tells an end that can be true: of what has
+    ended nothing is asked any more, and its code is the session's.
+    """
     if facts is None:
         return Absent()
     if facts.status in _ALIVE:
         return Running(facts.id, facts.started_at)
     if facts.status == "created" or not facts.started_at:
         return Created(facts.id, facts.error)
+    if facts.status not in _OVER or facts.exit_code not in _CODES:
+        return Running(facts.id, facts.started_at)
     return Ended(facts.id, facts.exit_code, facts.oom_killed, facts.started_at, facts.finished_at)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from phalanx_agent.docker.port import Conflict, Unavailable
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId
 from tests.support.engine_stage import SESSION, SUBNET, Wanted, listening, network
-from tests.support.scripted_engine import Script, breaks, says, scripted, waits
+from tests.support.scripted_engine import VERSION, Script, breaks, says, scripted, waits
 
 IMAGE = Image("sha256:" + "a" * 64)
 NETWORK = "b" * 64
@@ -65,6 +67,52 @@ async def test_an_engine_that_is_not_there_never_got_the_call(tmp_path: Path) ->
     assert ("not_sent", 0) == (failure.value.kind, failure.value.status)
 
 
+def _nothing(_place: Path) -> None:
+    """Nothing is there."""
+
+
+def _nobody(place: Path) -> None:
+    """A socket that a dead engine has left."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(place))
+
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "missing": _nothing,
+    "a file": Path.touch,
+    "a folder": Path.mkdir,
+    "left by a dead engine": _nobody,
+}
+
+
+@pytest.mark.parametrize("what", PLACES)
+async def test_what_is_no_engines_socket_is_said(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "docker.sock"
+    PLACES[what](place)
+
+    async with DockerEngine.open(str(place)) as docker:
+        with pytest.raises(Unavailable, match="does not answer on its socket; is it running") as no:
+            await docker.info()
+
+    assert "not_sent" == no.value.kind
+
+
+async def test_a_socket_that_we_may_not_use_is_said(script: Script, docker: DockerEngine) -> None:
+    place = Path(docker._line.socket)
+    place.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(Unavailable, match="may not use the engine's socket") as failure:
+            await docker.info()
+    finally:
+        if root:
+            os.seteuid(0)
+
+    assert "not_sent" == failure.value.kind
+
+
 async def test_a_broken_connection_leaves_open_what_was_done(
     script: Script, docker: DockerEngine
 ) -> None:
@@ -109,6 +157,44 @@ async def test_an_answer_that_is_no_json_is_a_fault_of_the_engine(
 
     with pytest.raises(Unavailable):
         await docker._line.ask("GET", "../../info?", doing="asking for something else")
+
+
+INFO = {"NCPU": 4, "MemTotal": 1 << 30}
+
+
+@pytest.mark.parametrize(
+    ("version", "info"),
+    [
+        ({}, INFO),
+        ([], INFO),
+        ({"Version": "27.0", "ApiVersion": None}, INFO),
+        (VERSION, {}),
+        (VERSION, {"NCPU": "four", "MemTotal": 1}),
+        (VERSION, []),
+    ],
+)
+async def test_an_engine_that_leaves_out_what_it_is_makes_no_sense(
+    script: Script, docker: DockerEngine, version: Any, info: Any
+) -> None:
+    script._answers["GET version"].clear()
+    script.on("GET version", says(200, version))
+    script.on("GET info", says(200, info))
+    script.on("GET networks/bridge", says(404, "no such network"))
+
+    with pytest.raises(Unavailable, match="makes no sense"):
+        await docker.info()
+
+
+@pytest.mark.parametrize(
+    "seen", [{}, [], {"Id": ONE, "State": "running"}, {"Id": ONE, "State": {"Status": "exited"}}]
+)
+async def test_a_container_that_is_told_in_part_makes_no_sense(
+    script: Script, docker: DockerEngine, seen: Any
+) -> None:
+    script.on(f"GET containers/{ONE}/json", says(200, seen))
+
+    with pytest.raises(Unavailable, match="makes no sense"):
+        await docker.inspect(ONE)
 
 
 # -------------------------------------------------------------------- containers

@@ -1,0 +1,61 @@
+"""What an engine says of a container, believed as far as it can be true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from phalanx_agent.core.seen import Absent, Container, Created, Ended, Running
+from phalanx_agent.docker.port import ContainerFacts
+from phalanx_agent.loops.found import container_of
+from phalanx_wire.ids import KernelId, SessionId
+from phalanx_wire.lifecycle import KernelState as S
+from tests.support.agent_life import MAIN1, living
+from tests.support.fake_host import FakeHost
+
+RUNS = ContainerFacts(
+    id="c", name="n", kernel=KernelId("k"), session=SessionId("s"), attempt=1, spec_hash="",
+    status="running", exit_code=0, oom_killed=False, error="", pid=7, started_at=5.0,
+    finished_at=0.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "container"),
+    [
+        (None, Absent()),
+        (RUNS, Running("c", 5.0)),
+        (replace(RUNS, status="paused"), Running("c", 5.0)),
+        (replace(RUNS, status="created", started_at=0.0), Created("c")),
+        (replace(RUNS, status="exited", exit_code=137), Ended("c", 137, started_at=5.0)),
+        (replace(RUNS, status="dead", exit_code=3), Ended("c", 3, started_at=5.0)),
+        (replace(RUNS, status="removing"), Ended("c", 0, started_at=5.0)),
+        (replace(RUNS, status="exited", started_at=0.0, error="no"), Created("c", "no")),
+        (replace(RUNS, pid=0), Running("c", 5.0)),
+        (replace(RUNS, status="asleep"), Running("c", 5.0)),
+        (replace(RUNS, status="", started_at=0.0), Created("c")),
+        (replace(RUNS, status="exited", exit_code=999), Running("c", 5.0)),
+        (replace(RUNS, status="exited", exit_code=-1), Running("c", 5.0)),
+    ],
+    ids=lambda value: f"{value.status} {value.exit_code}" if hasattr(value, "pid") else None,
+)
+def test_an_end_is_believed_when_it_can_be_true(
+    facts: ContainerFacts | None, container: Container
+) -> None:
+    assert container == container_of(facts)
+
+
+async def test_a_code_that_no_process_has_is_not_the_sessions(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.reach(S.RUNNING)
+        container = host.engine.of(MAIN1).id
+        host.engine.end(container, 999)
+        await life.until(lambda: host.engine.of(MAIN1).exit_code == 999)
+        await life.pass_time(1)
+        doubted = life.state()
+        host.engine.containers[container] = replace(host.engine.of(MAIN1), exit_code=3)
+        life.watch.bell.set()
+        await life.until(lambda: life.state() is S.EXITED)
+
+        assert (S.RUNNING, 3) == (doubted, life.report().exit_code)
