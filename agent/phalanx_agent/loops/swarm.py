@@ -73,6 +73,7 @@ class SwarmMember:
             else:
                 await self._docker.swarm_join(self._address(), goal.remotes, goal.token)
             _LOG.info("swarm.entered", action=goal.action)
+            self._report = msgspec.structs.replace(report, state=UNKNOWN)
             report = await self._docker.swarm()
         self._report = report
         if goal is None or not goal.canary or not report.control:

@@ -86,3 +86,21 @@ async def test_an_engine_that_does_not_tell_whether_it_entered_a_swarm_is_told_a
         task.cancel()
 
     assert ["pending", "active"] == [first.state, second.state]
+
+
+async def test_an_engine_that_entered_a_swarm_and_cannot_be_asked_is_not_told_as_outside() -> None:
+    engine = FakeEngine()
+    told: asyncio.Queue[SwarmReport] = asyncio.Queue()
+    member = SwarmMember(engine, lambda: "192.0.2.1", told.put_nowait)
+    engine.held["swarm_init"] = asyncio.Event()
+    member.take(SwarmGoal("init"))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(member.run())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        engine.failures["swarm"] = deque([refusal(500, "broken")])
+        engine.held["swarm_init"].set()
+        first = await told.get()
+        task.cancel()
+
+    assert "pending" == first.state
