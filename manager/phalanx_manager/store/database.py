@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Final
 
 from phalanx_manager.store.port import Unavailable
+from phalanx_manager.store.shared_disk import refuse_shared
 from phalanx_manager.store.statements import migrations, queries
 from phalanx_manager.store.tables import Change, Clash, Refused, Row, Settled, Writes
 
@@ -45,8 +46,11 @@ class Database:
         as it was.
 
         Raises:
-            Unavailable: it is in use, damaged, of a newer version, or cannot be opened.
+            Unavailable: it is in use, damaged, of a newer version, on a disk that several hosts
+                share, or cannot be opened.
         """
+        if path != MEMORY:
+            refuse_shared(path)
         lock = None if path == MEMORY else take_lock(path)
         try:
             if path != MEMORY:
