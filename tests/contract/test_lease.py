@@ -137,6 +137,30 @@ async def test_a_connection_that_was_cut_is_made_anew(server: Server) -> None:
     assert Created(TWO) == outcome
 
 
+async def test_a_server_that_crashes_refuses_for_a_while_and_loses_nothing(server: Server) -> None:
+    url = await server.fresh()
+    async with PostgresLease.open(url, FIRST) as one:
+        epoch = await one.take()
+        assert isinstance(epoch, int)
+        async with open_postgres(url, epoch, "cid") as (store, write):
+            writing = asyncio.ensure_future(write())
+            await store.submit(request(ONE, "accepted"))
+            server.stop()
+            with pytest.raises(Unavailable):
+                await store.submit(request(TWO, "refused"))
+            with pytest.raises(Unavailable):
+                await one.renew(epoch)
+            server.start_again()
+            outcome = await until_accepted(store, request(TWO, "accepted-later"))
+            renewed = await one.renew(epoch)
+            names = {row.session.name for row in (await store.load()).sessions.values()}
+            writing.cancel()
+            await asyncio.wait({writing})
+
+    assert (Created(TWO), True) == (outcome, renewed)
+    assert {"accepted", "accepted-later"} == names
+
+
 async def test_a_commit_whose_answer_was_lost_is_found(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -29,12 +29,24 @@ _ADMIN = "postgres"
 class Server:
     """A running server. Over its unix socket everybody is let in, over TCP by password."""
 
-    def __init__(self, folder: Path, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, folder: Path, port: int, start: Callable[[], subprocess.Popen[bytes]]
+    ) -> None:
         self.folder = folder
         self.port = port
-        self.process = process
+        self._start = start
+        self._process = start()
         self._serial = itertools.count(1)
         self._emptied = ""
+
+    def stop(self) -> None:
+        """Stop at once, as by a crash."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(PATIENCE_S)
+
+    def start_again(self) -> None:
+        """Start after a `stop`."""
+        self._process = self._start()
 
     def url(self, database: str) -> str:
         return f"postgresql://{USER}@/{database}?host={self.folder}&port={self.port}"
@@ -114,30 +126,46 @@ def running() -> Iterator[Server]:
 @contextlib.contextmanager
 def _started(who: pwd.struct_passwd, bin_: Path, folder: Path, data: Path) -> Iterator[Server]:
     port = _free_port()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+
+    def start() -> subprocess.Popen[bytes]:
+        return _start(who, bin_ / "postgres", data, port)
+
+    server = Server(folder, port, start)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _start(who: pwd.struct_passwd, program: Path, data: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start it, and wait until it says that it is ready."""
+    folder = data.parent
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+        (folder / "log").open("ab") as log,
+    ):
+        (folder / "ready").unlink(missing_ok=True)
         told.bind(str(folder / "ready"))
         os.chown(folder / "ready", who.pw_uid, who.pw_gid)
         told.settimeout(PATIENCE_S)
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [
-                    str(bin_ / "postgres"), "-D", str(data), "-k", str(folder), "-p", str(port),
-                    "-c", "listen_addresses=127.0.0.1", "-c", "fsync=on",
-                    "-c", "max_connections=200", "-c", "shared_buffers=32MB",
-                ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
-                env={"NOTIFY_SOCKET": str(folder / "ready"), "PATH": os.environ["PATH"]},
-                user=who.pw_uid, group=who.pw_gid, extra_groups=[],
-            )  # fmt: skip
+        process = subprocess.Popen(
+            [
+                str(program), "-D", str(data), "-k", str(folder), "-p", str(port),
+                "-c", "listen_addresses=127.0.0.1", "-c", "fsync=on",
+                "-c", "max_connections=200", "-c", "shared_buffers=32MB",
+            ],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
+            env={"NOTIFY_SOCKET": str(folder / "ready"), "PATH": os.environ["PATH"]},
+            user=who.pw_uid, group=who.pw_gid, extra_groups=[],
+        )  # fmt: skip
         try:
             while b"READY=1" not in told.recv(4096):
-                assert process.poll() is None
-            yield Server(folder, port, process)
+                continue
         except TimeoutError:
-            pytest.fail(f"PostgreSQL did not start: {(folder / 'log').read_text()}")
-        finally:
-            process.send_signal(signal.SIGQUIT)  # at once; nothing of it is kept
+            process.kill()
             process.wait(PATIENCE_S)
+            pytest.fail(f"PostgreSQL did not start: {(folder / 'log').read_text()}")
+        return process
 
 
 def _run_as(who: pwd.struct_passwd, command: list[str]) -> None:

@@ -48,12 +48,19 @@ def test_nothing_has_to_be_said(tmp_path: Path) -> None:
     assert (False, "61000-61999") == (config.host_network, str(config.host_ports))
 
 
+def test_all_managers_may_be_named() -> None:
+    config = parse({"name": "host1", "managers": ["tcp://a:7911", "tcp://192.0.2.2:7911"]})
+
+    assert ("tcp://a:7911", "tcp://192.0.2.2:7911") == config.managers
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     wrong = {
         "name": "Host 1",
         "state_dir": "relative",
         "engine": "tcp://1.2.3.4",
         "nonsense": 1,
+        "managers": ["a:7911"],
         "host_network": "yes",
         "host_ports": "99-98",
         "capacity": {"cpu": 0, "mem": "much", "gpu": 1},
@@ -65,6 +72,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
     told = " ".join(caught.value.mistakes)
     for word in (
+        "managers",
         "host_network",
         "host_ports",
         "name",
