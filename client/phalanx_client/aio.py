@@ -41,10 +41,14 @@ class AioTransport:
     def __init__(self, manager: Manager) -> None:
         address = urllib.parse.urlsplit(manager.url)
         unix = address.scheme == "unix"
+        # How many at once is for the manager to say; aiohttp would let the 101st wait for ever.
+        connector = (
+            aiohttp.UnixConnector(address.path, limit=0) if unix else aiohttp.TCPConnector(limit=0)
+        )
         self.url = manager.url
         self.root = "http://localhost" if unix else manager.url
         self.http = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(address.path) if unix else aiohttp.TCPConnector(),
+            connector=connector,
             headers={"Authorization": f"Bearer {manager.token}"} if manager.token else {},
             auto_decompress=True,
         )

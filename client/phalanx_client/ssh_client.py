@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -161,7 +161,7 @@ def trust(home: Home, view: SshView) -> None:
 def _replace(path: Path, text: str) -> None:
     """Write a file that only its owner reads, whole or not at all."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    _write(fresh, text.encode())
+    _write(fresh, os.fsencode(text))
     fresh.replace(path)
 
 
@@ -186,27 +186,50 @@ def entries(home: Home, ref: str, view: SshView) -> str:
 
 
 def install(home: Home, name: str, text: str, user_config: Path) -> Path:
-    """Write a session's configuration, and have the user's own include it; where it was written."""
+    """Write a session's configuration, and have the user's own include it; where it was written.
+
+    Raises:
+        Failure: one of the two cannot be written.
+    """
     path = home.folder / "config.d" / name
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _replace(path, text)
-    line = f'Include "{path.parent}/*"\n'
     user_config = Path(os.path.realpath(user_config))
-    user_config.parent.mkdir(mode=0o700, exist_ok=True)
-    before = user_config.read_text(encoding="utf-8") if user_config.exists() else ""
-    if line not in before.splitlines(keepends=True):
-        # At the top: further down it would belong to the host above it.
-        _replace(user_config, f"{line}\n{before}" if before else line)
+    with _unwritable():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(path, text)
+        _include(f'Include "{path.parent}/*"\n', user_config)
     return path
 
 
+def _include(line: str, user_config: Path) -> None:
+    user_config.parent.mkdir(mode=0o700, exist_ok=True)
+    # What else is in there is the user's, in whatever encoding.
+    before = os.fsdecode(user_config.read_bytes()) if user_config.exists() else ""
+    if line not in before.splitlines(keepends=True):
+        # At the top: further down it would belong to the host above it.
+        _replace(user_config, f"{line}\n{before}" if before else line)
+
+
 def remove(home: Home, name: str) -> bool:
-    """Remove what `install` has written for a session; whether there was anything."""
+    """Remove what `install` has written for a session; whether there was anything.
+
+    Raises:
+        Failure: it cannot be removed.
+    """
     path = home.folder / "config.d" / name
-    there = path.exists()
-    path.unlink(missing_ok=True)
-    home.host_keys(name).unlink(missing_ok=True)
+    there = path.is_file()
+    if there:
+        with _unwritable():
+            path.unlink()
+            home.host_keys(name).unlink(missing_ok=True)
     return there
+
+
+@contextlib.contextmanager
+def _unwritable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"{error.filename}: {error.strerror}", UNAVAILABLE) from error
 
 
 def argv(settings: Sequence[tuple[str, str]], host: str, words: Sequence[str]) -> list[str]:

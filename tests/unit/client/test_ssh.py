@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -196,6 +198,33 @@ def test_an_installed_configuration_is_found_by_ssh_and_goes_again(cli: Cli, hom
     assert [] == list((home.folder / "config.d").iterdir())
 
 
+def test_what_else_is_in_the_configuration_may_have_any_encoding(cli: Cli, home: Home) -> None:
+    own = Path(os.environ["HOME"]) / ".ssh" / "config"
+    own.parent.mkdir()
+    own.write_bytes(b"# caf\xe9\n")
+
+    cli("ssh-config", "--install", "demo")
+
+    assert own.read_bytes().endswith(b'config.d/*"\n\n# caf\xe9\n')
+
+
+def test_a_configuration_that_cannot_be_written_is_a_sentence(cli: Cli, home: Home) -> None:
+    (Path(os.environ["HOME"]) / ".ssh").write_text("no folder")
+
+    outcome = cli("ssh-config", "--install", "demo")
+
+    assert (69, "phalanx: ") == (outcome.code, outcome.err[:9])
+    assert ".ssh: " in outcome.err
+    assert "bug" not in outcome.err
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../../config.toml"])
+def test_nothing_but_a_sessions_configuration_is_removed(cli: Cli, home: Home, name: str) -> None:
+    cli("ssh-config", "--install", "demo")
+
+    assert 66 == cli("ssh-config", "--remove", name).code
+
+
 def test_a_linked_configuration_stays_a_link(cli: Cli, home: Home, tmp_path: Path) -> None:
     own = Path(os.environ["HOME"]) / ".ssh" / "config"
     own.parent.mkdir()
@@ -286,26 +315,46 @@ def test_a_connection_that_is_cut_off_is_told(home: Home, manager: FakeManager, 
 # ---------------------------------------------------------------- forward
 
 
-def test_a_port_of_this_machine_leads_to_one_of_a_container(
-    home: Home, manager: FakeManager
-) -> None:
+@contextlib.contextmanager
+def forwarding(manager: FakeManager) -> Iterator[tuple[str, int]]:
+    """What `phalanx forward` says, and its port of this machine, until it is interrupted."""
     an_echo(manager)
     manager.on("GET", "/v1/sessions/demo", session())
     argv = [sys.executable, "-m", "phalanx_client", "forward", "demo/sub1", "0:8888"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
-        port = int(said.split()[0].removeprefix("127.0.0.1:"))
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(b"hello")
-            connection.shutdown(socket.SHUT_WR)
-            told = connection.recv(100)
+        yield said, int(said.split()[0].removeprefix("127.0.0.1:"))
         process.send_signal(signal.SIGINT)
-        code = process.wait(20)
+        assert 0 == process.wait(20)
 
-    assert (b"hello", 0) == (told, code)
+
+def echoed(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"hello")
+        connection.shutdown(socket.SHUT_WR)
+        return connection.recv(100)
+
+
+def test_a_port_of_this_machine_leads_to_one_of_a_container(
+    home: Home, manager: FakeManager
+) -> None:
+    with forwarding(manager) as (said, port):
+        told = echoed(port)
+
+    assert b"hello" == told
     assert f"127.0.0.1:{port} leads to 8888 of sub1 of demo\n" == said
     assert {"rank": "1", "port": "8888"} == manager.asked("GET", FORWARD)[0].query
+
+
+def test_a_hundred_open_connections_do_not_keep_others_waiting(
+    home: Home, manager: FakeManager
+) -> None:
+    with forwarding(manager) as (_, port), contextlib.ExitStack() as held:
+        for _ in range(101):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+
+        assert b"hello" == echoed(port)
 
 
 @pytest.mark.parametrize("text", ["0", "70000", "abc", "1:0", "1:2:3", "70000:1", "-1", ""])
