@@ -117,8 +117,8 @@ def _first(
     ]
     for name in away:
         record = snapshot.agents[name]
-        member = record.observed is not None and record.observed.swarm.state == "active"
-        if name == founder or member:
+        known = record.observed.swarm.state if record.observed is not None else ""
+        if name == founder or known in ("active", "pending"):
             return None
     able = [name for name in outside if not reports[name].problem] or outside
     return founder if founder in able else next(iter(able), None)

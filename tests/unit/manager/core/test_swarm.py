@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from phalanx_manager.core import swarm
 from phalanx_manager.core.model import AgentRecord, Snapshot
-from phalanx_wire.control import SwarmGoal, SwarmReport
+from phalanx_wire.control import Engine, SwarmGoal, SwarmReport
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from tests.support.house import CLUSTER, agent, in_swarm, observed, row, snapshot, with_session
@@ -67,6 +67,12 @@ def test_nobody_begins_it_while_one_is_unheard_that_an_earlier_manager_may_have_
 
     assert {} == swarm.goals(both, CLUSTER, eager=True, unheard={one})
     assert {"a"} == set(swarm.goals(both, CLUSTER, eager=True, unheard={one}, founder=AgentId("a")))
+
+
+def test_nobody_begins_another_while_an_engine_has_not_been_asked_since_its_agent_began() -> None:
+    unasked = observed("a", swarm=SwarmReport(state="pending"), engine=Engine(problem="It is away."))
+
+    assert {} == planned(waiting(agent("a", unasked), outside("b"), outside("c")))
 
 
 def test_nobody_begins_another_while_an_engine_has_not_answered_whether_it_did() -> None:
