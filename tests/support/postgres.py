@@ -153,6 +153,7 @@ def _start(who: pwd.struct_passwd, program: Path, data: Path, port: int) -> subp
                 str(program), "-D", str(data), "-k", str(folder), "-p", str(port),
                 "-c", "listen_addresses=127.0.0.1", "-c", "fsync=on",
                 "-c", "max_connections=200", "-c", "shared_buffers=32MB",
+                "-c", "recovery_init_sync_method=syncfs",
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
             env={"NOTIFY_SOCKET": str(folder / "ready"), "PATH": os.environ["PATH"]},
