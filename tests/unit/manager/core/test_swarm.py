@@ -70,7 +70,7 @@ def test_nobody_begins_it_while_one_is_unheard_that_an_earlier_manager_may_have_
 
 
 def test_nobody_begins_another_while_an_engine_has_not_been_asked_since_its_agent_began() -> None:
-    unasked = observed("a", swarm=SwarmReport(state="pending"), engine=Engine(problem="It is away."))
+    unasked = observed("a", swarm=SwarmReport(state="pending"), engine=Engine(problem="Away."))
 
     assert {} == planned(waiting(agent("a", unasked), outside("b"), outside("c")))
 
