@@ -10,6 +10,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Final
 
+from phalanx_client import ansi
 from phalanx_client.failure import (
     BROKEN_PIPE,
     INTERRUPTED,
@@ -29,6 +30,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "create": ("run", "make a session that stays, for exec and ssh"),
     "ps": ("ps", "list sessions"),
     "show": ("show", "one session in full"),
+    "why": ("why", "why a session waits, is stuck or has failed, and what to do"),
     "env": ("show", "the environment of each rank, and who reads what"),
     "events": ("show", "what happened, in order"),
     "logs": ("logs", "the merged output of a session"),
@@ -91,7 +93,8 @@ def explain(text: str, exit_code: int) -> int:
     """Say why the command failed; with PHALANX_DEBUG also where."""
     if os.environ.get("PHALANX_DEBUG"):
         traceback.print_exc()
-    print(f"phalanx: {text}", file=sys.stderr, flush=True)
+    shown = "\n".join(map(ansi.escape, text.split("\n")))  # some of it may be a stranger's
+    print(f"phalanx: {shown}", file=sys.stderr, flush=True)
     return exit_code
 
 

@@ -91,10 +91,10 @@ class Follower:
 
     def _interrupted(self, _number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        finish(self._client.stop(self._view.id))  # before it is promised
         output.note(
             f"\nstopping {self._view.name}; Ctrl-C again leaves at once and lets it stop by itself"
         )
-        finish(self._client.stop(self._view.id))
 
     async def to_the_start(self) -> SessionView:
         """Wait until it runs or has ended, and say on the way what it waits for."""
