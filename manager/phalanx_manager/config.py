@@ -91,7 +91,10 @@ def load(path: Path) -> ManagerConfig:
     try:
         with path.open("rb") as file:
             _refuse_anybodys(path, file.fileno())
-            return parse(tomllib.load(file))
+            config = parse(tomllib.load(file))
+            if urlsplit(config.database).password:
+                _refuse_readable(path, file.fileno())
+            return config
     except OSError as error:
         raise ConfigError(
             [f"{path}: {error.strerror}; name another file with --config."]
@@ -106,6 +109,12 @@ def _refuse_anybodys(path: Path, descriptor: int) -> None:
     """Whoever writes this file decides what a daemon of root's does."""
     if os.fstat(descriptor).st_mode & stat.S_IWOTH:
         raise ConfigError([f"anybody here may write it; `chmod o-w {path}`."])
+
+
+def _refuse_readable(path: Path, descriptor: int) -> None:
+    """Whoever reads the database's password is the manager."""
+    if os.fstat(descriptor).st_mode & stat.S_IROTH:
+        raise ConfigError([f"others can read the database's password in it; `chmod 600 {path}`."])
 
 
 def parse(document: Mapping[str, Any]) -> ManagerConfig:

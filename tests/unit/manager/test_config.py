@@ -134,3 +134,27 @@ def test_a_wrong_configuration_ends_with_2(
     monkeypatch.setattr(sys, "argv", ["manager", "--config", str(path)])
 
     assert (2, f"{path}: http must be a text.\n") == (main(), capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "refused"),
+    [
+        ("postgresql://u:secret@db/x", 0o644, True),
+        ("postgresql://u:secret@db/x", 0o640, False),
+        ("postgresql://u@db/x", 0o644, False),
+    ],
+)
+def test_a_password_that_others_can_read_is_refused_and_not_repeated(
+    tmp_path: Path, url: str, mode: int, *, refused: bool
+) -> None:
+    path = tmp_path / "manager.toml"
+    path.write_text(f'database = "{url}"\n')
+    path.chmod(mode)
+    told: list[str] = []
+    try:
+        load(path)
+    except ConfigError as error:
+        told = error.mistakes
+
+    expected = f"{path}: others can read the database's password in it; `chmod 600 {path}`."
+    assert [expected] * refused == told
