@@ -30,6 +30,7 @@ from phalanx_manager.loops.lead import Hold, keep, win
 from phalanx_manager.loops.retain import Retain
 from phalanx_manager.loops.schedule import Schedule
 from phalanx_manager.loops.signals import Signals
+from phalanx_manager.loops.stuck import Stuck
 from phalanx_manager.loops.supervise import for_ever
 from phalanx_manager.rpc import keys
 from phalanx_manager.rpc.agents import Agents
@@ -119,6 +120,7 @@ class Loops:
         self.govern = Govern(
             store, clock, self.converge.silence_s, config.lost_after_s, order=self.signals.order
         )
+        self.stuck = Stuck(store, clock)
         self.retain = Retain(store, clock, timedelta(days=config.keep_days))
 
     def touch(self, session: SessionId) -> None:
@@ -136,8 +138,9 @@ class Loops:
             ("signals", self.signals.turn),
         ):
             tasks.create_task(for_ever(name, turn, self.turns), name=name)
-        # Its turns are an hour long: it is not what the watchdog looks at.
+        # Their turns are long: they are not what the watchdog looks at.
         tasks.create_task(for_ever("retain", self.retain.turn, {}), name="retain")
+        tasks.create_task(for_ever("stuck", self.stuck.turn, {}), name="stuck")
 
 
 async def serve(config: ManagerConfig, ready: Callable[[Running], None] | None = None) -> None:
@@ -240,6 +243,7 @@ async def _lead(site: _Site, store: Ledger, address: str) -> None:
     async with Agents.listen(config.rpc, site.keys, loops.converge, directory, house) as agents:
         loops.converge.attach(agents)
         loops.signals.attach(agents)
+        loops.stuck.attach(agents)
         joining = Joining(config.advertise or _reachable(agents.address), site.keys.public)
         doors = Doors(
             store=store,

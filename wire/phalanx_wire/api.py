@@ -161,6 +161,42 @@ class EventView(msgspec.Struct, frozen=True):
     text: str
 
 
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One reason why a session is as it is.
+
+    Attributes:
+        code: stable, for programs: `network-cut`, `master-not-listening`, ...
+        text: the sentence.
+        ranks: whom it is about; empty is the whole session.
+        hint: what to do.
+        certain: it was seen; else it is the likely meaning of what was seen.
+    """
+
+    code: str
+    text: str
+    ranks: tuple[int, ...] = ()
+    hint: str = ""
+    certain: bool = True
+
+
+class WhyView(msgspec.Struct, frozen=True):
+    """Why a session is as it is: what `why -o json` prints.
+
+    Attributes:
+        findings: the likeliest first; there is always one.
+        looked_at: when; of a running session its containers were looked at.
+        missing: ranks that run and could not be looked at.
+    """
+
+    id: SessionId
+    name: str
+    state: SessionState
+    attempt: int
+    looked_at: datetime
+    findings: tuple[Finding, ...]
+    missing: tuple[int, ...]
+
+
 class LogLine(msgspec.Struct, frozen=True, array_like=True):
     """One line of output between agent and manager.
 

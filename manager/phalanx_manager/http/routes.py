@@ -15,6 +15,7 @@ from phalanx_manager.http import (
     nodes,
     queue,
     sessions,
+    why,
 )
 from phalanx_manager.http.ask import Route
 from phalanx_manager.http.params import (
@@ -45,6 +46,7 @@ from phalanx_wire.api import (
     TokenCreated,
     TokenList,
     UploadCreated,
+    WhyView,
 )
 from phalanx_wire.spec import SessionSpec
 
@@ -150,6 +152,14 @@ _SESSIONS: Final = (
         "Show the environment of every rank, with who reads each variable.",
         EnvView,
         params=(_RANKS,),
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/why",
+        why.show,
+        "Tell why a session waits, is stuck or has failed, the likeliest reason first. The "
+        "containers that run are looked at; the answer comes within a second all the same.",
+        WhyView,
     ),
     Route(
         "GET",

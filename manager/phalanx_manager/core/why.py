@@ -1,0 +1,183 @@
+"""Why a session is as it is: pending, starting, running and stuck, or ended; the reason, in order
+of likelihood, with what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from phalanx_manager.core import hang
+from phalanx_manager.core.explain import agent_state, failure, laggards, session_reason
+from phalanx_manager.core.model import AgentRecord, Kernel, SessionRow
+from phalanx_manager.core.sight import Scene, Sight, commanded
+from phalanx_wire.api import ENDED_STATES, Finding
+from phalanx_wire.ids import AgentId
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.look import MAX_REACH, Look
+
+MAX_LOOKS: Final = 512
+"""Containers of one session that are looked at; of a larger one the first."""
+
+_STUCK: Final = frozenset(
+    {
+        "command-gone",
+        "duplicate-rank",
+        "ended-early",
+        "master-not-listening",
+        "master-on-loopback",
+        "master-other-port",
+        "network-cut",
+        "no-answer",
+        "no-program",
+        "not-connected",
+        "process-ended",
+        "stopped",
+        "world-size",
+        "wrong-address",
+        "wrong-master",
+    }
+)
+
+
+def plan(row: SessionRow) -> Mapping[int, tuple[int, ...]]:
+    """Tell which ranks to look at, and whose ways each of them tries: from each host one rank
+    tries one of every other host, the next ones where there are many.
+    """
+    running = [one for one in row.kernels if one.state is KernelState.RUNNING][:MAX_LOOKS]
+    first: dict[AgentId, int] = {}
+    for kernel in running:
+        if kernel.agent is not None:
+            first.setdefault(kernel.agent, kernel.rank)
+    ring = list(first.values())
+    ways = {rank: tuple((*ring[at + 1 :], *ring[:at])[:MAX_REACH]) for at, rank in enumerate(ring)}
+    return {kernel.rank: ways.get(kernel.rank, ()) for kernel in running}
+
+
+def scene(row: SessionRow, looks: Mapping[int, Look], missing: Mapping[int, str]) -> Scene:
+    """Put together what was seen."""
+    sights = tuple(
+        Sight(row.kernels[rank], look, commanded(row, row.kernels[rank]))
+        for rank, look in sorted(looks.items())
+    )
+    return Scene(row, sights, dict(sorted(missing.items())))
+
+
+def findings(
+    seen: Scene, agents: Mapping[AgentId, AgentRecord], now: datetime
+) -> tuple[Finding, ...]:
+    """Tell why, the likeliest first; there is always something to tell."""
+    row = seen.row
+    session = row.session
+    if session.state in ENDED_STATES:
+        return _ended(row)
+    if session.state == "pending":
+        text = session_reason(row) or "it waits for a place; it has not been tried yet"
+        hint = "what is free: phalanx nodes; what it asks for: phalanx show " + session.name
+        return (Finding("pending", text, hint="" if session.held else hint),)
+    away = _away(row, agents, now)
+    if session.state == "running":
+        return (*hang.judge(seen), *away)
+    if session.state == "stopping":
+        return (*away, Finding("stopping", session_reason(row) or "it stops"))
+    return (*away, *_starting(row))
+
+
+def stuck(seen: Scene) -> Finding | None:
+    """Tell what keeps a session from getting on whose ranks have not found each other; None when
+    they have, or when they work.
+    """
+    if seen.row.session.state != "running" or seen.linked or hang.works(seen):
+        return None
+    return next((one for one in hang.judge(seen) if one.code in _STUCK), None)
+
+
+def _starting(row: SessionRow) -> tuple[Finding, ...]:
+    """Say who is late, at what."""
+    state = row.session.state
+    least = min(kernel.state for kernel in row.kernels)
+    slow = tuple(kernel.rank for kernel in row.kernels if kernel.state is least)
+    text = session_reason(row) or laggards(row)
+    hint = f"what happened so far: phalanx events {row.session.name}"
+    network = row.session.network
+    if network is not None and network.problem:
+        hint = f"see phalanx nodes, and the phalanx-agent and the engine on {network.owner}"
+    return (Finding(state, text, slow, hint),)
+
+
+def _away(
+    row: SessionRow, agents: Mapping[AgentId, AgentRecord], now: datetime
+) -> tuple[Finding, ...]:
+    """Name the hosts of a session that are not heard."""
+    found: list[Finding] = []
+    ranks: dict[AgentId, list[int]] = {}
+    for kernel in row.kernels:
+        if kernel.agent is not None and not kernel.ended:
+            ranks.setdefault(kernel.agent, []).append(kernel.rank)
+    for name, theirs in ranks.items():
+        if name not in agents:
+            continue
+        state, why = agent_state(agents[name], now)
+        if state in ("suspect", "unreachable", "lost", "degraded"):
+            text = f"agent {name} is {state}: {why}"
+            hint = f"look at the host {name}: is it up, does its phalanx-agent run?"
+            found.append(Finding("agent-away", text, tuple(theirs), hint))
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- ended
+
+
+def _ended(row: SessionRow) -> tuple[Finding, ...]:
+    session = row.session
+    if session.state == "succeeded":
+        return (Finding("succeeded", "it has succeeded: every command exited with code 0"),)
+    if session.state != "failed":
+        reason = session_reason(row) or f"its state is {session.state}"
+        hint = "ask for more: --time, or phalanx extend" if session.state == "timeout" else ""
+        return (Finding(session.state, reason, hint=hint),)
+    first = next((one for one in row.kernels if one.rank == session.failed_rank), None)
+    if first is None:
+        return (Finding("failed", session_reason(row) or "it has failed", hint=_hint(row, None)),)
+    text = f"{failure(first)}, before any other rank"
+    found = [Finding("failed", text, (first.rank,), _hint(row, first))]
+    if session.reason and session.reason not in text:
+        found.append(Finding("failed", session.reason))
+    others = [
+        one
+        for one in row.kernels
+        if one is not first and one.ended_as is KernelState.EXITED and one.exit_code
+    ]
+    if others:
+        more = f", and {len(others) - 1} more failed" if len(others) > 1 else ""
+        said = f"then {failure(others[0])}{more}: likely because of the first"
+        ranks = tuple(one.rank for one in others)
+        found.append(Finding("failed-later", said, ranks, certain=False))
+    return tuple(found)
+
+
+def _hint(row: SessionRow, kernel: Kernel | None) -> str:
+    """Say what to do about a failure."""
+    name = row.session.name
+    if kernel is None:
+        return f"what happened: phalanx events {name}"
+    logs = f"what it said: phalanx logs {name} --rank {kernel.rank}"
+    by_cause = {
+        "oom": "ask for more memory (-m)",
+        "lost": f"look at the host {kernel.agent}; --requeue tries again elsewhere by itself",
+        "engine-restart": f"the engine of {kernel.agent} restarted; --requeue tries again",
+        "mesh-failed": "look at the network between the hosts: VXLAN is UDP port 4789",
+    }
+    by_code = {
+        126: "the command cannot be executed: is it a program, and executable?",
+        127: "the command is not in the image: see its PATH",
+        137: "something killed it (SIGKILL)",
+        139: "it crashed (SIGSEGV)",
+    }
+    first = by_cause.get(kernel.cause, "") or by_code.get(kernel.exit_code or 0, "")
+    if kernel.ended_as is KernelState.REJECTED:
+        return (
+            f"what happened: phalanx events {name}, and the phalanx-agent's log on {kernel.agent}"
+        )
+    return f"{first}; {logs}" if first else logs

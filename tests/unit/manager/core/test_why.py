@@ -1,0 +1,399 @@
+"""Why a session is as it is: each case from facts that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from phalanx_manager.core import why
+from phalanx_manager.core.model import SessionRow
+from phalanx_manager.core.sight import Scene
+from phalanx_wire.api import Finding
+from phalanx_wire.ids import AgentId
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.look import Look, Process, Reach, Socket
+from tests.support.house import NOW, agent, later, row, with_kernel, with_session
+
+S = KernelState
+PORT = 12345
+MAIN, SUB = "10.213.0.40", "10.213.0.41"
+RUNNER = Process(1, 0, "/opt/phalanx/bin/phalanx-init", "S", 1, 0.0, 9.0, ours=True)
+SSH = Socket("listen", "0.0.0.0", 2200, pid=1)
+LISTENS = Socket("listen", "0.0.0.0", PORT, pid=7)
+
+
+def process(command: str = "python3 train.py", **fields: Any) -> Process:
+    given = {"pid": 7, "parent": 1, "state": "S", "threads": 1, "cpu_s": 1.5, "age_s": 70.0}
+    return Process(command=command, **{**given, **fields})
+
+
+def look(*sockets: Socket, of: Sequence[Process] | None = None, **fields: Any) -> Look:
+    processes = (RUNNER, *((process(),) if of is None else of))
+    return Look(processes, (SSH, *sockets), **fields)
+
+
+def running(seats: str = "ab", **fields: Any) -> SessionRow:
+    return with_session(row(seats, S.RUNNING, **fields), state="running", started_at=NOW)
+
+
+def joined(rank: int, port: int = PORT) -> Socket:
+    return Socket("connected", f"10.213.0.{40 + rank}", 50000 + rank, MAIN, port, pid=7)
+
+
+def judged(
+    one: SessionRow, looks: Mapping[int, Look], missing: Mapping[int, str] | None = None
+) -> tuple[Finding, ...]:
+    agents = {AgentId(name): agent(name) for name in "abc"}
+    return why.findings(why.scene(one, looks, missing or {}), agents, NOW)
+
+
+def first(one: SessionRow, *looks: Look) -> tuple[str, tuple[int, ...], bool]:
+    found = judged(one, dict(enumerate(looks)))[0]
+    return found.code, found.ranks, found.certain
+
+
+# -------------------------------------------------------------------- rendezvous
+
+
+def test_rank_0_that_does_not_listen_is_told_with_what_it_does() -> None:
+    main = look(of=[process("sleep 600", waits="hrtimer_nanosleep", cpu_s=0.0)])
+    found = judged(running(), {0: main, 1: look(of=[process("sleep 600")])})[0]
+
+    assert ("master-not-listening", (0,), False) == (found.code, found.ranks, found.certain)
+    assert (
+        "rank 0 does not listen at MASTER_PORT 12345; in rank 0 `sleep 600` (process 7) sleeps "
+        "in hrtimer_nanosleep, 0.0 s of CPU" == found.text
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_rank_0_that_listens_for_itself_alone_is_certain(address: str) -> None:
+    main = look(Socket("listen", address, PORT, pid=7))
+
+    assert ("master-on-loopback", (0,), True) == first(running(), main, look())
+
+
+def test_rank_0_at_another_port_is_told_with_both() -> None:
+    main = look(Socket("listen", "0.0.0.0", 29501, pid=7))
+    found = judged(running(), {0: main, 1: look()})[0]
+
+    assert ("master-other-port", (0,)) == (found.code, found.ranks)
+    assert "0.0.0.0:29501" in found.text
+    assert "--master-port 29501" in found.hint
+
+
+def test_who_has_not_connected_is_named() -> None:
+    one = running("abc")
+    late = look(of=[process("pip install x", pid=9)])
+
+    assert ("not-connected", (2,), False) == first(one, look(LISTENS), look(joined(1)), late)
+
+
+def test_all_connected_and_waiting_is_a_guess_at_the_world_size() -> None:
+    assert ("world-size", (), False) == first(running(), look(LISTENS), look(joined(1)))
+
+
+def test_connections_as_rank_0_sees_them_count_too() -> None:
+    taken = Socket("connected", MAIN, PORT, SUB, 50001, pid=7)
+
+    assert ("world-size", (), False) == first(running(), look(LISTENS, taken), look())
+
+
+def test_once_ranks_are_connected_among_themselves_the_rendezvous_is_over() -> None:
+    there = Socket("connected", MAIN, 40000, SUB, 50002, pid=7)
+    back = Socket("connected", SUB, 50002, MAIN, 40000, pid=7)
+
+    assert "idle" == first(running(), look(there), look(back))[0]
+
+
+def test_a_login_by_ssh_is_no_rendezvous() -> None:
+    login = Socket("connected", MAIN, 50002, SUB, 2200, pid=9)
+
+    assert "master-not-listening" == first(running(), look(login), look())[0]
+
+
+def test_a_rank_that_dials_an_address_of_nobody_is_certain() -> None:
+    dials = Socket("connecting", SUB, 50001, "10.213.0.99", PORT, pid=7)
+
+    assert ("wrong-address", (1,), True) == first(running(), look(LISTENS), look(dials))
+
+
+def test_a_rank_whose_way_out_is_slow_is_none_of_ours() -> None:
+    dials = Socket("connecting", SUB, 50001, "203.0.113.7", 443, pid=7)
+
+    assert "not-connected" == first(running(), look(LISTENS), look(dials))[0]
+
+
+def test_a_rank_without_an_answer_of_rank_0_names_both() -> None:
+    dials = Socket("connecting", SUB, 50001, MAIN, PORT, pid=7)
+
+    assert ("no-answer", (1, 0), True) == first(running(), look(LISTENS), look(dials))
+
+
+# -------------------------------------------------------------------- variables
+
+
+def workers(*ranks: int, world: int, **variables: str) -> list[Process]:
+    return [
+        process(pid=7 + rank, variables={"RANK": f"{rank}", "WORLD_SIZE": f"{world}", **variables})
+        for rank in ranks
+    ]
+
+
+def test_workers_that_expect_different_worlds_are_certain() -> None:
+    looks = [look(LISTENS, of=workers(0, world=2)), look(joined(1), of=workers(1, world=4))]
+    found = judged(running(), dict(enumerate(looks)))[0]
+
+    assert ("world-size", True) == (found.code, found.certain)
+    assert "WORLD_SIZE=2 in rank 0; WORLD_SIZE=4 in rank 1" in found.text
+
+
+def test_a_world_with_ranks_that_nobody_is_says_which() -> None:
+    looks = [look(LISTENS, of=workers(0, world=4)), look(joined(1), of=workers(1, world=4))]
+    found = judged(running(), dict(enumerate(looks)))[0]
+
+    assert ("world-size", True) == (found.code, found.certain)
+    assert found.text.endswith("there are 2: nobody was started as rank 2, 3")
+
+
+def test_a_launcher_is_no_worker_of_its_own() -> None:
+    def node(first: int) -> Look:
+        launcher = process("torchrun", pid=5, variables={"RANK": "9", "WORLD_SIZE": "2"})
+        theirs = workers(first, first + 1, world=4)
+        children = [process(pid=one.pid, parent=5, variables=one.variables) for one in theirs]
+        return look(LISTENS, joined(1), of=[launcher, *children])
+
+    assert ("world-size", (), False) == first(running(), node(0), node(2))
+
+
+def test_two_workers_of_the_same_rank_are_told() -> None:
+    looks = [look(LISTENS, of=workers(0, world=2)), look(joined(1), of=workers(0, world=2))]
+
+    assert ("duplicate-rank", (), True) == first(running(), *looks)
+
+
+def test_a_worker_that_looks_for_rank_0_elsewhere_is_told() -> None:
+    looks = [
+        look(LISTENS, of=workers(0, world=2, MASTER_PORT="12345")),
+        look(of=workers(1, world=2, MASTER_PORT="29501")),
+    ]
+    found = judged(running(), dict(enumerate(looks)))[0]
+
+    assert ("wrong-master", (1,), True) == (found.code, found.ranks, found.certain)
+    assert "MASTER_PORT=29501, the session's is 12345" in found.text
+
+
+# -------------------------------------------------------------------- processes
+
+
+def test_a_rank_that_has_ended_while_others_run_comes_before_what_they_wait_for() -> None:
+    one = with_kernel(running(), 1, state=S.EXITED, ended_as=S.EXITED, exit_code=0)
+    found = judged(one, {0: look(LISTENS)})
+
+    assert ["ended-early"] == [each.code for each in found]
+    assert "rank 1 (sub1) on agent b exited with code 0 while others still run" == found[0].text
+
+
+def test_a_zombie_is_named_with_who_keeps_it() -> None:
+    left = [process("bash run.sh", pid=5), process("[python3]", pid=8, parent=5, state="Z")]
+    found = judged(running(), {0: look(LISTENS), 1: look(of=left)})[0]
+
+    assert ("process-ended", (1,), True) == (found.code, found.ranks, found.certain)
+    assert "`[python3]` (process 8) has ended; `bash run.sh` (process 5) goes on" in found.text
+
+
+def test_a_command_of_which_nothing_is_left_is_told() -> None:
+    assert ("command-gone", (1,), True) == first(running(), look(LISTENS), look(of=[]))
+
+
+def test_a_stopped_process_is_told_with_how_it_goes_on() -> None:
+    found = judged(running(), {0: look(LISTENS), 1: look(joined(1), of=[process(state="T")])})[0]
+
+    assert ("stopped", (1,), True) == (found.code, found.ranks, found.certain)
+    assert found.hint.endswith("/1 -- kill -CONT 7")
+
+
+def test_who_waits_for_a_device_is_a_guess_with_the_kernels_function() -> None:
+    linked = [Socket("connected", MAIN, 40000, SUB, 50002), Socket("connected", SUB, 1, MAIN, 4000)]
+    stuck = process(state="D", waits="nfs_wait_bit_killable")
+    found = judged(running(), {0: look(linked[0]), 1: look(linked[1], of=[stuck])})[0]
+
+    assert ("waits-for-device", (1,), False) == (found.code, found.ranks, found.certain)
+    assert "nfs_wait_bit_killable" in found.text
+
+
+def test_a_rank_that_runs_something_else_than_the_others_is_a_guess() -> None:
+    other = look(of=[process("sleep 1000"), process("sh -c x", pid=5)])
+    linked = look(Socket("connected", MAIN, 40000, SUB, 50002))
+
+    assert ("no-program", (2,), False) == first(running("abc"), linked, look(), other)
+
+
+def test_containers_in_which_nothing_was_started_are_told_when_another_waits() -> None:
+    one = running(run_on="main")
+    found = judged(one, {0: look(LISTENS), 1: look(of=[])})
+
+    assert "not-started" in [each.code for each in found]
+    assert not any(each.certain for each in found)
+
+
+def test_idle_containers_of_an_interactive_session_are_fine() -> None:
+    one = running(kind="interactive", command=())
+
+    assert ("idle", (), True) == first(one, look(of=[]), look(of=[]))
+
+
+# -------------------------------------------------------------------- the network
+
+
+def reaching(rank: int, answer: Any) -> Look:
+    return look(of=[process(cores=1.0)], reach=(Reach(rank, answer),))
+
+
+def test_a_cut_between_two_hosts_names_both_even_while_all_compute() -> None:
+    found = judged(running(), {0: reaching(1, "silent"), 1: reaching(0, "no route")})[0]
+
+    assert ("network-cut", (0, 1), True) == (found.code, found.ranks, found.certain)
+    assert (
+        "the network between hosts a and b is cut: rank 0 (main1) on a gets no answer of "
+        "rank 1 (sub1) on b, nor the other way round" == found.text
+    )
+
+
+def test_a_way_that_fails_in_one_direction_is_a_guess() -> None:
+    found = judged(running(), {0: reaching(1, "open"), 1: reaching(0, "silent")})[0]
+
+    assert ("network-cut", False) == (found.code, found.certain)
+    assert "from host b to a fails" in found.text
+
+
+def test_a_port_that_refuses_is_reached() -> None:
+    assert "busy" == first(running(), reaching(1, "refused"), reaching(0, "open"))[0]
+
+
+def test_a_rank_that_does_not_exist_is_no_news() -> None:
+    assert "busy" == first(running(), reaching(99, "silent"), reaching(0, "open"))[0]
+
+
+def test_one_rank_of_each_host_tries_one_of_every_other() -> None:
+    assert {0: (2,), 1: (), 2: (0,), 3: ()} == why.plan(running("aabb"))
+
+
+def test_only_what_runs_is_looked_at() -> None:
+    one = with_kernel(running("aab"), 2, state=S.EXITED)
+
+    assert {0: (), 1: ()} == why.plan(one)
+
+
+# -------------------------------------------------------------------- nothing wrong
+
+
+def test_busy_ranks_are_told_with_their_cpu() -> None:
+    looks = [look(of=[process(cores=0.9, cpu_s=40.0)]), look(of=[process(cores=0.6, cpu_s=30.0)])]
+    found = judged(running(), dict(enumerate(looks)))
+
+    assert ["busy"] == [one.code for one in found]
+    assert (
+        "nothing looks wrong: all 2 ranks are busy: 1.5 cores now, 70 s of CPU so far"
+        == found[0].text
+    )
+
+
+def test_whom_the_others_wait_for_is_told() -> None:
+    there = Socket("connected", MAIN, 40000, SUB, 50002, pid=7)
+    found = judged(running(), {0: look(there), 1: look(of=[process(cores=1.0)])})[0]
+
+    assert ("straggler", (1,)) == (found.code, found.ranks)
+
+
+def test_who_could_not_be_seen_is_told_after_what_was() -> None:
+    found = judged(running(), {0: look(LISTENS)}, {1: "agent b did not answer within 0.85 s"})
+
+    assert ("not-seen", (1,)) == (found[-1].code, found[-1].ranks)
+    assert "rank 1 (sub1) could not be looked at: agent b did not answer" in found[-1].text
+
+
+# -------------------------------------------------------------------- before and after
+
+
+def test_what_waits_says_for_what() -> None:
+    found = judged(with_session(row([None]), reason="needs gpu 2, no host has more than 1"), {})
+
+    assert [("pending", "needs gpu 2, no host has more than 1")] == [
+        (one.code, one.text) for one in found
+    ]
+
+
+def test_who_is_late_at_the_start_is_named_with_what_it_does() -> None:
+    one = row("abc", [S.CREATED, S.PREPARING, S.PREPARING])
+    one = with_session(with_kernel(one, 2, detail="pulling busybox"), state="preparing")
+    (found,) = judged(one, {})
+
+    assert ("preparing", (1, 2)) == (found.code, found.ranks)
+    assert (
+        "rank 2 (sub2) on agent c is being prepared: pulling busybox, and 1 more like it"
+        == found.text
+    )
+
+
+def test_an_agent_that_is_not_heard_comes_first_at_the_start() -> None:
+    one = with_session(row("ab", S.PREPARING), state="preparing")
+    agents = {AgentId("a"): agent("a"), AgentId("b"): agent("b")}
+    found = why.findings(why.scene(one, {}, {}), agents, later(20))
+
+    assert ["agent-away", "agent-away", "preparing"] == [each.code for each in found]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"exit_code": 127}, "the command is not in the image"),
+        ({"exit_code": 137, "cause": "oom"}, "ask for more memory"),
+        ({"exit_code": 3}, "phalanx logs"),
+    ],
+)
+def test_who_failed_first_is_told_with_what_to_do(fields: dict[str, Any], words: str) -> None:
+    one = row("ab", [S.EXITED, S.EXITED])
+    one = with_kernel(one, 0, ended_as=S.EXITED, exit_code=1)
+    one = with_kernel(one, 1, ended_as=S.EXITED, **fields)
+    one = with_session(one, state="failed", failed_rank=1, reason="")
+    found = judged(one, {})
+
+    assert [("failed", (1,)), ("failed-later", (0,))] == [(x.code, x.ranks) for x in found]
+    assert words in found[0].hint
+
+
+@pytest.mark.parametrize("state", ["succeeded", "cancelled", "timeout"])
+def test_every_other_end_is_told_too(state: Any) -> None:
+    (found,) = judged(with_session(row("a", S.REMOVED), state=state, reason="so it is"), {})
+
+    assert state == found.code
+
+
+# -------------------------------------------------------------------- by itself
+
+
+def seen(*looks: Look) -> Scene:
+    return why.scene(running(), dict(enumerate(looks)), {})
+
+
+def test_ranks_that_have_not_found_each_other_are_stuck() -> None:
+    found = why.stuck(seen(look(LISTENS), look()))
+
+    assert found is not None
+    assert "not-connected" == found.code
+
+
+@pytest.mark.parametrize(
+    "healthy",
+    [
+        seen(look(of=[process(cores=1.0)]), look(of=[process(cores=1.0)])),
+        seen(look(Socket("connected", MAIN, 40000, SUB, 50002)), look()),
+        seen(),
+    ],
+    ids=["computes", "connected", "unseen"],
+)
+def test_ranks_that_work_or_have_found_each_other_are_not(healthy: Scene) -> None:
+    assert None is why.stuck(healthy)
