@@ -15,6 +15,7 @@ from phalanx_wire.api import (
     RankEnv,
     SessionView,
     TokenView,
+    WhyView,
 )
 from phalanx_wire.slots import spell_bytes
 
@@ -246,3 +247,16 @@ def tokens(views: Sequence[TokenView]) -> str:
         for view in views
     ]
     return table(["ID", "KIND", "NAME", "SCOPE", "CREATED", "EXPIRES", "USED BY", ""], rows)
+
+
+def why(view: WhyView) -> str:
+    """`phalanx why`: each reason, and under it what to do."""
+    attempt = f", attempt {view.attempt}" if view.attempt > 1 else ""
+    lines = [f"{escape(view.name)} is {view.state}{attempt}"]
+    for number, finding in enumerate(view.findings, 1):
+        sure = "" if finding.certain else "likely: "
+        head = f"{number}. " if len(view.findings) > 1 else ""
+        lines.append(f"{head}{sure}{escape(finding.text)}")
+        if finding.hint:
+            lines.append(f"   {escape(finding.hint)}")
+    return "\n".join(lines)

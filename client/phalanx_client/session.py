@@ -19,9 +19,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from phalanx_client.answers import body_of, decode, events_of, problem_of
 from phalanx_client.failure import Broken, Refused, Unavailable
 from phalanx_client.patience import FIRST_PAUSE_S, Absence, Patience
-from phalanx_client.sse import Parser, ServerEvent
+from phalanx_client.sse import ServerEvent
 from phalanx_client.transport import Reply, Request, Transport
 from phalanx_wire.api import (
     ENDED_STATES,
@@ -35,7 +36,6 @@ from phalanx_wire.api import (
     LogEvent,
     NodeList,
     NodeView,
-    Problem,
     SessionList,
     SessionView,
     SignalRequest,
@@ -44,6 +44,7 @@ from phalanx_wire.api import (
     TokenCreated,
     TokenList,
     UploadCreated,
+    WhyView,
 )
 from phalanx_wire.spec import SessionSpec
 
@@ -169,6 +170,10 @@ class Client:
         """The environment of every rank."""
         return await self._get(_of(ref, "/env"), EnvView)
 
+    async def why(self, ref: str) -> WhyView:
+        """Why a session waits, is stuck or has failed, the likeliest reason first."""
+        return await self._get(_of(ref, "/why"), WhyView)
+
     async def ssh(self, ref: str) -> SshView:
         """The host keys of a session's ssh servers."""
         return await self._get(_of(ref, "/ssh"), SshView)
@@ -181,7 +186,7 @@ class Client:
         query = [("follow", "1" if follow else "0")]
         async with aclosing(self._stream(path, query, after, follow=follow)) as stream:
             async for event in stream:
-                yield _decode(event.data, EventView)
+                yield decode(event.data, EventView)
 
     async def logs(
         self,
@@ -205,7 +210,7 @@ class Client:
         path = _of(ref, "/logs")
         async with aclosing(self._stream(path, query, after, follow=follow)) as stream:
             async for event in stream:
-                yield event.id, _decode(event.data, LogEvent)
+                yield event.id, decode(event.data, LogEvent)
 
     async def logs_of_attempt(
         self, ref: str, attempt: int, *, ranks: str = ""
@@ -214,7 +219,7 @@ class Client:
         query = [("attempt", str(attempt))] + ([("rank", ranks)] if ranks else [])
         async with aclosing(self._stream(_of(ref, "/logs"), query, "", follow=False)) as stream:
             async for event in stream:
-                yield event.id, _decode(event.data, LogEvent)
+                yield event.id, decode(event.data, LogEvent)
 
     # ------------------------------------------------------------ files
 
@@ -282,7 +287,7 @@ class Client:
             Refused: with the manager's problem.
         """
         if reply.status >= 400:
-            raise Refused(_problem(reply, await _body(reply)))
+            raise Refused(problem_of(reply, await body_of(reply)))
         return reply
 
     async def _get(self, path: str, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
@@ -297,7 +302,7 @@ class Client:
         await self._read(request, repeat=repeat)
 
     async def _ask(self, request: Request, shape: type[T], *, repeat: bool) -> T:
-        return _decode(await self._read(request, repeat=repeat), shape)
+        return decode(await self._read(request, repeat=repeat), shape)
 
     async def _read(self, request: Request, *, repeat: bool) -> bytes:
         """The body of a good answer; what may be repeated is, within the patience."""
@@ -305,7 +310,7 @@ class Client:
         while True:
             try:
                 async with self._transport.open(request) as reply:
-                    body = await _body(await self.accepted(reply))
+                    body = await body_of(await self.accepted(reply))
             except Broken as trouble:
                 if not repeat:
                     raise
@@ -336,7 +341,7 @@ class Client:
                 async with self._transport.open(request) as reply:
                     await self.accepted(reply)
                     self._patience.met = True
-                    async with aclosing(_events(reply)) as events:
+                    async with aclosing(events_of(reply)) as events:
                         async for event in events:
                             if event.name == "end":
                                 return
@@ -367,33 +372,3 @@ def _of(ref: str, rest: str = "") -> str:
 
 def _node(name: str, rest: str) -> str:
     return f"/v1/nodes/{quote(name, safe='')}{rest}"
-
-
-async def _body(reply: Reply) -> bytes:
-    return b"".join([piece async for piece in reply.pieces()])
-
-
-async def _events(reply: Reply) -> AsyncGenerator[ServerEvent, None]:
-    parser = Parser()
-    async for piece in reply.pieces():
-        for event in parser.feed(piece):
-            yield event
-
-
-def _decode(data: bytes | str, shape: type[T]) -> T:
-    try:
-        return msgspec.json.decode(data, type=shape)
-    except msgspec.MsgspecError as error:
-        raise Broken(
-            "the manager's answer",
-            f"is not what this client understands ({error})",
-            "Do client and manager have the same version?",
-        ) from error
-
-
-def _problem(reply: Reply, body: bytes) -> Problem:
-    try:
-        return msgspec.json.decode(body, type=Problem)
-    except msgspec.MsgspecError:
-        title = f"the manager, or something before it, answered {reply.status}"
-        return Problem(code="unexplained", title=title, status=reply.status)
