@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from datetime import timedelta
@@ -249,3 +250,29 @@ async def test_a_session_made_by_a_client_that_hung_up_is_there(api: Scene) -> N
     )
     reader.close()
     assert "demo" == (await api.view("demo")).name
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 2))
+async def test_a_client_that_leaves_in_the_middle_leaves_nothing_half_made(
+    api: Scene, turns: int
+) -> None:
+    """It leaves after so many turns of the loop, which may be before, in or after the commit."""
+    body = msgspec.json.encode(SPEC)
+    head = (
+        f"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: {api.as_('ada')['Authorization']}\r\nIdempotency-Key: k\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    _reader, writer = await asyncio.open_connection(api.client.host, api.client.port)
+    writer.write(head.encode() + body)
+    for _turn in range(turns):
+        await asyncio.sleep(0)
+    assert writer.transport is not None
+    writer.transport.abort()
+
+    again = await api.post("/v1/sessions", SPEC, **{"Idempotency-Key": "k"})
+    listed = await (await api.get("/v1/sessions?all=1")).json()
+
+    assert again.status in {200, 201}
+    (one,) = listed["sessions"]
+    assert (one["id"], 2) == ((await again.json())["id"], len(one["kernels"]))
