@@ -99,10 +99,10 @@ static bool reap(void) {
     return pid == 0;
 }
 
-/* Signals that mean "stop": the usual ones, and the real-time ones that images name as STOPSIGNAL.
- */
+/* Signals that mean "stop": the usual ones, and the real-time ones that images name as STOPSIGNAL;
+ * the kernel's begin at 32, of which libcs keep some to themselves. */
 static void forward(int signal) {
-    bool stops = signal == SIGTERM || signal == SIGINT || signal == SIGQUIT || signal >= SIGRTMIN;
+    bool stops = signal == SIGTERM || signal == SIGINT || signal == SIGQUIT || signal >= 32;
     if (self.phase == RUNNING) {
         self.stopping |= stops;
         kill(-self.command, signal);
@@ -188,7 +188,7 @@ static void refuse(const char *what, const char *detail, int number) {
 
 static void boot(const char *wrong) {
     sigset_t all;
-    sigfillset(&all);
+    memset(&all, -1, sizeof all); /* sigfillset() leaves out what a libc keeps to itself */
     sigprocmask(SIG_SETMASK, &all, NULL);
     prctl(PR_SET_DUMPABLE, 0); /* the user's processes may not trace us */
     self.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -128,7 +128,7 @@ async def test_a_stopped_command_may_end_with_its_own_code_without_lingering(box
         assert 3 == await box.code()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP, 37])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP, 34, 37])
 async def test_a_signal_to_pid_1_reaches_the_command(boxes: Boxes, number: int) -> None:
     script = f"trap 'exit 42' {int(number)}; {READY_THEN_WAIT}"
     conf = RunnerConf("k1", linger_s=0)
