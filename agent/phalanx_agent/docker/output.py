@@ -15,7 +15,9 @@ from phalanx_wire.api import LogLine
 
 _HEADER: Final = struct.Struct(">BxxxL")
 _STDERR: Final = 2
-_NOT_FOUND: Final = 404
+_REMOVED: Final = (404, 409)
+"""Gone, or on its way."""
+
 _NS: Final = 1_000_000_000
 MAX_LINE_BYTES: Final = 1 << 20
 """A longer line is given in pieces, so that a container cannot fill our memory."""
@@ -35,7 +37,7 @@ async def lines(
             async for found in _pass(line, container_id, since_ns=newest, tail=-1, follow=False):
                 yield found
         except Unavailable as error:
-            if error.status != _NOT_FOUND:  # removed meanwhile
+            if error.status not in _REMOVED:  # meanwhile
                 raise
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from phalanx_agent.core.recipe import Image
 from phalanx_agent.docker import call
@@ -19,7 +20,7 @@ from phalanx_agent.docker.port import Conflict, Unavailable
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId
 from tests.support.engine_stage import SESSION, SUBNET, Wanted, listening, network
-from tests.support.scripted_engine import VERSION, Script, breaks, says, scripted, waits
+from tests.support.scripted_engine import VERSION, Answer, Script, breaks, says, scripted, waits
 
 IMAGE = Image("sha256:" + "a" * 64)
 NETWORK = "b" * 64
@@ -455,3 +456,27 @@ async def test_what_is_no_event_of_ours_does_not_end_the_stream_for_good(
 
 def test_calls_are_bounded_below_the_patience_of_a_barrier() -> None:
     assert call.CALL_S <= 60.0
+
+
+# -------------------------------------------------------------------- output
+
+
+def prints(text: bytes) -> Answer:
+    """One entry of a container's log, framed as engines do."""
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        entry = b"2026-01-02T03:04:05.000000006Z " + text
+        return web.Response(body=b"\x01\0\0\0" + len(entry).to_bytes(4, "big") + entry)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "gone", [says(404, "no such container"), says(409, "dead or marked for removal")]
+)
+async def test_a_container_that_is_removed_while_it_is_followed_has_ended(
+    script: Script, docker: DockerEngine, gone: Answer
+) -> None:
+    script.on(f"GET containers/{ONE}/logs", prints(b"last words\n"), gone)
+
+    assert ["last words"] == [line.text async for line in docker.logs(ONE, follow=True)]
