@@ -11,10 +11,12 @@ import tarfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
+from phalanx_agent.docker import containers
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Unavailable
@@ -370,6 +372,27 @@ async def test_a_followed_log_ends_with_its_container(here: Site, bridge: Wanted
         lines = [line.text async for line in here.docker.logs(container, follow=True)]
 
     assert ["line 1", "line 2", "line 3", "rest"] == lines
+
+
+async def test_output_without_end_takes_a_bounded_place_and_its_end_is_kept(
+    here: Site, bridge: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(containers.LOG_OPTIONS, "max-size", "64k")
+    (recipe,) = members(replace(bridge, egress=False), 1)
+    script = "yes 0123456789 | head -c 2000000; head -c 300000 /dev/zero | tr '\\0' z; echo; echo x"
+    container = await here.runs(replace(recipe, entrypoint=("sh", "-c"), command=(script,)))
+
+    async with asyncio.timeout(30):
+        async for _line in here.docker.logs(container, follow=True):
+            pass
+        kept = [line.text async for line in here.docker.logs(container)]
+    looked = await here.docker._line.ask("GET", f"containers/{container}/json", doing="looking")
+    log = Path(looked["LogPath"])
+    taken = sum(file.stat().st_size for file in log.parent.glob(f"{log.name}*"))
+
+    assert "x" == kept[-1]
+    assert set("z") == set(kept[-2])
+    assert 0 < taken <= 4 * (64 << 10) + (64 << 10)  # the newest file is cut after its last entry
 
 
 # -------------------------------------------------------------------- an engine that goes away

@@ -46,6 +46,9 @@ class End:
 
 ENDS = {
     "with its own code": End(("sh", "-c", "exit 3"), 3),
+    "at once": End(("true",), 0),
+    "with the largest code": End(("sh", "-c", "exit 255"), 255),
+    "with its output closed": End(("sh", "-c", "exec >&- 2>&- <&-; exit 7"), 7),
     "by a signal": End(("sh", "-c", "kill -9 $$"), 137, 9),
     "without its program": End(("/no/such/program",), 127),
     "at what is no program": End(("/etc",), 126),
