@@ -37,7 +37,8 @@ def manager_config(plan: Plan) -> str:
 
 def manager_command(plan: Plan) -> list[str]:
     """The argument list of the manager; it inherits its HTTP socket as descriptor 3."""
-    return [sys.executable, "-m", "phalanx_manager", "--config", f"{plan.state}/manager.toml"]
+    config = f"{plan.state}/manager.toml"
+    return [sys.executable, "-m", plan.manager_module, "--config", config]
 
 
 def admin_token_file(plan: Plan) -> str:
@@ -88,7 +89,7 @@ def _allowed(mount: str) -> dict[str, Any]:
 def agent_command(plan: Plan, host: int) -> list[str]:
     """The argument list of an agent."""
     config = f"{plan.host_state(host)}/agent.toml"
-    return [sys.executable, "-m", "phalanx_agent", "--config", config]
+    return [sys.executable, "-m", plan.agent_module, "--config", config]
 
 
 def agent_is_enrolled(plan: Plan, host: int) -> bool:

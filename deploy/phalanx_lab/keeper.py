@@ -38,7 +38,9 @@ class Program:
 
 
 class Keeper:
-    """Runs a program until told to stop; each exit is followed by a growing pause."""
+    """Runs a program until told to stop; each exit is followed by a pause, which grows where it
+    ends by itself again and again.
+    """
 
     def __init__(self, program: Program, tell: Callable[[], None]) -> None:
         self.program = program
@@ -53,7 +55,7 @@ class Keeper:
         while not self._stopping.is_set():
             began = time.monotonic()
             await self._run_once()
-            if time.monotonic() - began > STEADY_AFTER:
+            if time.monotonic() - began > STEADY_AFTER or self.state.last_exit == -signal.SIGKILL:
                 pause = FIRST_PAUSE
             if self._stopping.is_set():
                 return

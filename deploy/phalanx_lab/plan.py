@@ -37,6 +37,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[str, ...] = ()  # folders that sessions may mount, `PATH` or `PATH:rw`
     manager: dict[str, str | float] = {}  # settings of the manager that tests turn
     agent: dict[str, str | float | bool] = {}  # settings of every agent that tests turn
+    manager_module: str = "phalanx_manager"  # what is run as the manager
+    agent_module: str = "phalanx_agent"  # what is run as each agent
     http_port: int = 0  # the one used last, so that a restarted lab keeps its address
 
     @property

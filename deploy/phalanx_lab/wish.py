@@ -22,6 +22,8 @@ class Options(TypedDict, total=False):
     mounts: tuple[str, ...]  # folders that sessions may mount, `PATH` to read or `PATH:rw`
     manager: dict[str, str | float]  # settings of the manager's configuration
     agent: dict[str, str | float | bool]  # settings of every agent's configuration
+    manager_module: str  # what Python runs as the manager, found by PYTHONPATH
+    agent_module: str  # the same for each agent
 
 
 def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:
@@ -47,6 +49,8 @@ def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:
         mounts=tuple(check_mount(mount) for mount in options.get("mounts", ())),
         manager=options.get("manager", {}),
         agent=options.get("agent", {}),
+        manager_module=options.get("manager_module", "phalanx_manager"),
+        agent_module=options.get("agent_module", "phalanx_agent"),
         way_out=uplink,
     )
 

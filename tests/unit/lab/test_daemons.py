@@ -98,3 +98,10 @@ def test_a_test_may_turn_the_agents_settings(tmp_path: Path) -> None:
 
     assert told["host_network"] is True
     assert turned == msgspec.json.decode(msgspec.json.encode(turned), type=Plan)
+
+
+def test_others_may_be_run_in_place_of_the_daemons(tmp_path: Path) -> None:
+    wanted = msgspec.structs.replace(plan(tmp_path), manager_module="mine", agent_module="hers")
+
+    assert "-m mine --config" in " ".join(daemons.manager_command(wanted))
+    assert "-m hers --config" in " ".join(daemons.agent_command(wanted, 1))

@@ -79,3 +79,21 @@ def test_a_long_log_is_moved_aside_and_its_writer_goes_on(tmp_path: Path) -> Non
     assert log.read_bytes() == b"next"
     assert (tmp_path / "x.log.1").read_bytes() == b"0123456789"
     assert not keeper.rotate(str(log), limit=10)
+
+
+async def test_a_program_that_is_killed_comes_back_as_fast_each_time(tmp_path: Path) -> None:
+    third = asyncio.Event()
+    program = Program("x", lambda: ["sh", "-c", "kill -9 $$"], f"{tmp_path}/log")
+    kept = Keeper(program, lambda: third.set() if kept.state.restarts >= 3 else None)
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    kept._sleep = sleep  # type: ignore[method-assign]
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(kept.keep())
+        await third.wait()
+        await kept.stop()
+
+    assert {keeper.FIRST_PAUSE} == set(slept)
