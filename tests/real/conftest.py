@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from phalanx_lab import engine
 from phalanx_lab.lab import Lab, all_labs
 from tests.real.crew import NETWORK, SUBNET
+from tests.real.failing import Site, failing_lab
 from tests.real.ground import ACROSS, Ground, assert_same_traces, settled_traces
 
 LAB = "real"
@@ -22,7 +24,7 @@ IMAGES = ("base", "older", "musl", "busybox", "empty", "hostile")
 def clear_away_the_dead() -> None:
     """Take down labs of test runs that were killed."""
     for found in all_labs():
-        pid = found.plan.name.removeprefix(LAB).rstrip("enr")
+        pid = found.plan.name.removeprefix(LAB).rstrip(string.ascii_lowercase)
         if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
             found.down()
 
@@ -58,6 +60,14 @@ def runner_engine() -> Iterator[str]:
             {"Name": NETWORK, "IPAM": {"Config": [{"Subnet": SUBNET}]}},
         )
         yield socket
+
+
+@pytest.fixture(scope="session")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two hosts whose daemons have points of failure."""
+    config = tmp_path_factory.mktemp("failing") / "config.toml"
+    with failing_lab(f"{LAB}{os.getpid()}p", 2, config) as site:
+        yield site
 
 
 @pytest.fixture
