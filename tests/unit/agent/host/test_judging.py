@@ -93,6 +93,19 @@ def test_a_user_that_the_image_does_not_have_is_refused(user: str) -> None:
         users.account(user, PASSWD, GROUP)
 
 
+@pytest.mark.parametrize("number", ["\N{SUPERSCRIPT TWO}", "99999999999", "9" * 5000, "-1", ""])
+def test_an_image_whose_numbers_are_none_is_refused(number: str) -> None:
+    with pytest.raises(Refused):
+        users.account("ada", f"ada:x:{number}:0::/:/bin/sh\n", "")
+    with pytest.raises(Refused):
+        users.account("1:staff", "", f"staff:x:{number}:\n")
+
+
+def test_a_number_is_never_taken_for_the_name_that_an_image_gives_to_root() -> None:
+    assert Account(1000, 0) == users.account("1000", "1000:x:0:0::/root:/bin/sh\n", "")
+    assert Account(7, 50) == users.account("7:50", "", "50:x:0:\n")
+
+
 # ---------------------------------------------------------------- logs
 
 
