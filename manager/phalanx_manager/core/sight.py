@@ -164,9 +164,7 @@ class Scene:
 def commanded(row: SessionRow, kernel: Kernel) -> bool:
     """Tell whether the session runs a command in a container by itself."""
     spec = row.session.spec
-    if spec.run_on == "main" and kernel.rank > 0:
-        return False
-    return spec.kind != "interactive" or bool(command(row, kernel))
+    return spec.kind != "interactive" and (spec.run_on == "all" or kernel.rank == 0)
 
 
 def command(row: SessionRow, kernel: Kernel) -> tuple[str, ...]:

@@ -1,0 +1,55 @@
+"""`phalanx why`, as a whole command."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from phalanx_wire.api import Finding, WhyView
+from tests.unit.client.conftest import Cli
+from tests.unit.client.fake_manager import ID, FakeManager
+
+PATH = "/v1/sessions/demo/why"
+
+
+def view(*findings: Finding, attempt: int = 1) -> WhyView:
+    at = datetime(2025, 3, 1, tzinfo=UTC)
+    return WhyView(ID, "demo", "running", attempt, at, findings, ())
+
+
+def test_reasons_come_in_order_with_what_to_do_and_how_sure_it_is(
+    cli: Cli, manager: FakeManager
+) -> None:
+    manager.on(
+        "GET",
+        PATH,
+        view(
+            Finding("network-cut", "the network is cut", (0, 1), "look at the link"),
+            Finding("not-connected", "rank 1 is\x1b[31m not there", (1,), certain=False),
+            attempt=2,
+        ),
+    )
+
+    outcome = cli("why", "demo")
+
+    assert 0 == outcome.code
+    assert (
+        "demo is running, attempt 2\n"
+        "1. the network is cut\n"
+        "   look at the link\n"
+        "2. likely: rank 1 is\\x1b[31m not there\n"
+    ) == outcome.out
+
+
+def test_one_reason_needs_no_number(cli: Cli, manager: FakeManager) -> None:
+    manager.on("GET", PATH, view(Finding("busy", "nothing looks wrong")))
+
+    assert "demo is running\nnothing looks wrong\n" == cli("why", "demo").out
+
+
+def test_programs_get_codes_or_all_of_it(cli: Cli, manager: FakeManager) -> None:
+    manager.on("GET", PATH, view(Finding("busy", "all is well")))
+
+    assert "busy\n" == cli("why", "demo", "-o", "name").out
+    told = json.loads(cli("why", "demo", "-o", "json").out)
+    assert [{"code": "busy", "text": "all is well"}] == told["findings"]

@@ -1,0 +1,126 @@
+"""Why a session is as it is, asked of agents that answer, lie, or stay silent."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+
+from phalanx_manager.rpc import looks
+from phalanx_wire.api import WhyView
+from phalanx_wire.ids import AgentId
+from phalanx_wire.look import MAX_BYTES, Look, Process, Reach
+from phalanx_wire.mux import Stream
+from phalanx_wire.stream import STDOUT, LookCall
+from tests.support.manager_api import Scene, problem
+
+WORKING = Process(7, 1, "python3 train.py", "R", 1, 12.0, 70.0, cores=1.0)
+
+
+async def why(api: Scene, user: str = "ada") -> WhyView:
+    response = await api.get("/v1/sessions/demo/why", user)
+    assert 200 == response.status, await response.text()
+    return msgspec.json.decode(await response.read(), type=WhyView)
+
+
+def codes(view: WhyView) -> list[str]:
+    return [one.code for one in view.findings]
+
+
+async def busy(stream: Stream) -> None:
+    """An agent whose containers all compute."""
+    assert isinstance(stream.call, LookCall)
+    await stream.write(STDOUT, msgspec.msgpack.encode(Look((WORKING,), (), (Reach(0, "open"),))))
+    await stream.close()
+
+
+async def test_what_waits_is_told_without_asking_any_agent(api: Scene) -> None:
+    await api.submit()
+    view = await why(api)
+
+    assert ("demo", "pending", ["pending"], ()) == (
+        view.name, view.state, codes(view), view.missing
+    )  # fmt: skip
+    assert [] == api.link.calls
+
+
+async def test_all_ranks_that_run_are_looked_at(api: Scene) -> None:
+    row = await api.running()
+    api.link.answer = busy
+    view = await why(api)
+
+    assert ["busy"] == codes(view)
+    assert {kernel.id for kernel in row.kernels} == {
+        call.kernel for call in api.link.calls if isinstance(call, LookCall)
+    }
+
+
+async def test_who_may_only_read_may_ask_for_what_is_theirs(api: Scene) -> None:
+    await api.submit()
+    found = await problem(await api.get("/v1/sessions/demo/why", "bob"))
+
+    assert ("not_found", 404) == (found.code, found.status)
+    assert ["pending"] == codes(await why(api, "root"))
+
+
+async def test_an_agent_that_is_away_is_told(api: Scene) -> None:
+    await api.running()
+    api.link.away.add(AgentId("gpu-1"))
+    view = await why(api)
+
+    assert ("not-seen", (0, 1)) == (view.findings[-1].code, view.missing)
+
+
+async def test_an_agent_that_never_answers_does_not_hold_the_answer_up(
+    api: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mute(stream: Stream) -> None:
+        await stream.ended()
+
+    monkeypatch.setattr(looks, "PATIENCE_S", 0.05)
+    await api.running()
+    api.link.answer = mute
+    began = time.monotonic()
+    view = await why(api)
+
+    assert time.monotonic() - began < 1.0
+    assert (0, 1) == view.missing
+    assert "did not answer within 0.05 s" in view.findings[-1].text
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\x93", msgspec.msgpack.encode({"processes": "all"}), b"\x91" * 5000],
+    ids=["nothing", "half", "another-shape", "deep"],
+)
+async def test_an_agent_that_tells_nonsense_is_told(api: Scene, said: bytes) -> None:
+    async def nonsense(stream: Stream) -> None:
+        await stream.write(STDOUT, said)
+        await stream.close()
+
+    await api.running()
+    api.link.answer = nonsense
+    view = await why(api)
+
+    assert (0, 1) == view.missing
+    assert "makes no sense" in view.findings[-1].text
+
+
+async def test_an_agent_that_tells_too_much_is_cut_short(api: Scene) -> None:
+    async def flood(stream: Stream) -> None:
+        while True:
+            await stream.write(STDOUT, b"x" * (MAX_BYTES // 4))
+
+    await api.running()
+    api.link.answer = flood
+    view = await why(api)
+
+    assert "told more than" in view.findings[-1].text
+
+
+async def test_an_agent_that_refuses_is_quoted(api: Scene) -> None:
+    await api.running()
+    view = await why(api)
+
+    assert "nothing is served here" in view.findings[-1].text
