@@ -14,7 +14,12 @@ from phalanx_wire import names
 from phalanx_wire.look import Look, Process, Socket
 
 BUSY_CORES: Final = 0.1
-"""Less is waiting: a program that polls for its peers uses some, too."""
+"""Less is waiting: a program that polls for its peers uses some, too. Of a container that has less
+than three times as much, a third of that.
+"""
+
+_ENGINES_RESOLVER: Final = "127.0.0.11"
+"""Docker's own, in the network of every container."""
 
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "env", "timeout", "tee", "cat"})
 _MAX_NAMED: Final = 8
@@ -50,7 +55,7 @@ class Sight:
     @property
     def busy(self) -> bool:
         """It works, or seems to."""
-        return self.cores >= BUSY_CORES
+        return self.cores >= min(BUSY_CORES, self.kernel.slots.cpu_milli / 3000)
 
     @property
     def programs(self) -> frozenset[str]:
@@ -72,7 +77,10 @@ class Sight:
         return tuple(
             one
             for one in self.look.sockets
-            if one.state == "listen" and one.pid not in ours and one.local_port != ssh
+            if one.state == "listen"
+            and one.pid not in ours
+            and one.local_port != ssh
+            and one.local != _ENGINES_RESOLVER
         )
 
     def of(self, state: str) -> tuple[Socket, ...]:

@@ -84,6 +84,12 @@ def test_rank_0_at_another_port_is_told_with_both() -> None:
     assert "--master-port 29501" in found.hint
 
 
+def test_the_engines_own_resolver_is_no_program_of_rank_0() -> None:
+    resolver = Socket("listen", "127.0.0.11", 44915)
+
+    assert "master-not-listening" == first(running(), look(resolver), look())[0]
+
+
 def test_who_has_not_connected_is_named() -> None:
     one = running("abc")
     late = look(of=[process("pip install x", pid=9)])
