@@ -46,4 +46,4 @@ def plain_client(
 
 
 def _to(managers: Sequence[Transport]) -> Transport:
-    return PacedTransport(managers[0] if len(managers) == 1 else EitherTransport(managers))
+    return PacedTransport(EitherTransport(managers))

@@ -14,7 +14,7 @@ from phalanx_client.transport import Reply, Request, Transport
 from phalanx_wire.api import Problem
 
 STANDS_BY = 503
-_HINT = "Try again: one takes over within seconds."
+_HINT = "Try again: one leads within seconds."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class EitherTransport:
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Reply]:
         """See `Transport.open`."""
-        trouble = Unavailable("the managers", "none of them leads now", _HINT)
+        trouble: Unavailable | None = None
         body = request.body
         start = None if body is None or isinstance(body, bytes) else body.tell()
         for _ in self._managers:
@@ -52,6 +52,8 @@ class EitherTransport:
                 except Broken:
                     self._next()  # it may have been heard: whoever repeats it asks another
                     raise
+                except _NotLeading as error:
+                    trouble = trouble or error
                 except Unavailable as error:
                     trouble = error
                 if reply is not None:
@@ -60,7 +62,7 @@ class EitherTransport:
             self._next()
             if start is not None and body is not None and not isinstance(body, bytes):
                 body.seek(start)
-        raise trouble
+        raise trouble or Unavailable("the manager", "is not known", "See --url, PHALANX_URL.")
 
     async def pause(self, seconds: float) -> None:
         """Wait."""
@@ -75,8 +77,16 @@ class EitherTransport:
         self._at = (self._at + 1) % len(self._managers)
 
 
-async def _leaders(reply: Reply) -> Reply | None:
-    """The reply, if it is of a manager that leads."""
+class _NotLeading(Unavailable):
+    """A manager is there, and does not lead."""
+
+
+async def _leaders(reply: Reply) -> Reply:
+    """The reply of a manager that leads.
+
+    Raises:
+        _NotLeading: it does not.
+    """
     if reply.status != STANDS_BY:
         return reply
     body = b"".join([piece async for piece in reply.pieces()])
@@ -85,7 +95,7 @@ async def _leaders(reply: Reply) -> Reply | None:
     except msgspec.MsgspecError:
         problem = Problem("unexplained", "", STANDS_BY)
     if problem.code == "not_leader":
-        return None
+        raise _NotLeading("the manager", problem.title, f"{_HINT} ({problem.hint})")
     return _Read(reply.status, reply.headers, body)
 
 

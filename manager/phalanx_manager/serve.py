@@ -172,8 +172,7 @@ async def _lead_alone(site: _Site) -> None:
     path = str(site.config.data_dir / "phalanx.db")
     store = SqliteStore.open(path, site.clock.now(), secrets.token_hex(8), site.changed)
     with contextlib.closing(store):
-        async with listen(site.entrance, site.config.http) as address:
-            await _lead(site, store, address)
+        await _lead(site, store)
 
 
 async def _take_turns(site: _Site) -> None:
@@ -222,8 +221,10 @@ async def _give_back(lease: Lease, epoch: int) -> None:
         log.warning("lead.not_given_back", epoch=epoch, why=str(error))  # it runs out by itself
 
 
-async def _lead(site: _Site, store: Ledger, address: str) -> None:
-    """Do a manager's work on a store that is ours, until cancelled."""
+async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
+    """Do a manager's work on a store that is ours, until cancelled; the API has an address already
+    where it answers while standing by, too.
+    """
     config, clock, chimes = site.config, site.clock, Chimes()
     loops = Loops(store, clock, config, _hosts(config.advertise or _reachable(config.rpc)))
     loops.turns = site.turns  # the watchdog looks at them
@@ -258,9 +259,11 @@ async def _lead(site: _Site, store: Ledger, address: str) -> None:
             lost_after_s=config.lost_after_s,
             turns=lambda: site.turns,
         )
-        async with asyncio.TaskGroup() as tasks:
+        site.entrance.open(doors)
+        async with contextlib.AsyncExitStack() as stack:
+            address = address or await stack.enter_async_context(listen(site.entrance, config.http))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
             loops.start(tasks)
-            site.entrance.open(doors)
             site.ready(_running(config, address, doors))
             systemd.notify("READY=1")
             log.info("manager.ready", http=address, rpc=joining.addresses)
