@@ -206,19 +206,30 @@ def _alone(state_dir: Path) -> Iterator[None]:
     """Hold the folder: two agents would undo each other's work.
 
     Raises:
-        CannotStart: another process holds it.
+        CannotStart: another process holds it, or it cannot be used.
     """
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    held = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    held = -1
     try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if held >= 0:
+            os.close(held)
+        raise CannotStart(_not_alone(state_dir, error)) from error
+    try:
         yield
-    except BlockingIOError as error:
-        raise CannotStart(
-            f"Another agent runs with state_dir {state_dir}; stop it, or give this one its own."
-        ) from error
     finally:
         os.close(held)
+
+
+def _not_alone(state_dir: Path, error: OSError) -> str:
+    if isinstance(error, BlockingIOError):
+        return f"Another agent runs with state_dir {state_dir}; stop it, or give this one its own."
+    return (
+        f"state_dir {state_dir}: {error.strerror}; set it to a folder on this host's disk that the "
+        "agent may write."
+    )
 
 
 async def _manager(config: AgentConfig) -> Manager:

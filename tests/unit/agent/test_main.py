@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
 from pathlib import Path
 
@@ -51,6 +52,24 @@ async def test_keys_are_kept_in_memory_or_not_at_all(tmp_path: Path) -> None:
 
     with pytest.raises(CannotStart, match="memory"):
         await serve(wrong)
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "{folder}/file/below", "/sys"])
+async def test_a_state_folder_that_cannot_be_used_is_said(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    state = Path(place.format(folder=tmp_path))
+    wrong = AgentConfig(AgentId("host1"), state, tmp_path / "memory", "/nosuch.sock")
+
+    with pytest.raises(CannotStart, match=f"state_dir {state}: .*; set it to a folder"):
+        await serve(wrong)
+
+
+async def test_two_agents_do_not_share_a_state_folder(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with (tmp_path / "state" / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CannotStart, match="Another agent runs with state_dir"):
+            await serve(config(tmp_path))
 
 
 def test_a_wrong_configuration_ends_with_2(
