@@ -22,6 +22,7 @@ from typing import Final
 from phalanx_client import config
 from phalanx_client.failure import UNAVAILABLE, Failure
 from phalanx_wire.api import SshView
+from phalanx_wire.names import is_session_name, split_host_name
 
 USER: Final = "phalanx"
 """The ssh servers take any name: a container has one user, its own."""
@@ -83,6 +84,20 @@ class Home:
             ("CheckHostIP", "no"),
             ("ServerAliveInterval", "30"),
         ]
+
+
+def checked(view: SshView) -> SshView:
+    """What a manager tells becomes names of files and lines that ssh reads: it may be no more.
+
+    Raises:
+        Failure: it could be.
+    """
+    good = is_session_name(view.name) and is_session_name(view.id)
+    for one in view.ranks:
+        good &= split_host_name(one.host_name) is not None and (one.host_key or "").isprintable()
+    if not good:
+        raise Failure("the manager tells names that ssh must not be given", UNAVAILABLE)
+    return view
 
 
 def alias(host: str, name: str) -> str:

@@ -49,7 +49,7 @@ async def run_ssh(call: Call) -> int:
             f"phalanx exec -it {call.options.session} -- {SHELL}",
             UNAVAILABLE,
         )
-    view = await call.client().ssh(target.ref)
+    view = ssh_client.checked(await call.client().ssh(target.ref))
     one = pick(view.ranks, view.name, target.inside)
     if one.state != "running":
         raise Failure(f"rank {one.rank} ({one.host_name}) is {one.state}", BAD_INPUT)
@@ -87,7 +87,7 @@ async def run_config(call: Call) -> int:
         if not ssh_client.remove(home, os.path.basename(given.session)):
             raise Failure(f"nothing is installed for {given.session!r}", NOT_FOUND)
         return OK
-    view = await call.client().ssh(given.session)
+    view = ssh_client.checked(await call.client().ssh(given.session))
     ssh_client.own_key(home)
     ref = view.name if given.session == view.name else view.id
     text = ssh_client.entries(home, ref, view)
@@ -125,7 +125,7 @@ async def run_proxy(call: Call) -> int:
     manager = call.manager()
     home, target = _home(manager), parse(call.options.container)
     async with AioTransport(await leading(manager)) as transport:
-        view = await Client(transport).ssh(target.ref)
+        view = ssh_client.checked(await Client(transport).ssh(target.ref))
         one = _trusted(home, view, target)
         key = ssh_client.own_key(home)
         async with tunnel(transport, view.id, one.rank, key=key) as there:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -216,6 +217,28 @@ def test_a_configuration_that_cannot_be_written_is_a_sentence(cli: Cli, home: Ho
     assert (69, "phalanx: ") == (outcome.code, outcome.err[:9])
     assert ".ssh: " in outcome.err
     assert "bug" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"name": "../../evil"},
+        {"name": "demo\nProxyCommand evil"},
+        {"id": "x\nProxyCommand evil"},
+        {"ranks": (SshRank(0, "main1\nProxyCommand evil", "running", None),)},
+        {"ranks": (SshRank(0, "main1", "running", "ssh-ed25519 A\n* ssh-ed25519 B"),)},
+    ],
+)
+@pytest.mark.parametrize("verb", [("ssh",), ("ssh-config", "--install")])
+def test_what_a_manager_tells_cannot_write_other_files_or_lines(
+    cli: Cli, home: Home, manager: FakeManager, told: dict[str, Any], verb: tuple[str, ...]
+) -> None:
+    manager.on("GET", SSH, msgspec.structs.replace(view(), **told))
+
+    outcome = cli(*verb, "demo")
+
+    assert (69, True) == (outcome.code, "names that ssh must not be given" in outcome.err)
+    assert not home.folder.exists()
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../config.toml"])
