@@ -12,7 +12,7 @@ from phalanx_client import ansi, output
 from phalanx_client.blocking import finish
 from phalanx_client.failure import INTERRUPTED, OK
 from phalanx_client.session import Client, reached
-from phalanx_wire.api import LogEvent, SessionView
+from phalanx_wire.api import EventView, LogEvent, SessionView
 
 STATE_S = 1.0
 """How often a slow start is asked what it does; the end of the wait itself comes at once."""
@@ -62,6 +62,7 @@ class Follower:
         self._quiet = quiet
         self._prefix = prefix
         self._said = ""
+        client.news = self._say_news
 
     async def to_the_end(self) -> SessionView:
         """Print everything; the session as it ended.
@@ -109,6 +110,10 @@ class Follower:
         if text != self._said:
             output.note(text, quiet=self._quiet)
             self._said = text
+
+    def _say_news(self, event: EventView) -> None:
+        text = ansi.escape(f"phalanx: {self._view.name}: {event.text}")
+        output.note(text, quiet=self._quiet)
 
     async def _print_lines(self) -> None:
         printer = Printer(self._view, prefix=self._prefix)

@@ -68,6 +68,10 @@ class Client:
         patience_s: how long a manager that answered before may be away (it restarts) before a
             request that can be repeated fails.
         on_wait: told, once per absence, that the manager is away.
+
+    Attributes:
+        news: told what happens to a session beside the output that is followed, e.g. that it is
+            stuck.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Client:
         patience_s: float = 0.0,
         on_wait: Callable[[Unavailable], None] | None = None,
     ) -> None:
+        self.news: Callable[[EventView], None] = lambda _event: None
         self._transport = transport
         self._patience = Patience(transport, patience_s, on_wait)
 
@@ -210,7 +215,10 @@ class Client:
         path = _of(ref, "/logs")
         async with aclosing(self._stream(path, query, after, follow=follow)) as stream:
             async for event in stream:
-                yield event.id, decode(event.data, LogEvent)
+                if event.name == "event":
+                    self.news(decode(event.data, EventView))
+                else:
+                    yield event.id, decode(event.data, LogEvent)
 
     async def logs_of_attempt(
         self, ref: str, attempt: int, *, ranks: str = ""

@@ -17,11 +17,14 @@ from phalanx_manager.http.logs_follow import Follower
 from phalanx_manager.http.logs_read import Batch, Merger, Missing, Put, Wanted
 from phalanx_manager.http.problems import refused
 from phalanx_wire.api import LogEvent
+from phalanx_wire.ids import SessionId
 
 _WAITING_BATCHES: Final = 64
 _BATCH_LINES: Final = 256
 _FEW: Final = 16
 _CURSOR_EVERY_S: Final = 0.5
+_NEWS: Final = frozenset({"session.stuck"})
+"""Events that are told amid the output: without them its silence means nothing."""
 
 Producer = Callable[[Put, Missing], Awaitable[None]]
 
@@ -43,7 +46,8 @@ async def stream(ask: Ask) -> web.StreamResponse:
     wanted = _wanted(ask)
     few = len(kernels) <= _FEW
     if ask.values.get("follow", False):
-        return await _send(ask, Follower(ask, row, kernels, wanted).run, wanted, few=few)
+        follower = Follower(ask, row, kernels, wanted)
+        return await _send(ask, follower.run, wanted, few=few, news_of=row.session.id)
     producer: Producer = Merger(ask.doors.link, kernels, wanted).run
     if wanted.tail >= 0:
         producer = _last(producer, wanted.tail)
@@ -95,7 +99,9 @@ def _last(producer: Producer, count: int) -> Producer:
     return run
 
 
-async def _send(ask: Ask, producer: Producer, wanted: Wanted, *, few: bool) -> web.StreamResponse:
+async def _send(
+    ask: Ask, producer: Producer, wanted: Wanted, *, few: bool, news_of: SessionId | None = None
+) -> web.StreamResponse:
     clock = ask.doors.clock
     speller = _Speller(wanted)
     missing = Missing()
@@ -110,14 +116,31 @@ async def _send(ask: Ask, producer: Producer, wanted: Wanted, *, few: bool) -> w
         async with sse.stream(ask.request) as events:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(produce())
+                telling = tasks.create_task(_tell(ask, news_of, events))
                 while (batch := await queue.get()) is not None:
                     now_s = clock.monotonic_s()
                     resumable = few or now_s - told_s > _CURSOR_EVERY_S
                     told_s = now_s if resumable else told_s
                     await events.send(speller.spell(batch, resumable=resumable))
+                telling.cancel()
             end = msgspec.json.encode(LogEnd(missing.sentences()))
             await events.send(sse.spell(end, "end"))
     return events.response
+
+
+async def _tell(ask: Ask, session: SessionId | None, events: sse.Events) -> None:
+    """Send what a follower has to know beside the output, until cancelled."""
+    if session is None:
+        return
+    after = 0
+    with ask.doors.chimes.watch(session) as bell:
+        while True:
+            while found := await ask.doors.store.events(after, session, _BATCH_LINES):
+                after = found[-1].id
+                for event in found:
+                    if event.kind in _NEWS:
+                        await events.send(sse.spell(msgspec.json.encode(event), "event"))
+            await bell.wait()
 
 
 class _Speller:

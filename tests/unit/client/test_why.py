@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from phalanx_wire.api import Finding, WhyView
 from tests.unit.client.conftest import Cli
-from tests.unit.client.fake_manager import ID, FakeManager
+from tests.unit.client.fake_manager import END, ID, FakeManager, event, line, session, stream
 
 PATH = "/v1/sessions/demo/why"
 
@@ -53,3 +53,23 @@ def test_programs_get_codes_or_all_of_it(cli: Cli, manager: FakeManager) -> None
     assert "busy\n" == cli("why", "demo", "-o", "name").out
     told = json.loads(cli("why", "demo", "-o", "json").out)
     assert [{"code": "busy", "text": "all is well"}] == told["findings"]
+
+
+def test_who_follows_a_session_is_told_that_it_is_stuck(cli: Cli, manager: FakeManager) -> None:
+    stuck = {
+        "id": 9,
+        "at": "2025-03-01T12:00:00Z",
+        "session": ID,
+        "rank": 0,
+        "kind": "session.stuck",
+        "text": "it seems to be stuck: rank 0 does not listen",
+    }
+    manager.on("POST", "/v1/sessions", session("running"))
+    manager.on("GET", f"/v1/sessions/{ID}/wait", session("succeeded", exit_code=0))
+    logs = stream(line(0, "hello"), event("event", stuck), line(0, "again"), END)
+    manager.on("GET", f"/v1/sessions/{ID}/logs", logs)
+
+    outcome = cli("run", "--no-prefix", "-i", "alpine", "--", "true")
+
+    assert "hello\nagain\n" == outcome.out
+    assert "phalanx: demo: it seems to be stuck: rank 0 does not listen\n" in outcome.err

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from phalanx_manager.rpc import looks
-from phalanx_wire.api import WhyView
+from phalanx_manager.store.port import NewEvent
+from phalanx_wire.api import EventView, WhyView
 from phalanx_wire.ids import AgentId
+from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.look import MAX_BYTES, Look, Process, Reach
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import STDOUT, LookCall
-from tests.support.manager_api import Scene, problem
+from tests.support.manager_api import Scene, problem, scene, speaking, sse
 
 WORKING = Process(7, 1, "python3 train.py", "R", 1, 12.0, 70.0, cores=1.0)
 
@@ -124,3 +128,26 @@ async def test_an_agent_that_refuses_is_quoted(api: Scene) -> None:
     view = await why(api)
 
     assert "nothing is served here" in view.findings[-1].text
+
+
+async def test_who_follows_the_output_is_told_that_nothing_will_come(tmp_path: Path) -> None:
+    over = asyncio.Event()
+
+    async def until_over() -> None:
+        await over.wait()
+
+    async with scene(tmp_path, speaking({}, until_over)) as api:
+        row = await api.running()
+        told: list[EventView] = []
+        response = await api.get("/v1/sessions/demo/logs?follow=1")
+        for kind in ("session.held", "session.stuck"):
+            event = NewEvent(api.clock.now(), kind, "rank 0 does not listen", row.session.id, 0)
+            await api.store.add_event(event)
+        async with asyncio.timeout(10):
+            async for _id, name, data in sse(response):
+                if name == "event":
+                    told.append(msgspec.json.decode(data, type=EventView))
+                    over.set()
+                    await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+
+    assert [("session.stuck", "rank 0 does not listen")] == [(one.kind, one.text) for one in told]
