@@ -24,7 +24,7 @@ def sim(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_three_hundred_seeds_break_no_promise() -> None:
     done = sim("--start", "0", "--seeds", str(SEEDS), "--jobs", "2")
     print(done.stdout)

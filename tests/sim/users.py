@@ -178,5 +178,11 @@ class People:
             spec["run_on"] = "main"
         if dice.chance(0.1):
             spec["time_limit_s"] = dice.between(1, 30)
+        if dice.chance(0.3):
+            spec["requeue"] = True
+        if dice.chance(0.3):
+            spec["max_attempts"] = dice.pick((2, 3))
+        if dice.chance(0.1) and not interactive:
+            spec["hold_on_failure_s"] = dice.between(1, 30)
         plain = not interactive and not {"time_limit_s"} & spec.keys() and spec["image"] != MISSING
         return Wish(f"key-{number}", SessionSpec(**spec), code if plain else None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
+from phalanx_manager.core.explain import session_reason
 from phalanx_manager.store.database import MEMORY, Database
 from phalanx_manager.store.port import Joined, TokenRow, Unavailable
 from phalanx_wire.ids import AgentId, ClusterName, KernelId, split_kernel_id
@@ -27,7 +28,7 @@ from tests.sim.trace import Trace, recording
 from tests.sim.users import People
 from tests.sim.virtual_loop import Stuck, run
 
-QUIET_S: Final = 300.0
+QUIET_S: Final = 600.0
 """How long everything that ends by itself may take once nothing breaks any more."""
 
 ENDED_S: Final = 2_400.0
@@ -225,8 +226,8 @@ class World:
             self.heal()
         await self._until(QUIET_S, self._quiet)
         if not self.auditor.violations:
-            self._explained()
-            waiting = {state[0] for state in self._states() if not state[3]}
+            await self._explained()
+            waiting = {name for name, _, done in self._states() if not done}
             for wish in self.people.wishes:
                 if wish.accepted in waiting:
                     await self.people.stop(wish, None)
@@ -265,23 +266,25 @@ class World:
                 return
             await asyncio.sleep(1.0)
 
-    def _states(self) -> list[tuple[str, str, str, int, str]]:
-        query = "SELECT id, state, reason, done, spec FROM session ORDER BY id"
+    def _states(self) -> list[tuple[str, str, int]]:
+        query = "SELECT id, state, done FROM session ORDER BY id"
         return list(self.database.execute(query))
 
     def _quiet(self) -> bool:
         """Everything has ended but what waits for its user, or for a place."""
         wait = {"pending", "running"}
-        return all(state in wait or done for _, state, _, done, _ in self._states())
+        there = self.manager is not None and None not in self.agents.values()
+        return there and all(state in wait or done for _, state, done in self._states())
 
     def _ended(self) -> bool:
-        return all(done for _, _, _, done, _ in self._states())
+        return all(done for _, _, done in self._states())
 
-    def _explained(self) -> None:
-        """Who still waits knows why."""
-        for session, state, reason, _, _ in self._states():
-            told = state != "pending" or reason != ""
-            self.auditor.demand(told, f"session {session} waits, and nobody says why")
+    async def _explained(self) -> None:
+        """Who still waits is told why."""
+        assert self.manager is not None
+        for row in (await self.manager.store.load()).sessions.values():
+            told = row.session.state != "pending" or session_reason(row)
+            self.auditor.demand(bool(told), f"session {row.session.id} waits, nobody says why")
 
     def _judge(self) -> None:
         accepted = [wish.accepted for wish in self.people.wishes if wish.accepted is not None]
