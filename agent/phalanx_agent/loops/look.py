@@ -22,7 +22,7 @@ from phalanx_wire.stream import STDOUT, LookCall
 _LOOK_S: Final = 0.25
 """Between the two readings: long enough that work shows, in ticks of a hundredth of a second."""
 
-_TRIES_S: Final = (0.25, 0.35)
+_TRIES_S: Final = (0.2, 0.3)
 """One packet may be lost on a good way. Both tries end before Linux itself sends a second one."""
 
 _AT_ONCE: Final = 32

@@ -62,7 +62,7 @@ def test_who_follows_a_session_is_told_that_it_is_stuck(cli: Cli, manager: FakeM
         "session": ID,
         "rank": 0,
         "kind": "session.stuck",
-        "text": "it seems to be stuck: rank 0 does not listen",
+        "text": "its ranks are not connected",
     }
     manager.on("POST", "/v1/sessions", session("running"))
     manager.on("GET", f"/v1/sessions/{ID}/wait", session("succeeded", exit_code=0))
@@ -72,4 +72,4 @@ def test_who_follows_a_session_is_told_that_it_is_stuck(cli: Cli, manager: FakeM
     outcome = cli("run", "--no-prefix", "-i", "alpine", "--", "true")
 
     assert "hello\nagain\n" == outcome.out
-    assert "phalanx: demo: it seems to be stuck: rank 0 does not listen\n" in outcome.err
+    assert "phalanx: demo: its ranks are not connected\n" in outcome.err
