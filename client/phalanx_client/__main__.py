@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import importlib.util
 import io
@@ -58,11 +60,14 @@ PROGRAMS: Final[dict[str, tuple[str, str]]] = {
     "agent": ("phalanx_agent", "the agent daemon"),
     "lab": ("phalanx_lab", "a whole cluster on one Linux machine, for tries and tests"),
 }
+LAST_STANDARD: Final = 2
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 WITH_VALUE: Final = ("--url", "--token", "-o", "--output")
 
 
 def main() -> int:
     """Run one verb; the exit code."""
+    fill_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know few characters
@@ -81,6 +86,11 @@ def main() -> int:
     except Failure as failure:
         return explain(str(failure), failure.exit_code)
     except Exception as bug:  # noqa: BLE001 - the one place where a bug becomes a sentence
+        if isinstance(bug, OSError) and bug.errno in FULL and bug.filename is None:
+            from phalanx_client import output  # noqa: PLC0415 - see dispatch
+
+            output.quiet_at_broken_pipe()
+            return explain(f"the output can't be written: {bug.strerror}", UNAVAILABLE)
         return explain(
             f"this is a bug in phalanx: {type(bug).__name__}: {bug}; "
             "PHALANX_DEBUG=1 shows where, please report it",
@@ -89,12 +99,22 @@ def main() -> int:
     return code
 
 
+def fill_standard_streams() -> None:
+    """Lead closed ones nowhere: the number of one would be a file's or socket's soon."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for good
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - for good
+
+
 def explain(text: str, exit_code: int) -> int:
     """Say why the command failed; with PHALANX_DEBUG also where."""
     if os.environ.get("PHALANX_DEBUG"):
         traceback.print_exc()
     shown = "\n".join(map(ansi.escape, text.split("\n")))  # some of it may be a stranger's
-    print(f"phalanx: {shown}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the exit code is all that can be told then
+        print(f"phalanx: {shown}", file=sys.stderr, flush=True)
     return exit_code
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 from aiohttp import web
 
+from phalanx_wire.api import SessionList
 from tests.unit.client.conftest import Cli
 from tests.unit.client.fake_manager import (
     END,
@@ -116,3 +117,33 @@ def test_any_locale_gets_every_character_spelt_or_as_it_is(
         b"na\\xefve \\u65e5\\u672c\n",
         b"na\xefve \\u65e5\\u672c\n",
     }
+
+
+FULL = "phalanx: the output can't be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "told"),
+    [
+        ("ps >&-", 0, ""),
+        ("ps <&-", 0, ""),
+        ("ps 2>&-", 0, ""),
+        ("ps >/dev/full", 69, FULL),
+        ("show nobody 2>/dev/full", 66, ""),
+        ("show nobody 2>&-", 66, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full_change_nothing_but_what_is_told(
+    manager: FakeManager, redirected: str, code: int, told: str
+) -> None:
+    manager.on("GET", "/v1/sessions", SessionList(()))
+    command = f'"$1" -m phalanx_client --url "$2" {redirected}'
+
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", sys.executable, manager.url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (code, told) == (done.returncode, done.stderr)
