@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from phalanx_agent.core.refused import Refused
 from phalanx_wire.control import Member
 from phalanx_wire.names import MATERIAL_MOUNT
 
@@ -54,22 +53,19 @@ def authorized_keys(members: Sequence[Member], before: str = "") -> str:
 
 
 def with_guest(text: str, key: str) -> str:
-    """Let a key of somebody outside the session in too; one that is there changes nothing.
+    """Let a key of somebody outside the session in too; one that is there changes nothing. Beyond
+    MAX_GUESTS the oldest goes: it comes again with its owner's next connection.
 
     Args:
         text: what `authorized_keys` has spelled.
         key: as `ssh_key.public_key` gives it.
-
-    Raises:
-        Refused: too many others were let in before.
     """
     line = f"{key} {_GUEST}"
     guests = _guests(text)
     if line in guests:
         return text
-    if len(guests) >= MAX_GUESTS:
-        raise Refused(f"{MAX_GUESTS} keys from outside may come in already; use one of them.")
-    return f"{text}{line}\n"
+    peers = [one for one in text.splitlines() if one not in guests]
+    return _text([*peers, *[*guests, line][-MAX_GUESTS:]])
 
 
 def _guests(text: str) -> list[str]:

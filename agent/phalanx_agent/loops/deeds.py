@@ -246,7 +246,6 @@ class Deeds:
         """Let a key from outside the session into the container's ssh server.
 
         Raises:
-            Refused: it has too many already.
             OSError: the host failed.
         """
         kernel, scratch = self._case.kernel, self._workshop.scratch

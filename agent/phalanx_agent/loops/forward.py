@@ -11,7 +11,6 @@ from typing import Final, Never, Protocol
 
 import structlog
 
-from phalanx_agent.core.refused import Refused
 from phalanx_agent.docker.port import Docker
 from phalanx_agent.host.inside import ProcessGone
 from phalanx_agent.loops.case import Case
@@ -157,8 +156,6 @@ def _authorize(keeper: Keeper, line: str) -> None:
         raise Refusal("bad_key", f"The public key: {error}.") from error
     try:
         keeper.authorize(key)
-    except Refused as error:
-        raise Refusal("too_many_keys", str(error)) from error
     except OSError as error:
         raise _not_running(keeper.case.kernel) from error  # its material has just been cleared
 

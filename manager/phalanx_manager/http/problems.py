@@ -23,7 +23,6 @@ _STATUS_OF_STREAM: Final[Mapping[str, int]] = {
     "not_found": 404,
     "no_container": 409,
     "not_running": 409,
-    "too_many_keys": 409,
     "output_gone": 410,
     "too_many_streams": 429,
     "connection_refused": 502,
