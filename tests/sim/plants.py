@@ -15,7 +15,6 @@ from phalanx_agent.loops import case, deeds, keeper
 from phalanx_agent.loops.found import container_of
 from phalanx_manager.core import goals, observe
 from phalanx_manager.core.model import Kernel, SessionRow
-from phalanx_manager.loops.converge import Converge
 from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import NewSession
 from phalanx_wire.lifecycle import KernelState
@@ -72,10 +71,6 @@ def _runs_at_once(row: SessionRow) -> KernelState:
     return KernelState.RUNNING
 
 
-def _held_until_ended(kernel: Kernel) -> bool:
-    return kernel.agent is not None and not kernel.ended
-
-
 def _always_wanted(kernels: Sequence[Kernel]) -> bool:
     return True
 
@@ -86,10 +81,6 @@ async def _without_key(ledger: Ledger, request: NewSession) -> object:
 
 def _for_ever(answered_s: float, lost_after_s: float, grace_s: float) -> Fence:
     return Fence(1e9, 1e9)
-
-
-def _says_it_once(converge: Converge, agent: object, report: object) -> None:
-    return None
 
 
 PLANTS: Final = (
@@ -115,12 +106,6 @@ PLANTS: Final = (
         "the barriers are ignored", ((goals, "barrier"),), _runs_at_once, "have reached their peers"
     ),
     Plant(
-        "slots are free at the end, before the container is gone",
-        ((Kernel, "holds"),),
-        property(_held_until_ended),
-        "oversold",
-    ),
-    Plant(
         "networks are never removed",
         ((goals, "network_wanted"), (observe, "network_wanted")),
         _always_wanted,
@@ -137,11 +122,5 @@ PLANTS: Final = (
         ((deeds, "fence"), (keeper, "fence")),
         _for_ever,
         "is given up, and runs on",
-    ),
-    Plant(
-        "goals are said once",
-        ((Converge, "_judge_answer"),),
-        _says_it_once,
-        "still holds something",
     ),
 )
