@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -36,7 +37,7 @@ NOWHERE = "f" * 64
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """One real engine with a small image."""
-    with Lab.up("contract", 1, engines_only=True) as lab:
+    with Lab.up(f"real{os.getpid()}c", 1, engines_only=True) as lab:
         lab.load("busybox")
         yield lab
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import os
 import subprocess
 import sys
 import tarfile
@@ -46,7 +47,8 @@ asyncio.run(guard.remove() if sys.argv[1] == "remove" else guard.keep(sys.argv[2
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two engines with a small image: this Debian's, and then a later generation's."""
     root = engine_root.build(engine_root.SUITE, print) if request.param == "new" else ""
-    with Lab.up(f"engines{request.param}", 2, engines_only=True, engine_root=root) as lab:
+    name = f"real{os.getpid()}{request.param[0]}x"
+    with Lab.up(name, 2, engines_only=True, engine_root=root) as lab:
         lab.load("busybox")
         yield lab
 
