@@ -8,7 +8,7 @@ from itertools import chain
 from phalanx_manager.core import rendezvous
 from phalanx_manager.core.explain import failure
 from phalanx_manager.core.model import Kernel
-from phalanx_manager.core.sight import Scene, Sight, command, doing, named, quoted
+from phalanx_manager.core.sight import Scene, Sight, command, doing, named, quoted, shown
 from phalanx_wire.api import Finding
 from phalanx_wire.ids import AgentId
 from phalanx_wire.look import Process
@@ -53,7 +53,7 @@ def _cuts(scene: Scene) -> Iterator[Finding]:
     answered: set[tuple[AgentId, AgentId]] = set()
     for sight in scene.sights:
         for reach in sight.look.reach:
-            if reach.rank >= len(scene.row.kernels):
+            if not 0 <= reach.rank < len(scene.row.kernels):
                 continue
             own, peer = sight.kernel, scene.row.kernels[reach.rank]
             if own.agent is None or peer.agent is None:
@@ -160,7 +160,7 @@ def _blocked(scene: Scene) -> Iterator[Finding]:
     for sight in scene.sights:
         stuck = [one for one in sight.alive if one.state == "D"]
         if stuck:
-            where = f" in {stuck[0].waits}" if stuck[0].waits else ""
+            where = f" in {shown(stuck[0].waits)}" if stuck[0].waits else ""
             yield Finding(
                 "waits-for-device",
                 f"in {named([sight.kernel])} {quoted(stuck[0])} waits for a disk, a file server "
@@ -203,8 +203,8 @@ def _outliers(scene: Scene) -> Iterator[Finding]:
             first = lacking[0]
             yield Finding(
                 "no-program",
-                f"{named([one.kernel for one in lacking])} does not run `{common}` as the others "
-                f"do: it has ended there, or is yet to start; {doing(first)}",
+                f"{named([one.kernel for one in lacking])} does not run `{shown(common)}` as the "
+                f"others do: it has ended there, or is yet to start; {doing(first)}",
                 tuple(one.kernel.rank for one in lacking),
                 f"phalanx logs {scene.row.session.name} --rank {first.kernel.rank}",
                 certain=False,

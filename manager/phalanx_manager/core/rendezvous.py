@@ -19,6 +19,7 @@ from phalanx_manager.core.sight import (
     is_loopback,
     named,
     quoted,
+    shown,
 )
 from phalanx_wire.api import Finding
 from phalanx_wire.look import Socket
@@ -49,7 +50,7 @@ def _other_target(scene: Scene) -> Iterator[Finding]:
         yield Finding(
             "wrong-master",
             f"{named(kernels)} looks for rank 0 elsewhere than the others: {quoted(process)} "
-            f"was started with {name}={value}, the session's is {given}",
+            f"was started with {name}={shown(value)}, the session's is {given}",
             tuple(kernel.rank for kernel in kernels),
             f"leave {name} as the session sets it: phalanx env {scene.row.session.name}"
             f"/{sight.kernel.rank}",
@@ -63,7 +64,7 @@ def _world(scene: Scene) -> Iterator[Finding]:
         worlds.setdefault(value, []).append(sight.kernel.rank)
     if len(worlds) > 1:
         said = "; ".join(
-            f"WORLD_SIZE={value} in rank {ranks[0]}"
+            f"WORLD_SIZE={shown(value)} in rank {ranks[0]}"
             + (f" and {len(set(ranks)) - 1} more" if len(set(ranks)) > 1 else "")
             for value, ranks in sorted(worlds.items())
         )
@@ -75,7 +76,7 @@ def _world(scene: Scene) -> Iterator[Finding]:
     if twice and worlds:
         yield Finding(
             "duplicate-rank",
-            f"more than one worker was started as rank {twice[0]}",
+            f"more than one worker was started as rank {shown(twice[0])}",
             hint="torchrun needs --node-rank=$NODE_RANK, or the profile: --env-profile torchrun",
         )
 
@@ -88,11 +89,11 @@ def lacking(scene: Scene) -> Iterator[Finding]:
     if not scene.complete or world <= len(taken) or scene.linked:
         return
     nobody = [rank for rank in range(min(world, _MAX_WORLD)) if str(rank) not in taken]
-    shown = ", ".join(map(str, nobody[:8])) + (" and more" if len(nobody) > 8 else "")
+    first = ", ".join(map(str, nobody[:8])) + (" and more" if len(nobody) > 8 else "")
     yield Finding(
         "world-size",
         f"the program waits for {world} workers, and there are {len(taken)}: nobody was started "
-        f"as rank {shown}",
+        f"as rank {first}",
         tuple(rank for rank in nobody if rank < len(scene.row.kernels)),
         _same_world(scene),
         certain=all(one.commanded for one in scene.sights),
@@ -120,7 +121,8 @@ def sockets(scene: Scene) -> Iterator[Finding]:
     if there and all(is_loopback(one.local) for one in there):
         yield Finding(
             "master-on-loopback",
-            f"rank 0 listens at {there[0].local}:{port}, where no other container reaches it",
+            f"rank 0 listens at {shown(there[0].local)}:{port}, where no other container "
+            "reaches it",
             (0,),
             f"bind 0.0.0.0 or {scene.row.kernels[0].host_name}, not localhost, in rank 0",
         )
@@ -137,8 +139,8 @@ def _not_listening(scene: Scene, main: Sight, port: int) -> Iterator[Finding]:
         found = (others or lonely)[0]
         yield Finding(
             "master-other-port",
-            f"rank 0 listens at {found.local}:{found.local_port}, but MASTER_PORT, where the "
-            f"others look for it, is {port}; {_main_does(main)}",
+            f"rank 0 listens at {shown(found.local)}:{found.local_port}, but MASTER_PORT, where "
+            f"the others look for it, is {port}; {_main_does(main)}",
             (0,),
             "let the program listen at $MASTER_PORT, or ask for the session with "
             f"--master-port {found.local_port}",
@@ -203,7 +205,7 @@ def _wrong_targets(scene: Scene) -> Iterator[Finding]:
 def _wrong_target(scene: Scene, sight: Sight, socket: Socket) -> Iterator[Finding]:
     port = scene.master_port
     ranks = scene.ranks_at.get(socket.remote, ())
-    own, target = sight.kernel, f"{socket.remote}:{socket.remote_port}"
+    own, target = sight.kernel, f"{shown(socket.remote)}:{socket.remote_port}"
     hint = f"its target should be MASTER_ADDR:MASTER_PORT, {scene.row.kernels[0].host_name}:{port}"
     if not ranks:
         # Whoever may go out also waits for hosts that are none of ours.

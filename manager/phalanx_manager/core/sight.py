@@ -23,6 +23,7 @@ _ENGINES_RESOLVER: Final = "127.0.0.11"
 
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "env", "timeout", "tee", "cat"})
 _MAX_NAMED: Final = 8
+_MAX_SHOWN: Final = 80
 
 
 @dataclass(frozen=True)
@@ -204,15 +205,22 @@ def doing(sight: Sight) -> str:
     if sight.busy:
         state = f"uses {process.cores:.1f} cores"
     waits = (
-        f" in {process.waits}" if process.waits and process.state in "SD" and not sight.busy else ""
+        f" in {shown(process.waits)}"
+        if process.waits and process.state in "SD" and not sight.busy
+        else ""
     )
     return f"{quoted(process)} {state}{waits}, {process.cpu_s:.1f} s of CPU"
 
 
 def quoted(process: Process) -> str:
     """Name a process: "`python3 train.py` (process 7)"."""
-    text = process.command if len(process.command) <= 80 else f"{process.command[:79]}…"
-    return f"`{text}` (process {process.pid})"
+    return f"`{shown(process.command)}` (process {process.pid})"
+
+
+def shown(text: str) -> str:
+    """Cut what a container, or its agent, may have made up."""
+    text = "".join(char if char.isprintable() else "?" for char in text[:_MAX_SHOWN])
+    return text if len(text) < _MAX_SHOWN else f"{text[:-1]}…"
 
 
 def named(kernels: Collection[Kernel]) -> str:

@@ -16,7 +16,7 @@ from phalanx_wire.look import MAX_BYTES, Look
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import Call, Data, LookCall
 
-PATIENCE_S: Final = 0.85
+PATIENCE_S: Final = 0.8
 """Who asks why has an answer within a second, whoever is cut off."""
 
 _DECODER: Final = msgspec.msgpack.Decoder(Look)
