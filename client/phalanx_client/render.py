@@ -252,7 +252,7 @@ def tokens(views: Sequence[TokenView]) -> str:
 def why(view: WhyView) -> str:
     """`phalanx why`: each reason, and under it what to do."""
     attempt = f", attempt {view.attempt}" if view.attempt > 1 else ""
-    lines = [f"{escape(view.name)} is {view.state}{attempt}"]
+    lines = [f"{escape(view.name)}: {view.state}{attempt}"]
     for number, finding in enumerate(view.findings, 1):
         sure = "" if finding.certain else "likely: "
         head = f"{number}. " if len(view.findings) > 1 else ""

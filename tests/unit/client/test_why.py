@@ -34,7 +34,7 @@ def test_reasons_come_in_order_with_what_to_do_and_how_sure_it_is(
 
     assert 0 == outcome.code
     assert (
-        "demo is running, attempt 2\n"
+        "demo: running, attempt 2\n"
         "1. the network is cut\n"
         "   look at the link\n"
         "2. likely: rank 1 is\\x1b[31m not there\n"
@@ -44,7 +44,7 @@ def test_reasons_come_in_order_with_what_to_do_and_how_sure_it_is(
 def test_one_reason_needs_no_number(cli: Cli, manager: FakeManager) -> None:
     manager.on("GET", PATH, view(Finding("busy", "nothing looks wrong")))
 
-    assert "demo is running\nnothing looks wrong\n" == cli("why", "demo").out
+    assert "demo: running\nnothing looks wrong\n" == cli("why", "demo").out
 
 
 def test_programs_get_codes_or_all_of_it(cli: Cli, manager: FakeManager) -> None:
