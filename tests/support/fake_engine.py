@@ -200,6 +200,8 @@ class FakeEngine:
 
     async def remove_network(self, network_id: str) -> None:
         await self._call("remove_network")
+        if not network_id:
+            raise Unavailable("object ''", "naming it", "It is no id.", kind="not_sent")
         self.networks.pop(network_id, None)
 
     async def ensure_egress(self, subnet: str) -> str:

@@ -112,7 +112,9 @@ class _Holder:
             _LOG.info("network.made", network=goal.network.name)
             self._made()
         elif not goal.present:
-            await self._docker.remove_network(self.engine_id or await self._find())
+            made = self.engine_id or await self._find()
+            if made:  # else it could never be made
+                await self._docker.remove_network(made)
             self.engine_id = ""
             _LOG.info("network.removed", network=goal.network.name)
         self._tell(NetworkReport(goal.network.name, self.engine_id))

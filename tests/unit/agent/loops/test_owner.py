@@ -60,6 +60,23 @@ async def test_a_network_that_shall_go_is_not_told_gone_before_it_is(host: FakeH
         assert {} == host.engine.networks
 
 
+async def test_a_network_that_could_never_be_made_is_gone_as_soon_as_it_shall_be(
+    host: FakeHost,
+) -> None:
+    async with living(host) as life:
+        overlaps = "Pool overlaps with other one on this address space"
+        host.engine.failures["create_network"] = deque([refusal(403, overlaps)])
+        life.fleet.take(goals())
+        await life.settle()
+        (failed,) = life.said[-1].networks
+        life.fleet.take(goals(network=False))
+        await life.settle()
+        (gone,) = life.said[-1].networks
+
+    assert overlaps in failed.problem
+    assert ("", "") == (gone.engine_id, gone.problem)
+
+
 async def test_a_restarted_owner_removes_the_network_that_it_made_before(host: FakeHost) -> None:
     async with living(host) as life:
         life.fleet.take(goals())
