@@ -86,13 +86,17 @@ class Scratch:
         fresh = folder.with_name(f".{kernel}")
         shutil.rmtree(fresh, ignore_errors=True)
         host, user = keys.fresh(), keys.fresh()
-        for part in (fresh, fresh / "ssh", fresh / "ssh/.ssh"):
-            part.mkdir()
-            part.chmod(_FOLDER_MODE)
-        for name, text in texts.items():
-            _write(fresh / name, text.encode(), _TEXT_MODE)
-        _write(fresh / "ssh/host_key", host.dropbear(), _PRIVATE_MODE, account)
-        _write(fresh / "ssh/id_ed25519", user.openssh(), _PRIVATE_MODE, account)
+        try:
+            for part in (fresh, fresh / "ssh", fresh / "ssh/.ssh"):
+                part.mkdir()
+                part.chmod(_FOLDER_MODE)
+            for name, text in texts.items():
+                _write(fresh / name, text.encode(), _TEXT_MODE)
+            _write(fresh / "ssh/host_key", host.dropbear(), _PRIVATE_MODE, account)
+            _write(fresh / "ssh/id_ed25519", user.openssh(), _PRIVATE_MODE, account)
+        except OSError:
+            shutil.rmtree(fresh, ignore_errors=True)  # private keys may be in it
+            raise
         public = PublicKeys(host.public, user.public)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

@@ -72,6 +72,13 @@ def test_half_made_material_does_not_count_and_is_swept(
     assert not half.exists()
 
 
+def test_material_that_cannot_be_written_leaves_nothing(scratch: Scratch, memory: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        scratch.make(KERNEL, {"nowhere/x": ""}, USER)
+
+    assert [] == list((memory / "run" / "k").iterdir())
+
+
 def test_a_mark_outlives_the_process_and_clear_removes_everything(
     scratch: Scratch, memory: Path, tmp_path: Path
 ) -> None:
