@@ -126,6 +126,7 @@ class _Agent:
             bundle=folder,
             judge_mounts=lambda mounts: allow.judge(mounts, config.mounts, own),
             check_ports=lambda wanted: ports.check(wanted, config.host_ports),
+            lives=inside.lives,
             mounts_hold=mounted.as_judged,
             account=Accounts(docker).of,
             clock=lease.now_s,

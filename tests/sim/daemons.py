@@ -186,6 +186,7 @@ class AgentLife(Process):
             listen=Doors(self, host).listen,
             bundle="/bundle",
             judge_mounts=lambda _mounts: (),
+            lives=lambda _pid: True,
             mounts_hold=lambda _pid, _binds: True,
             check_ports=lambda _ports: None,
             account=_root,

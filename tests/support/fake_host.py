@@ -192,6 +192,7 @@ class FakeHost:
         self.runners: dict[KernelId, FakeRunner] = {}
         self.skipped = 0.0
         self.mounts_hold = True
+        self.lives = True
         self.taken: set[int] = set()
         self.engine.started = self._started
 
@@ -246,6 +247,7 @@ class FakeHost:
             bundle="/bundle",
             judge_mounts=self.judge,
             check_ports=self.check_ports,
+            lives=lambda _pid: self.lives,
             mounts_hold=lambda _pid, _binds: self.mounts_hold,
             account=self.account,
             clock=self.now,

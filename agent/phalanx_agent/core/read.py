@@ -151,6 +151,12 @@ def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
         if _ended_with_engine(container, context):
             said = "The container engine of its host was restarted, which ended it."
             return Outcome(KernelState.EXITED, "engine-restart", said, code)
+        if seen.vanished:
+            said = (
+                "Its end was not noticed by the container engine of its host, which had been hurt "
+                "(was its containerd restarted?); how it ended is not known."
+            )
+            return Outcome(KernelState.EXITED, "engine-restart", said, code)
         if seen.killed:
             said = (
                 "It was ended through the container engine of its host: the engine was being "

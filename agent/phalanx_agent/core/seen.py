@@ -117,6 +117,7 @@ class Seen:
         outside: this process has attached the way out.
         kept: its output is in the agent's own store.
         killed: the engine was told to signal it, and not by us.
+        vanished: the engine says that it runs, but its first process was found gone.
         leased: the manager has answered lately, so that it may be started.
         lapsed: it has to go: the manager has not answered for so long.
         connected: its runner is.
@@ -133,6 +134,7 @@ class Seen:
     outside: bool = False
     kept: bool = False
     killed: bool = False
+    vanished: bool = False
     leased: bool = True
     lapsed: bool = False
     connected: bool = False

@@ -61,6 +61,8 @@ def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
             return _make(seen)
         case Created(failure=failure):
             return None if failure else _begin(goal, seen, needs)
+        case Running() if seen.vanished:
+            return Op.KILL if seen.asked.overdue else None  # by that the engine notices
         case Running():
             lapsed = seen.lapsed and seen.runner.exited is None
             return _end(seen) if lapsed else _release(goal, seen, needs)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 _CLONE_NEWNET: Final = 0x40000000
@@ -94,3 +95,12 @@ def _enter(network: int) -> None:
 
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process of this host is there and has not ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

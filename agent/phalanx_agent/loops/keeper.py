@@ -86,6 +86,15 @@ class Keeper:
         if container_of(facts) != known:
             self.case.unsure = isinstance(known, Absent)
             self.look_again()
+        elif isinstance(known, Running) and not self._lives():
+            _LOG.warning("kernel.vanished", kernel=self.case.kernel, pid=self.case.pid)
+            self.case.seen = replace(self.case.seen, vanished=True)
+            self.look_again()
+
+    def _lives(self) -> bool:
+        """Whether the container's first process is there, as far as is known."""
+        pid = self.case.pid
+        return pid is None or self._workshop.lives(pid)
 
     def signal(self, number: int) -> bool:
         """Send the command a signal by its runner; False when that is not there."""
@@ -217,11 +226,16 @@ class Keeper:
         lapsed = case.fence is not None and now >= case.fence.stop_at
         if lapsed and not case.seen.lapsed:
             self._lapses()
+        vanished = case.seen.vanished
+        if vanished and isinstance(case.seen.container, Running):
+            vanished = not self._lives()
+            case.overdue_at = (case.overdue_at or now) if vanished else None
         overdue = case.overdue_at is not None and now >= case.overdue_at
         case.seen = replace(
             case.seen,
             leased=self._leased(now),
             lapsed=lapsed,
+            vanished=vanished,
             connected=self._deeds.connected,
             network=case.aim.network_id != "",
             image=case.image is not None,

@@ -138,6 +138,7 @@ class Workshop:
         bundle: the runner's folder on this host.
         judge_mounts: says what of the user's mounts is bound. Raises `Refused`.
         check_ports: tries whether a container can have ports of the host. Raises `Refused`.
+        lives: tells whether a process of this host is there.
         mounts_hold: tells whether the container of a process has them from where they were judged.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         clock: seconds of CLOCK_BOOTTIME: never set, and going on while the host is suspended.
@@ -156,6 +157,7 @@ class Workshop:
     bundle: str
     judge_mounts: Callable[[tuple[Mount, ...]], tuple[Bind, ...]]
     check_ports: Callable[[tuple[int, ...]], None]
+    lives: Callable[[int], bool]
     mounts_hold: Callable[[int, tuple[Bind, ...]], bool]
     account: Callable[[Image, str], Awaitable[Account]]
     clock: Callable[[], float]

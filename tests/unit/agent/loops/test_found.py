@@ -59,3 +59,29 @@ async def test_a_code_that_no_process_has_is_not_the_sessions(host: FakeHost) ->
         await life.until(lambda: life.state() is S.EXITED)
 
         assert (S.RUNNING, 3) == (doubted, life.report().exit_code)
+
+
+async def test_an_end_that_the_engine_has_missed_is_found_and_not_blamed_on_the_command(
+    host: FakeHost,
+) -> None:
+    async with living(host) as life:
+        await life.reach(S.RUNNING)
+        host.lives = False
+        life.watch.bell.set()
+        await life.until(lambda: life.state() is S.EXITED)
+
+    assert ("engine-restart", 137) == (life.report().cause, life.report().exit_code)
+    assert "was not noticed by the container engine" in life.report().message
+
+
+async def test_who_is_there_again_at_the_second_look_is_left_alone(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.reach(S.RUNNING)
+        keeper = life.fleet._kept[MAIN1].keeper
+        host.lives = False
+        keeper.compare(host.engine.of(MAIN1))
+        host.lives = True
+        await life.settle()
+
+        assert S.RUNNING is life.state()
+        assert [] == host.engine.signals
