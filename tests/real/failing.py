@@ -28,7 +28,7 @@ from tests.support.failpoints import MODES, MOMENTS, Point
 Armed = Mapping[str, Sequence[Point]]
 """Points by the daemon's component: `agent-1`, `manager`."""
 
-PATIENCE_S = 40.0
+PATIENCE_S = 90.0
 FROZEN_S = 0.4
 """How long a process that froze stays so."""
 
@@ -44,7 +44,9 @@ class Site:
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.share = Path(ground.lab.plan.state) / "share"
-        self.share.chmod(0o777)  # some commands run as nobody in particular
+        witness = self.share / "witness"
+        witness.touch()
+        witness.chmod(0o666)  # some commands run as nobody in particular
 
     def folder(self, component: str) -> Path:
         """Where a daemon's points are armed."""
@@ -66,6 +68,20 @@ class Site:
         """Let a daemon begin anew."""
         with contextlib.suppress(Unavailable, ProcessLookupError):  # it is on its way already
             self.ground.lab.fault("kill", component)
+
+    def begin_anew(self, component: str) -> None:
+        """Kill a daemon, and wait for the next one."""
+        lab = self.ground.lab
+        first = lab.pid(component)
+        lab.fault("kill", component)
+        await_true(f"there is a new {component}", lambda: lab.pid(component) not in (0, first))
+
+    def works(self, host: int) -> bool:
+        """Whether a host takes work, on the session network too."""
+        for node in self.ask("GET", "/v1/nodes").ok()["nodes"]:
+            if node["name"] == f"host{host}":
+                return node["state"] == "ready" and "active" in node["swarm"]
+        return False
 
     # ------------------------------------------------------------ as a user
 
@@ -141,8 +157,7 @@ class Site:
 
     def witnesses(self) -> Counter[str]:
         """How often the command of each `SESSION ATTEMPT RANK` has run."""
-        file = self.share / "witness"
-        return Counter(file.read_text().splitlines() if file.exists() else ())
+        return Counter((self.share / "witness").read_text().splitlines())
 
 
 @contextlib.contextmanager

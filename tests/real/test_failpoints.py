@@ -13,7 +13,7 @@ from tests.real.walk import Walk
 from tests.support import failing_agent, failing_manager
 from tests.support.failpoints import MODES, MOMENTS, Point, points
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 PER_WALK = 7
 """Points of one daemon in one session: few enough that one seldom hides another."""
