@@ -251,7 +251,6 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
             link=agents,
             clock=clock,
             chimes=chimes,
-            changed=lambda _: None,  # the store tells of every commit
             entropy=secrets.token_bytes,
             uploads=uploads,
             joining=joining,

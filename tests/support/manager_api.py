@@ -248,7 +248,12 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """Open the API."""
     clock, chimes, changed = TestClock(), Chimes(), list[SessionId]()
-    store = SqliteStore.open(MEMORY, clock.now(), "cluster-1", chimes.ring)
+
+    def rang(session: SessionId) -> None:
+        changed.extend([session] if session else [])
+        chimes.ring(session)
+
+    store = SqliteStore.open(MEMORY, clock.now(), "cluster-1", rang)
     await add_agent(store, "gpu-1", clock.now(), Slots(64_000, 256 << 30, 0, 1_000_000))
     users: dict[str, Scope] = {"ada": "user", "bob": "user", "eve": "read-only", "root": "admin"}
     tokens = {user: auth.spell_secret(user.encode().ljust(32)) for user in users}
@@ -269,7 +274,6 @@ async def scene(
             link,
             clock,
             chimes,
-            changed.append,
             lambda count: next(serial).to_bytes(count, "little"),
             uploads,
             Joining(("tcp://10.0.0.9:7911",), SERVER_KEY),

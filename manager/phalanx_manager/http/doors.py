@@ -12,7 +12,7 @@ from phalanx_manager.core.session import LOST_AFTER_S
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.store.port import Store
 from phalanx_manager.wake import Chimes
-from phalanx_wire.ids import AgentId, SessionId
+from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import Call
 
@@ -62,7 +62,6 @@ class Doors:
     Attributes:
         chimes: rung with a session's id after every commit that touches it or adds an event of
             it; with an empty topic for events of no session.
-        changed: called with a session after it was submitted or told to stop.
         entropy: fresh randomness, so many bytes.
         turns: how often each loop has turned, for the metrics.
         lost_after_s: of sessions that do not say it themselves.
@@ -73,7 +72,6 @@ class Doors:
     link: Link
     clock: Clock
     chimes: Chimes
-    changed: Callable[[SessionId], None]
     entropy: Callable[[int], bytes]
     uploads: Uploads
     joining: Joining

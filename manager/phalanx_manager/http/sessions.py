@@ -79,8 +79,6 @@ async def submit(ask: Ask) -> web.Response:
     )
     if isinstance(outcome, Refusal):
         raise refusal(outcome)
-    if isinstance(outcome, Created):
-        doors.changed(outcome.session)
     return await _submitted(ask, outcome)
 
 
@@ -165,7 +163,6 @@ async def stop(ask: Ask) -> web.Response:
     )
     if await ask.doors.store.stop(row.session.id, order):
         log.info("session.stop", session=row.session.id, user=ask.caller.user)
-        ask.doors.changed(row.session.id)
     return answer(views.session(await ask.again(row)))
 
 
