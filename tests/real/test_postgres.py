@@ -21,7 +21,7 @@ def test_sessions_live_through_a_killed_manager_and_a_crashed_server(
     monkeypatch.setenv("PHALANX_CONFIG", str(tmp_path / "config.toml"))
     with postgres.running() as server:
         url = asyncio.run(server.fresh())
-        with Lab.up(f"real{os.getpid()}p", 1, manager={"database": url}) as lab:
+        with Lab.up(f"real{os.getpid()}q", 1, manager={"database": url}) as lab:
             lab.load("base")
             ground = Ground(lab, tmp_path / "config.toml")
             small = ("-N", "2", "-m", "64M", "-i", BASE)
