@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from phalanx_lab import engine
 from phalanx_lab.lab import Host, Lab
+from tests.real import audit
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
@@ -232,8 +233,9 @@ class Ground:
             found[f"{place} firewall"] = lines(rules, keep=is_rule)
             found[f"{place} material"] = files_below(self.lab.plan.agent_memory(host.index))
             found[f"{place} cgroups"] = cgroups(self.lab.plan.cgroup(host.index))
+            found |= audit.beneath(self.lab, host)
         found["machine firewall"] = lines(call("iptables-save"), keep=is_rule)
-        return found
+        return found | audit.rows(self.lab)
 
     def sessions(self) -> set[str]:
         """Ids of all live sessions."""
@@ -276,8 +278,8 @@ def lines(done: Done, keep: Callable[[str], bool] = bool) -> tuple[str, ...]:
 
 
 def is_rule(line: str) -> bool:
-    """Tell a firewall's rule from its counters and comments."""
-    return line.startswith("-")
+    """Tell a firewall's rules and chains from its tables and comments."""
+    return line.startswith("-") or " - [" in line
 
 
 def interface_names(listing: str) -> list[str]:
@@ -330,11 +332,16 @@ def settled_traces(ground: Ground) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def assert_same_traces(before: Mapping[str, tuple[str, ...]], ground: Ground) -> None:
-    """Fail with what is left behind, when it does not go away by itself in time."""
+def assert_same_traces(
+    before: Mapping[str, tuple[str, ...]], ground: Ground, ignoring: tuple[str, ...] = ()
+) -> None:
+    """Fail with what is left behind, when it does not go away by itself in time; places whose names
+    end as told are ignored.
+    """
     deadline = time.monotonic() + CONVERGED_WITHIN
     while True:
         after = ground.traces()
+        after |= {place: before[place] for place in after if place.endswith(ignoring)}
         if before == after:
             return
         if time.monotonic() > deadline:

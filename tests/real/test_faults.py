@@ -1,0 +1,264 @@
+"""What the world around us does to sessions: engines, links, disks, memory, addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phalanx_lab.lab import Host
+from tests.real.failing import ENDED, ON_BOTH, PATIENCE_S, Site, containers, state_of
+from tests.real.ground import assert_same_traces, await_true, call, settled_traces
+from tests.support.failpoints import Point
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+
+CODE = 7
+MORE_THAN_HALF = {"cpu": 10, "mem": "64M"}
+WITNESS = 'echo "$PHALANX_SESSION_ID $PHALANX_ATTEMPT $RANK" >> /share/witness; '
+UNTIL_ENOUGH = (
+    WITNESS + 'until [ -e "/share/enough.$PHALANX_SESSION_ID" ]; do sleep 0.05; done; exit 7'
+)
+
+PHASES = {
+    "preparing": Point("docker.create_container", "before", "hang"),
+    "barrier": Point("docker.start", "after", "hang"),
+    "running": None,
+    "stopping": Point("logs.keep", "before", "hang"),
+}
+"""Where the agents are held while it happens."""
+
+
+@pytest.fixture
+def site(failing: Site) -> Iterator[Site]:
+    """The lab; after the test all its hosts are well and nothing is left of what was done."""
+    before = settled_traces(failing.ground)
+    try:
+        yield failing
+    finally:
+        failing.clear()
+    await_true("all hosts are well", lambda: all(map(failing.works, (1, 2))), PATIENCE_S)
+    assert_same_traces(before, failing.ground)
+
+
+def one_on_each(site: Site, script: str = UNTIL_ENOUGH, **spec: Any) -> list[str]:
+    """Two sessions of one container, of which each host has room for one; their ids."""
+    share = {"source": str(site.share), "target": "/share", "read_only": False}
+    wish = {
+        "command": ["sh", "-c", script],
+        "env_profile": "default",
+        "mounts": [share],
+        "resources": MORE_THAN_HALF,
+        "grace_s": 1,
+        "lost_after_s": 300,
+        **spec,
+    }
+    return [site.submit(**wish) for _host in range(2)]
+
+
+def by_host(site: Site, sessions: list[str]) -> tuple[str, str]:
+    """The sessions on the first and on the second host."""
+    agents = {site.view(session)["kernels"][0]["agent"]: session for session in sessions}
+    return agents["host1"], agents["host2"]
+
+
+def enough(site: Site, *sessions: str) -> None:
+    """Let their commands end."""
+    for session in sessions:
+        (site.share / f"enough.{session}").touch()
+
+
+@contextlib.contextmanager
+def agents_held(site: Site, point: Point | None) -> Iterator[None]:
+    """Both agents stand still at a point, until the end of the block."""
+    agents = ("agent-1", "agent-2")
+
+    def pids() -> list[int]:
+        return [site.ground.lab.pid(agent) for agent in agents]
+
+    if point is not None:
+        await_true(
+            f"both agents are at {point.call}",
+            lambda: all(pid and state_of(pid) == "T" for pid in pids()),
+            PATIENCE_S,
+        )
+    try:
+        yield
+    finally:
+        for agent, pid in zip(agents, pids(), strict=True):
+            if point is not None:
+                point.disarm(site.folder(agent))
+            os.kill(pid, signal.SIGCONT)
+
+
+def times_run(site: Site, session: str) -> int:
+    """How often a session's command has begun."""
+    return sum(n for line, n in site.witnesses().items() if line.startswith(session))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_not(
+    site: Site, phase: str
+) -> None:
+    lab, point = site.ground.lab, PHASES[phase]
+    if point is not None:
+        for agent in ("agent-1", "agent-2"):
+            point.arm(site.folder(agent))
+    sessions = one_on_each(site)
+    if phase in ("running", "stopping"):
+        for session in sessions:
+            site.await_state(session, "running")
+    if phase == "stopping":
+        enough(site, *sessions)
+    first = lab.pid("engine-1")
+    with agents_held(site, point):
+        lab.fault("cut", "host2")
+        lab.fault("stop", "engine-2")
+        lab.fault("kill", "engine-1")
+    await_true("there is a new engine", lambda: lab.pid("engine-1") not in (0, first), PATIENCE_S)
+    if phase == "running":
+        await_true("it is noticed", lambda: site.nodes()["host2"] != "ready", PATIENCE_S)
+    lab.fault("cont", "engine-2")
+    lab.fault("heal", "host2")
+    on_dead, on_frozen = by_host(site, sessions)
+    enough(site, *sessions)
+    dead, frozen = (site.await_state(session, *ENDED) for session in (on_dead, on_frozen))
+
+    assert ("failed", CODE) == (frozen["state"], frozen["exit_code"])
+    assert 1 == times_run(site, on_frozen)
+    assert times_run(site, on_dead) <= 1
+    if dead["exit_code"] != CODE:
+        assert "failed" == dead["state"]
+        assert "engine" in dead["reason"], dead["reason"]
+        assert phase in ("barrier", "running"), dead["reason"]
+
+
+def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) -> None:
+    sessions = one_on_each(site)
+    for session in sessions:
+        site.await_state(session, "running")
+    first, second = by_host(site, sessions)
+    lab = site.ground.lab
+    first_pid = first_process(site, first)
+    os.kill(int(Path(f"{lab.plan.host_run(1)}/exec/containerd/containerd.pid").read_text()), 9)
+    os.kill(shim_of(site, second), 9)
+    orphaned = site.await_state(second, *ENDED)
+    enough(site, first)
+    await_true("its command has ended", lambda: not state_of(first_pid), PATIENCE_S)
+    kept = site.await_state(first, *ENDED)
+
+    assert ("failed", 1) == (kept["state"], times_run(site, first))
+    assert CODE == kept["exit_code"] or "engine" in kept["reason"], kept["reason"]
+    assert "failed" == orphaned["state"]
+    assert CODE != orphaned["exit_code"]
+    assert 1 == times_run(site, second)
+
+
+def first_process(site: Site, session: str) -> int:
+    """The first process of a session's one container."""
+    ((host, container),) = containers(site.ground, session)
+    return int(site.ground.docker(host, "inspect", "-f", "{{.State.Pid}}", container).ok())
+
+
+def shim_of(site: Site, session: str) -> int:
+    """The process that a session's one container is the child of."""
+    status = Path(f"/proc/{first_process(site, session)}/stat").read_text()
+    return int(status.rpartition(")")[2].split()[1])
+
+
+def test_a_rank_without_memory_ends_the_session_and_is_named(site: Site) -> None:
+    script = WITNESS.replace("/share", "/tmp") + "[ $RANK = 0 ] || exec tail /dev/zero; sleep 1000"
+    session = site.submit(
+        **ON_BOTH, command=["sh", "-c", script], resources={"cpu": 1, "mem": "32M"}, grace_s=0
+    )
+    view = site.await_state(session, *ENDED)
+
+    assert "failed" == view["state"]
+    assert "sub1" in view["reason"]
+    assert "memory" in view["reason"]
+
+
+def test_a_full_disk_is_named_keeps_the_gang_from_starting_and_is_over_when_it_is(
+    site: Site,
+) -> None:
+    host = site.ground.lab.hosts[0]
+    memory = Path(site.ground.lab.plan.agent_memory(host.index))
+    filling = memory / "filling"
+    share = {"source": str(site.share), "target": "/share", "read_only": False}
+    wish = {**ON_BOTH, "command": ["sh", "-c", WITNESS], "mounts": [share]}
+    with filling.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 20))
+    try:
+        session = site.submit(**wish)
+        await_true(
+            "it says what it waits for",
+            lambda: "No space left" in json.dumps(site.view(session)["kernels"]),
+            PATIENCE_S,
+        )
+        before = times_run(site, session)
+    finally:
+        filling.unlink()
+    view = site.await_state(session, *ENDED)
+
+    assert 0 == before
+    assert ("succeeded", 2) == (view["state"], times_run(site, session))
+
+
+def test_output_is_kept_although_its_disk_is_full_for_a_while(site: Site) -> None:
+    lines = 5000
+    with small_logs(site, site.ground.lab.hosts[0]), small_logs(site, site.ground.lab.hosts[1]):
+        session = site.submit(
+            command=["sh", "-c", f"i=0; until [ $i = {lines} ]; do i=$((i+1)); echo $i; done"]
+        )
+        view = site.await_state(session, *ENDED)
+        told = site.ground.phalanx("logs", session).ok().splitlines()
+        assert "succeeded" == view["state"]
+        assert lines == len(told)
+    again = site.ground.phalanx("logs", session).ok().splitlines()
+
+    assert lines == len(again)
+
+
+@contextlib.contextmanager
+def small_logs(site: Site, host: Host) -> Iterator[None]:
+    """An agent's folder for output lies on a disk of two pages."""
+    folder = f"{host.state_dir}/agent/logs"
+    inside = ("nsenter", f"--mount=/proc/{site.ground.lab.pid(f'engine-{host.index}')}/ns/mnt")
+    call(*inside, "mount", "-t", "tmpfs", "-o", "size=8k", "small", folder).ok()
+    try:
+        yield
+    finally:
+        call(*inside, "umount", folder).ok()
+
+
+def test_that_all_addresses_are_given_out_is_said_within_five_seconds(site: Site) -> None:
+    plan = site.ground.lab.plan
+    file = Path(plan.state) / "manager.toml"
+    whole = file.read_text()
+    file.write_text(f'pool = "10.213.0.0/26"\n{whole}')
+    try:
+        site.begin_anew("manager")
+        holder = site.submit(**ON_BOTH, command=["sleep", "1000"], grace_s=0)
+        site.await_state(holder, "running")
+        waiting = [
+            site.submit(command=["true"]),
+            site.submit(**ON_BOTH, command=["true"]),
+        ]
+        await_true(
+            "both say that no addresses are free",
+            lambda: all("pool 10.213.0.0/26" in site.view(one)["reason"] for one in waiting),
+            5,
+        )
+        for session in (*waiting, holder):
+            site.stop(session)
+            site.await_state(session, *ENDED)
+    finally:
+        file.write_text(whole)
+        site.begin_anew("manager")
