@@ -2,7 +2,7 @@
 PHALANX := .venv/bin/phalanx
 PYTHON_ENV := .venv/bin/python
 
-.PHONY: quickstart test check fuzz bench fmt setup bundle bundle-arm64 unit real sim lab-down
+.PHONY: quickstart test check fuzz bench fmt setup bundle bundle-arm64 unit real sim soak lab-down
 
 quickstart: setup ## set everything up and run the main job on a two-host lab
 	$(PYTHON_ENV) deploy/quickstart/quickstart.py
@@ -24,6 +24,9 @@ fuzz: setup ## throw mutated input at the runner's parsers for SECONDS=60
 
 sim: setup ## the cluster on virtual time, 10,000 seeds of bad luck; SEEDS=.. START=.. JOBS=..
 	$(PYTHON_ENV) -m tests.sim --start $(or $(START),0) --seeds $(or $(SEEDS),10000) --jobs $(or $(JOBS),2)
+
+soak: setup ## sessions on real engines while daemons, links and engines fail; SESSIONS=.. SEED=..
+	$(PYTHON_ENV) -m tests.soak --sessions $(or $(SESSIONS),1000) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## measure against the raw engine; writes tests/bench/results.json and docs/BENCHMARKS.md
 	$(PYTHON_ENV) -m tests.bench

@@ -1,0 +1,90 @@
+"""What a soak does, thrown from a seed before it begins."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tests.real.failing import BASE
+from tests.support import failing_agent, failing_manager
+from tests.support.failpoints import Point, points
+
+FaultKind = Literal["point", "kill", "freeze", "cut", "engine"]
+KINDS: tuple[FaultKind, ...] = ("point", "kill", "freeze", "cut", "engine")
+WEIGHTS = (10, 4, 3, 3, 1)
+CODES = (0, 0, 1, 7, 42)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One session: how many ranks, how it ends, and when somebody stops it, if at all."""
+
+    size: int
+    spread: str
+    code: int
+    lasts_s: float
+    egress: bool
+    stop_after_s: float | None
+
+    def spec(self, share: str) -> dict[str, Any]:
+        """What is asked of the manager."""
+        witness = 'echo "$PHALANX_SESSION_ID $PHALANX_ATTEMPT $RANK" >> /share/witness; '
+        script = f"{witness}sleep {self.lasts_s:.2f}; exit {self.code}"
+        return {
+            "image": BASE,
+            "kind": "batch",
+            "size": self.size,
+            "spread": self.spread,
+            "command": ["sh", "-c", script],
+            "env_profile": "default",  # RANK, also where there is one container only
+            "egress": self.egress,
+            "mounts": [{"source": share, "target": "/share", "read_only": False}],
+            "resources": {"cpu": 1, "mem": "64M"},
+            "grace_s": 1,
+            "lost_after_s": 300,
+        }
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something goes wrong `after_s` seconds after the last thing that went wrong."""
+
+    kind: FaultKind
+    after_s: float
+    target: int  # a host's number; 0 is the manager
+    lasts_s: float
+    point: Point
+
+    def __str__(self) -> str:
+        where = f"host{self.target}" if self.target else "manager"
+        if self.kind == "point":
+            return f"{where} {self.point.call} {self.point.when} {self.point.mode}"
+        return f"{where} {self.kind}"
+
+
+def wish(dice: random.Random, hosts: int) -> Wish:
+    """Throw a session."""
+    size = dice.choice((1, 1, 1, 2, 2, 3, 4))
+    return Wish(
+        size=size,
+        spread="one-per-node" if 1 < size <= hosts and dice.random() < 0.5 else "pack",
+        code=dice.choice(CODES),
+        lasts_s=dice.uniform(0, 1.0),
+        egress=dice.random() < 0.3,
+        stop_after_s=dice.uniform(0, 3.0) if dice.random() < 0.2 else None,
+    )
+
+
+def fault(dice: random.Random, hosts: int) -> Fault:
+    """Throw a fault."""
+    (kind,) = dice.choices(KINDS, WEIGHTS)
+    target = dice.randint(0 if kind in ("point", "kill", "freeze") else 1, hosts)
+    calls = failing_agent.CALLS if target else failing_manager.CALLS
+    return Fault(
+        kind=kind,
+        after_s=dice.uniform(0.2, 2.0),
+        target=target,
+        lasts_s=dice.uniform(0.2, 2.5),
+        point=dice.choice(points(calls)),
+    )
