@@ -89,5 +89,6 @@ class Schedule:
                 log.info("session.placed", session=name, agents=hosts, kernels=len(found.seats))
                 await asyncio.sleep(0)  # the first placed start while the last are being placed
             else:
-                self.bell.ring()  # something moved: look again
+                # What moved has rung the bell by its commit; nothing else is worth another look.
+                log.warning("session.not_placed", session=name)
                 return
