@@ -69,6 +69,8 @@ class SwarmMember:
         self._report = report = await self._docker.swarm()
         if goal is not None and goal.action != "keep" and report.state == "inactive":
             if goal.action == "init":
+                # Until it is known how this ends nobody else may begin a swarm.
+                self._tell(msgspec.structs.replace(report, state=UNKNOWN))
                 await self._docker.swarm_init(self._address())
             else:
                 await self._docker.swarm_join(self._address(), goal.remotes, goal.token)

@@ -80,6 +80,7 @@ class Converge:
         self._sent: dict[AgentId, _Sent] = {}
         self._removals: dict[str, int] = {}
         self._founders: dict[ClusterName, AgentId] = {}
+        self._beginners: set[AgentId] = set()
         self._reported: set[AgentId] = set()
         self._memo = goals.Memo()
         self._started_s = clock.monotonic_s()
@@ -169,7 +170,13 @@ class Converge:
     def _judge_answer(self, agent: AgentId, report: Observed) -> None:
         """Send goals again that are not answered: they were lost on their way."""
         sent = self._sent.get(agent)
-        if sent is None or report.revision >= sent.revision:
+        if sent is None:
+            return
+        if report.revision >= sent.revision:
+            swarm_goal = sent.goals.swarm
+            if agent in self._beginners and (swarm_goal is None or swarm_goal.action != "init"):
+                self._beginners.discard(agent)
+                self._everybody = True  # another may have waited to begin the swarm
             return
         if self._clock.monotonic_s() - sent.at_s > UNANSWERED_S:
             log.warning("goals.unanswered", agent=agent, revision=sent.revision)
@@ -232,11 +239,21 @@ class Converge:
             plan = swarm.goals(
                 snapshot, cluster, eager=self._eager_swarm, founder=founder, unheard=unheard
             )
-            for agent, goal in plan.items():
-                if goal.action == "init":
-                    self._founders[cluster] = agent
+            begins = next((name for name, goal in plan.items() if goal.action == "init"), None)
+            if begins is not None:
+                self._founders[cluster] = begins
+                if self._others_may_begin(snapshot, cluster, begins):
+                    continue
+                self._beginners.add(begins)
             found.update(plan)
         return found
+
+    def _others_may_begin(self, snapshot: Snapshot, cluster: ClusterName, founder: AgentId) -> bool:
+        """Tell whether one that was told to make the swarm may not know yet that it shall not: an
+        agent whose engine refused tries again until it has heard.
+        """
+        others = (snapshot.agents.get(name) for name in self._beginners - {founder})
+        return any(one is not None and one.cluster == cluster and not one.lost for one in others)
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Drop what was remembered of sessions that are gone."""

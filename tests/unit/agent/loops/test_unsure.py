@@ -80,12 +80,15 @@ async def test_an_engine_that_does_not_tell_whether_it_entered_a_swarm_is_told_a
     member.take(SwarmGoal("init"))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(member.run())
+        await told.get()  # it begins
         first = await told.get()
         member.take(SwarmGoal("init", canary=True))
+        await told.get()  # it begins again
         second = await told.get()
         task.cancel()
 
     assert ["pending", "active"] == [first.state, second.state]
+    assert "It did not answer." in first.problem
 
 
 async def test_an_engine_that_entered_a_swarm_and_cannot_be_asked_is_not_told_as_outside() -> None:
@@ -100,7 +103,27 @@ async def test_an_engine_that_entered_a_swarm_and_cannot_be_asked_is_not_told_as
             await asyncio.sleep(0)
         engine.failures["swarm"] = deque([refusal(500, "broken")])
         engine.held["swarm_init"].set()
+        await told.get()  # it begins
         first = await told.get()
         task.cancel()
 
     assert "pending" == first.state
+    assert "broken" in first.problem
+
+
+async def test_an_engine_is_not_told_as_outside_while_it_may_be_beginning_a_swarm() -> None:
+    engine = FakeEngine()
+    told: asyncio.Queue[SwarmReport] = asyncio.Queue()
+    member = SwarmMember(engine, lambda: "192.0.2.1", told.put_nowait)
+    engine.held["swarm_init"] = asyncio.Event()
+    engine.failures["swarm_init"] = deque([refusal(500, "broken")])
+    member.take(SwarmGoal("init"))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(member.run())
+        during = await told.get()
+        member.take(None)
+        engine.held["swarm_init"].set()
+        after = await told.get()
+        task.cancel()
+
+    assert ["pending", "inactive"] == [during.state, after.state]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from phalanx_manager.core.model import Stop, StopCause
-from phalanx_wire.control import Observed
+from phalanx_wire.control import Observed, SwarmReport
 from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.spec import Resources
@@ -202,6 +202,35 @@ async def test_a_session_that_needs_hosts_makes_the_swarm_and_then_gets_them(hou
     assert joining is not None
     assert ("join", "W") == (joining.action, joining.token)
     assert ["a", "b"] == [kernel.agent for kernel in (await house.row()).kernels]
+
+
+async def test_another_begins_the_swarm_only_when_the_first_has_heard_that_it_shall_not(
+    house: House,
+) -> None:
+    await house.join("a", "b")
+    a, b = Player(house, "a"), Player(house, "b")
+    for player in (a, b):
+        player.connect()
+    await house.settle()
+    await house.submit(size=2, mode="multi-node")
+    await house.settle()
+    a.base = observed("a", swarm=SwarmReport(state="inactive", problem="port 2377 is taken"))
+    house.post.away.add(A)
+    a.say()
+    await house.settle()
+    unheard = house.post.told[B].swarm
+    house.post.away.clear()
+    a.connect()
+    await house.settle()
+    unanswered = house.post.told[A].swarm, house.post.told[B].swarm
+    a.say()
+    await house.settle()
+    asked = house.post.told[B].swarm
+
+    assert unheard is None
+    assert (None, None) == unanswered
+    assert asked is not None
+    assert ("init", None) == (asked.action, house.post.told[A].swarm)
 
 
 async def test_a_swarm_is_not_made_for_a_session_that_fits_on_one_host(house: House) -> None:
