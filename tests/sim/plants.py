@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from phalanx_agent.core import step
@@ -13,13 +14,15 @@ from phalanx_agent.core.seen import Absent, Container, Ended, Seen
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.loops import case, deeds, keeper
 from phalanx_agent.loops.found import container_of
-from phalanx_manager.core import goals, observe
-from phalanx_manager.core.model import Kernel, SessionRow
+from phalanx_manager.core import goals, observe, place
+from phalanx_manager.core.model import Kernel, SessionRow, Snapshot
 from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import NewSession
+from phalanx_wire.ids import AgentId, ClusterName
 from phalanx_wire.lifecycle import KernelState
 
 _submit = Ledger.submit
+_rooms = place.rooms
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,17 @@ async def _without_key(ledger: Ledger, request: NewSession) -> object:
     return await _submit(ledger, replace(request, idempotency_key=None))
 
 
+def _frees_early(
+    snapshot: Snapshot, cluster: ClusterName, members: Collection[AgentId], now: datetime
+) -> tuple[place.Room, ...]:
+    rows = {name: replace(row, kernels=_rest(row)) for name, row in snapshot.sessions.items()}
+    return _rooms(replace(snapshot, sessions=rows), cluster, members, now)
+
+
+def _rest(row: SessionRow) -> tuple[Kernel, ...]:
+    return tuple(one for one in row.kernels if one.state is not KernelState.STOPPING)
+
+
 def _for_ever(answered_s: float, lost_after_s: float, grace_s: float) -> Fence:
     return Fence(1e9, 1e9)
 
@@ -116,6 +130,12 @@ PLANTS: Final = (
         ((Ledger, "submit"),),
         _without_key,
         "key key-",
+    ),
+    Plant(
+        "what is being stopped counts as gone",
+        ((place, "rooms"),),
+        _frees_early,
+        " is oversold: ",
     ),
     Plant(
         "kernels outlive their lease",
