@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +12,9 @@ from tests.support import failing_agent, failing_manager
 from tests.support.failpoints import Point, points
 
 FaultKind = Literal["point", "kill", "freeze", "cut", "engine"]
-KINDS: tuple[FaultKind, ...] = ("point", "kill", "freeze", "cut", "engine")
-WEIGHTS = (10, 4, 3, 3, 1)
+WEIGHTS: Mapping[FaultKind, int] = {"point": 10, "kill": 4, "freeze": 3, "cut": 3, "engine": 1}
+OF_OURS: Mapping[FaultKind, int] = {kind: n for kind, n in WEIGHTS.items() if kind != "engine"}
+"""What may befall our own daemons and their links, and leaves nothing at all."""
 CODES = (0, 0, 1, 7, 42)
 
 
@@ -76,9 +78,9 @@ def wish(dice: random.Random, hosts: int) -> Wish:
     )
 
 
-def fault(dice: random.Random, hosts: int) -> Fault:
-    """Throw a fault."""
-    (kind,) = dice.choices(KINDS, WEIGHTS)
+def fault(dice: random.Random, hosts: int, weights: Mapping[FaultKind, int]) -> Fault:
+    """Throw a fault, of kinds as often as they weigh."""
+    (kind,) = dice.choices(list(weights), list(weights.values()))
     target = dice.randint(0 if kind in ("point", "kill", "freeze") else 1, hosts)
     calls = failing_agent.CALLS if target else failing_manager.CALLS
     return Fault(

@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,8 +61,17 @@ class Count:
 class Soak:
     """One run."""
 
-    def __init__(self, site: Site, sessions: int, seed: int, say: Say) -> None:
+    def __init__(
+        self,
+        site: Site,
+        sessions: int,
+        seed: int,
+        say: Say,
+        faults: Mapping[dice.FaultKind, int] = dice.WEIGHTS,
+    ) -> None:
+        """Args: faults: which kinds, and how often each."""
         self.site = site
+        self._faults = faults
         self.count = Count(seed)
         self._sessions = sessions
         self._say = say
@@ -145,7 +154,7 @@ class Soak:
 
         def go_wrong() -> None:
             while True:
-                fault = dice.fault(thrown, self._hosts)
+                fault = dice.fault(thrown, self._hosts, self._faults)
                 if self._over.wait(fault.after_s):
                     return
                 self._say(f"fault: {fault}")
