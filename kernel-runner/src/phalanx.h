@@ -23,10 +23,7 @@
 #define MATERIAL "/run/phalanx"
 #define LINE_LIMIT 4096 /* bytes of one message, newline included, both ways */
 #define PEER_LIMIT 1024
-#define EXIT_FENCED 121
-#define EXIT_REFUSED 125
-#define EXIT_NOT_EXECUTABLE 126
-#define EXIT_NOT_FOUND 127
+enum { EXIT_FENCED = 121, EXIT_REFUSED = 125, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND };
 
 /* conf.c: MATERIAL/runner.conf. Texts point into the buffer that was parsed. */
 struct peer { const char *name; int port; }; /* port 0: ssh_port */

@@ -53,7 +53,7 @@ def test_the_c_core_stays_small() -> None:
     files = tracked("kernel-runner/src/*.c", "kernel-runner/src/*.h")
     core = [path for path in files if "/ssh/" not in str(path)]
 
-    assert sum(code_lines(path.read_text()) for path in core) <= C_CORE_LINES
+    assert sum(code_lines(path.read_text()) for path in core) < C_CORE_LINES
 
 
 def code_lines(text: str) -> int:
