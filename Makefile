@@ -2,7 +2,7 @@
 PHALANX := .venv/bin/phalanx
 PYTHON_ENV := .venv/bin/python
 
-.PHONY: quickstart test check fuzz bench fmt setup bundle bundle-arm64 unit real sim soak lab-down
+.PHONY: quickstart test check fuzz bench fmt setup bundle bundle-arm64 unit real long sim soak lab-down
 
 quickstart: setup ## set everything up and run the main job on a two-host lab
 	$(PYTHON_ENV) deploy/quickstart/quickstart.py
@@ -18,6 +18,9 @@ unit: setup ## the tests that need no engine
 
 real: setup ## the tests on real engines
 	$(PYTHON_ENV) -m tests real
+
+long: setup ## daemons die and freeze at every point, and a short soak, on real engines
+	$(PYTHON_ENV) -m tests long
 
 fuzz: setup ## throw mutated input at the runner's parsers for SECONDS=60
 	$(PYTHON_ENV) -m tests.unit.runner.fuzz $(or $(SECONDS),60)

@@ -1,4 +1,4 @@
-"""Run the tests in the order in which they fail fastest: `python -m tests [check|unit|real]`.
+"""Run the tests in the order in which they fail fastest: `python -m tests [check|unit|real|long]`.
 
 Each stage prints its time. The real stage counts the tests that ran: where engines cannot be
 started that is a failure, never a skip.
@@ -23,11 +23,13 @@ CHECKS = (
 )
 PYTEST = [str(BIN / "python"), "-m", "pytest", "-q", "--durations=10"]
 UNIT = ("unit, property, contract, simulation, house", [*PYTEST, "-m", "not real"])
-REAL = ("real engines", [*PYTEST, "-m", "real", "-x"])
+REAL = ("real engines", [*PYTEST, "-m", "real and not long", "-x"])
+LONG = ("real engines, the long walks", [*PYTEST, "-m", "long"])
 STAGES = {
     "check": (*CHECKS, UNIT),
     "unit": (UNIT,),
     "real": (REAL,),
+    "long": (LONG,),
     "all": (*CHECKS, UNIT, REAL),
 }
 

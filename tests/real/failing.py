@@ -35,6 +35,9 @@ FROZEN_S = 0.4
 BASE = "phalanx/base"
 ENDED = ("succeeded", "failed", "cancelled", "timeout")
 ON_BOTH = {"size": 2, "mode": "multi-node", "spread": "one-per-node"}
+WHOEVER = frozenset(("docker.swarm_init", "docker.swarm_join"))
+"""Calls that one agent makes for all: which one is the manager's choice."""
+
 _keys = itertools.count(1)
 
 
@@ -55,13 +58,19 @@ class Site:
             return Path(plan.state) / "manager"
         return Path(plan.agent_memory(int(component.removeprefix("agent-"))))
 
+    def folders(self, component: str, point: Point) -> list[Path]:
+        """Where a point is armed that a daemon, or whoever makes the call, comes past."""
+        if point.call not in WHOEVER:
+            return [self.folder(component)]
+        return [self.folder(f"agent-{host.index}") for host in self.ground.lab.hosts]
+
     def left(self, armed: Armed) -> list[str]:
         """Points that nobody has come past."""
         return [
             f"{component}: {point.call}, {point.when}, {point.mode}"
             for component, points in armed.items()
             for point in points
-            if point.is_armed(self.folder(component))
+            if all(point.is_armed(folder) for folder in self.folders(component, point))
         ]
 
     def restart(self, component: str) -> None:

@@ -64,6 +64,7 @@ def told(armed: dict[str, list[Point]]) -> str:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("armed", walks(), ids=told)
 def test_whatever_a_daemon_is_killed_or_frozen_at_its_sessions_end_as_they_should(
     failing: Site, armed: dict[str, list[Point]]

@@ -1,4 +1,4 @@
-"""Fifty sessions of the soak; `make soak` runs a thousand."""
+"""Fifty sessions of the soak, by `make long`; `make soak` runs a thousand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.real.failing import Site
 from tests.soak.dice import OF_OURS
 from tests.soak.soak import Soak
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 SEED = 1
 

@@ -39,7 +39,8 @@ class Walk:
         with thawing(site, self.armed):
             for component, points in self.armed.items():
                 for point in points:
-                    point.arm(site.folder(component))
+                    for folder in site.folders(component, point):
+                        point.arm(folder)
                 if any(point.call in AT_THE_START for point in points):
                     site.restart(component)
             try:
@@ -52,7 +53,8 @@ class Walk:
             finally:
                 for component, points in self.armed.items():
                     for point in points:
-                        point.disarm(site.folder(component))
+                        for folder in site.folders(component, point):
+                            point.disarm(folder)
         self._judge(session)
 
     def _live(self) -> str:
