@@ -102,6 +102,7 @@ def times_run(site: Site, session: str) -> int:
     return sum(n for line, n in site.witnesses().items() if line.startswith(session))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_not(
     site: Site, phase: str
@@ -139,6 +140,7 @@ def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_n
         assert phase in ("barrier", "running"), dead["reason"]
 
 
+@pytest.mark.long
 def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) -> None:
     sessions = one_on_each(site)
     for session in sessions:
