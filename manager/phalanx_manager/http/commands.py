@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -112,7 +113,7 @@ async def _relay(request: web.Request, stream: Stream) -> web.WebSocketResponse:
     await socket.prepare(request)
     try:
         async with asyncio.TaskGroup() as tasks:
-            upward = tasks.create_task(_from_client(socket, stream))
+            upward = tasks.create_task(from_client(socket, stream, _take))
             await _to_client(socket, stream)
             upward.cancel()
         await _tell_end(socket, stream)
@@ -143,11 +144,17 @@ async def _to_client(socket: web.WebSocketResponse, stream: Stream) -> None:
                 await socket.send_bytes(bytes([item.channel & 0xFF]) + item.data)
 
 
-async def _from_client(socket: web.WebSocketResponse, stream: Stream) -> None:
-    """Relay input until the client is gone, which ends the command."""
+async def from_client(
+    socket: web.WebSocketResponse,
+    stream: Stream,
+    take: Callable[[WSMessage, Stream], Awaitable[None]],
+) -> None:
+    """Relay what the client sends until it is gone, which ends the stream. `take` reads a frame,
+    and raises `WrongFrameError` or msgspec's error for one that makes no sense.
+    """
     try:
         async for message in socket:
-            await _take(message, stream)
+            await take(message, stream)
     except StreamClosed:
         return
     except (WrongFrameError, msgspec.MsgspecError) as error:

@@ -17,13 +17,14 @@ from phalanx_manager.http.commands import (
     SEND_S,
     WrongFrameError,
     check_upgrade,
+    from_client,
     not_running,
     open_stream,
     shown_end,
 )
 from phalanx_wire.api import SshRank, SshView
 from phalanx_wire.lifecycle import KernelState
-from phalanx_wire.mux import Stream, StreamClosed
+from phalanx_wire.mux import Stream
 from phalanx_wire.stream import STDIN, ConnectCall, Data, Eof
 
 PING_S: Final = 10.0
@@ -76,7 +77,7 @@ async def _relay(request: web.Request, stream: Stream) -> web.WebSocketResponse:
     try:
         async with asyncio.TaskGroup() as tasks:
             beside = (
-                tasks.create_task(_from_client(socket, stream)),
+                tasks.create_task(from_client(socket, stream, _take)),
                 tasks.create_task(_ping(socket)),
             )
             await _to_client(socket, stream)
@@ -125,19 +126,6 @@ async def _tell_end(socket: web.WebSocketResponse, stream: Stream) -> None:
         if stream.closed is not None and stream.closed.code:
             await socket.send_str(shown_end(stream.closed))
         await socket.close()
-
-
-async def _from_client(socket: web.WebSocketResponse, stream: Stream) -> None:
-    """Relay what the client sends until it is gone, which ends the connection."""
-    try:
-        async for message in socket:
-            await _take(message, stream)
-    except StreamClosed:
-        return
-    except (WrongFrameError, msgspec.MsgspecError) as error:
-        await stream.close(code="bad_frame", why=str(error))
-        return
-    await stream.close(code="cancelled", why="the client has gone")
 
 
 async def _take(message: WSMessage, stream: Stream) -> None:
