@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -30,7 +31,7 @@ class Fate(Protocol):
         """Take note of a process that has ended by itself, which none may."""
 
 
-class Process:
+class Process(ABC):
     """One life of a daemon. Its doubles ask `point` before and after each touch of the world.
 
     Attributes:
@@ -77,9 +78,9 @@ class Process:
         """Start living."""
         self._root = tasks.create_task(self._live(), name=self.name)
 
+    @abstractmethod
     async def run(self) -> None:
-        """Be the daemon; for those who are one."""
-        raise NotImplementedError
+        """Be the daemon."""
 
     async def _live(self) -> None:
         CURRENT.set(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ import pytest
 from phalanx_agent.host import census
 from phalanx_wire.look import MAX_TEXT, Process, Socket
 
-MAY_ENTER = os.geteuid() == 0
 LONG = "long" * 100
 PROGRAM = f"""
 import os, signal, socket, subprocess, sys
@@ -52,7 +50,7 @@ def by_command(processes: tuple[Process, ...], text: str) -> Process:
     return found
 
 
-@pytest.mark.skipif(not MAY_ENTER, reason="only root may make such a container")
+@pytest.mark.real
 def test_processes_and_sockets_are_read_without_anything_running_inside(container: int) -> None:
     seen = census.Census().read(container, own_only=False)
     later = census.again(seen, 1.0)
@@ -72,7 +70,7 @@ def test_processes_and_sockets_are_read_without_anything_running_inside(containe
     assert not seen.more
 
 
-@pytest.mark.skipif(not MAY_ENTER, reason="only root may make such a container")
+@pytest.mark.real
 def test_on_a_network_that_is_not_its_own_only_its_own_sockets_are_told(container: int) -> None:
     with subprocess.Popen(
         ["nsenter", "--net", "-t", str(container), sys.executable, "-c",
