@@ -15,6 +15,7 @@ from tests.real.ground import ACROSS, Ground, await_true, ranks
 pytestmark = pytest.mark.real
 
 # Counts until a file appears, then ends with its own code: nobody has to wait for a clock.
+RANKS = 3
 COUNT = "i=0; until [ -e /tmp/enough ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7"
 
 
@@ -26,18 +27,24 @@ def counts(ground: Ground, session: str) -> dict[int, list[int]]:
 
 def counting(ground: Ground, *arguments: str) -> str:
     """A running session of counters; its name."""
-    name = ground.detached("-N", "3", *ACROSS, *arguments, "--", "sh", "-c", COUNT)
-    await_true("all count", lambda: len(counts(ground, name)) == 3)
+    name = ground.detached("-N", str(RANKS), *ACROSS, *arguments, "--", "sh", "-c", COUNT)
+    await_true("all count", lambda: len(counts(ground, name)) == RANKS)
     return name
 
 
 def await_progress(ground: Ground, session: str) -> None:
-    """Wait until every rank has counted on."""
-    before = {rank: said[-1] for rank, said in counts(ground, session).items()}
+    """Wait until every rank has counted on. A manager that has just come cannot read the logs of
+    an agent that is not back yet, so the first look waits for all of them, too.
+    """
+    before: dict[int, int] = {}
 
     def further() -> bool:
         now = counts(ground, session)
-        return len(now) == len(before) and all(now[rank][-1] > before[rank] for rank in before)
+        if len(now) < RANKS:
+            return False
+        if not before:
+            before.update({rank: said[-1] for rank, said in now.items()})
+        return all(now[rank][-1] > before[rank] for rank in before)
 
     await_true("all count on", further)
 
