@@ -172,7 +172,7 @@ async def _lateness(manager: Manager, engine: str, rounds: int) -> Finding:
         view, _took = await manager.start(spec(GANG, TELL_THE_TIME, 1.0))
         try:
             names = [_name(view, kernel["host_name"]) for kernel in view["kernels"]]
-            told = [await _first_word(engine, name) for name in names]
+            told = [_first_word(engine, name) for name in names]
             times = sorted(float(word) * 1e3 for word in told)
             late += [moment - times[0] for moment in times[1:]]
         finally:
@@ -195,11 +195,13 @@ def _name(view: dict[str, Any], host_name: str) -> str:
     return f"phx-{view['id']}-{view['attempt']}-{host_name}"
 
 
-async def _first_word(engine: str, name: str) -> str:
+def _first_word(engine: str, name: str) -> str:
     """What a container says first; a session runs before all of its output has been read."""
-    async with asyncio.timeout(10):
-        while not (said := _docker(engine, "logs", name).split()):
-            await asyncio.sleep(0.05)
+    deadline = time.monotonic() + 10
+    while not (said := _docker(engine, "logs", name).split()):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{name} has said nothing")
+        time.sleep(0.05)
     return said[0]
 
 
