@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import BinaryIO, Literal, Self, TypeVar
+from typing import BinaryIO, Literal
 from urllib.parse import quote
 
 import msgspec
 
-from phalanx_client.answers import body_of, decode, events_of, problem_of
-from phalanx_client.failure import Broken, Refused, Unavailable
-from phalanx_client.patience import FIRST_PAUSE_S, Absence, Patience
-from phalanx_client.sse import ServerEvent
+from phalanx_client.answers import decode
+from phalanx_client.exchange import JSON, Exchange
+from phalanx_client.failure import Unavailable
+from phalanx_client.patience import FIRST_PAUSE_S
 from phalanx_client.transport import Reply, Request, Transport
 from phalanx_wire.api import (
     ENDED_STATES,
@@ -48,26 +47,17 @@ from phalanx_wire.api import (
 )
 from phalanx_wire.spec import SessionSpec
 
-T = TypeVar("T")
-JSON = (("Content-Type", "application/json"),)
 Until = Literal["running", "ended", "removed"]
 PAST_START = ("running", "stopping")
 EARLY_S = 0.5
 """An answer so much before its time came for a reason."""
 POLL_S = 25.0
 """One long poll; shorter than what proxies cut."""
-SILENCE_S = 60.0
-"""A stream says something at least every 15 s; after this long without a byte it is dead."""
 TRANSFER_S = 600.0
 
 
-class Client:
-    """Requests to one manager.
-
-    Args:
-        patience_s: how long a manager that answered before may be away (it restarts) before a
-            request that can be repeated fails.
-        on_wait: told, once per absence, that the manager is away.
+class Client(Exchange):
+    """Requests to one manager; made by `connect`.
 
     Attributes:
         news: told what happens to a session beside the output that is followed, e.g. that it is
@@ -81,19 +71,8 @@ class Client:
         patience_s: float = 0.0,
         on_wait: Callable[[Unavailable], None] | None = None,
     ) -> None:
+        super().__init__(transport, patience_s=patience_s, on_wait=on_wait)
         self.news: Callable[[EventView], None] = lambda _event: None
-        self._transport = transport
-        self._patience = Patience(transport, patience_s, on_wait)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Give connections back."""
-        await self._transport.close()
 
     # ------------------------------------------------------------ sessions
 
@@ -285,88 +264,6 @@ class Client:
     async def revoke_token(self, token: str) -> None:
         """Make a token worthless."""
         await self._read(Request("DELETE", f"/v1/tokens/{quote(token, safe='')}"), repeat=True)
-
-    # ------------------------------------------------------------ how
-
-    async def accepted(self, reply: Reply) -> Reply:
-        """The reply itself, if it is no refusal.
-
-        Raises:
-            Refused: with the manager's problem.
-        """
-        if reply.status >= 400:
-            raise Refused(problem_of(reply, await body_of(reply)))
-        return reply
-
-    async def _get(self, path: str, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
-        return await self._ask(Request("GET", path, tuple(query)), shape, repeat=True)
-
-    async def _post(self, path: str, body: object, shape: type[T]) -> T:
-        request = Request("POST", path, headers=JSON, body=msgspec.json.encode(body))
-        return await self._ask(request, shape, repeat=False)
-
-    async def _command(self, path: str, body: object, *, repeat: bool) -> None:
-        request = Request("POST", path, headers=JSON, body=msgspec.json.encode(body))
-        await self._read(request, repeat=repeat)
-
-    async def _ask(self, request: Request, shape: type[T], *, repeat: bool) -> T:
-        return decode(await self._read(request, repeat=repeat), shape)
-
-    async def _read(self, request: Request, *, repeat: bool) -> bytes:
-        """The body of a good answer; what may be repeated is, within the patience."""
-        absence = Absence(self._patience)
-        while True:
-            try:
-                async with self._transport.open(request) as reply:
-                    body = await body_of(await self.accepted(reply))
-            except Broken as trouble:
-                if not repeat:
-                    raise
-                await absence.endure(trouble)
-            except Unavailable as trouble:
-                await absence.endure(trouble)
-            else:
-                self._patience.met = True
-                return body
-
-    async def _stream(
-        self, path: str, query: list[tuple[str, str]], after: str, *, follow: bool
-    ) -> AsyncGenerator[ServerEvent, None]:
-        """Events until the one called `end`, over as many connections as it takes.
-
-        A resumed stream goes on after the last event that had an id; events without one that came
-        after it come again, and are told once.
-        """
-        absence = Absence(self._patience)
-        told: Counter[str] = Counter()
-        again: Counter[str] = Counter()
-        while True:
-            headers = [("Accept", "text/event-stream")]
-            headers += [("Last-Event-ID", after)] if after else []
-            request = Request("GET", path, tuple(query), tuple(headers), idle_s=SILENCE_S)
-            again, told = again + told, Counter()
-            try:
-                async with self._transport.open(request) as reply:
-                    await self.accepted(reply)
-                    self._patience.met = True
-                    async with aclosing(events_of(reply)) as events:
-                        async for event in events:
-                            if event.name == "end":
-                                return
-                            absence = Absence(self._patience)
-                            told[event.data] += 1
-                            if event.id != after:
-                                after = event.id
-                                told.clear()
-                            if again[event.data] > 0:
-                                again[event.data] -= 1
-                            else:
-                                yield event
-                if not follow:
-                    return
-                await absence.endure(Broken("the stream", "ended early", "Try again."))
-            except Unavailable as trouble:
-                await absence.endure(trouble)
 
 
 def reached(view: SessionView, until: Until) -> bool:

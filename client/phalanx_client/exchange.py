@@ -1,0 +1,131 @@
+"""How a client asks: one request and its answer, repeated where it may be; a stream of events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from typing import Self, TypeVar
+
+import msgspec
+
+from phalanx_client.answers import body_of, decode, events_of, problem_of
+from phalanx_client.failure import Broken, Refused, Unavailable
+from phalanx_client.patience import Absence, Patience
+from phalanx_client.sse import ServerEvent
+from phalanx_client.transport import Reply, Request, Transport
+
+T = TypeVar("T")
+JSON = (("Content-Type", "application/json"),)
+SILENCE_S = 60.0
+"""A stream says something at least every 15 s; after this long without a byte it is dead."""
+
+
+class Exchange:
+    """Requests over one transport.
+
+    Args:
+        patience_s: how long a manager that answered before may be away (it restarts) before a
+            request that can be repeated fails.
+        on_wait: told, once per absence, that the manager is away.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        patience_s: float = 0.0,
+        on_wait: Callable[[Unavailable], None] | None = None,
+    ) -> None:
+        self._transport = transport
+        self._patience = Patience(transport, patience_s, on_wait)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give connections back."""
+        await self._transport.close()
+
+    async def accepted(self, reply: Reply) -> Reply:
+        """The reply itself, if it is no refusal.
+
+        Raises:
+            Refused: with the manager's problem.
+        """
+        if reply.status >= 400:
+            raise Refused(problem_of(reply, await body_of(reply)))
+        return reply
+
+    async def _get(self, path: str, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
+        return await self._ask(Request("GET", path, tuple(query)), shape, repeat=True)
+
+    async def _post(self, path: str, body: object, shape: type[T]) -> T:
+        request = Request("POST", path, headers=JSON, body=msgspec.json.encode(body))
+        return await self._ask(request, shape, repeat=False)
+
+    async def _command(self, path: str, body: object, *, repeat: bool) -> None:
+        request = Request("POST", path, headers=JSON, body=msgspec.json.encode(body))
+        await self._read(request, repeat=repeat)
+
+    async def _ask(self, request: Request, shape: type[T], *, repeat: bool) -> T:
+        return decode(await self._read(request, repeat=repeat), shape)
+
+    async def _read(self, request: Request, *, repeat: bool) -> bytes:
+        """The body of a good answer; what may be repeated is, within the patience."""
+        absence = Absence(self._patience)
+        while True:
+            try:
+                async with self._transport.open(request) as reply:
+                    body = await body_of(await self.accepted(reply))
+            except Broken as trouble:
+                if not repeat:
+                    raise
+                await absence.endure(trouble)
+            except Unavailable as trouble:
+                await absence.endure(trouble)
+            else:
+                self._patience.met = True
+                return body
+
+    async def _stream(
+        self, path: str, query: list[tuple[str, str]], after: str, *, follow: bool
+    ) -> AsyncGenerator[ServerEvent, None]:
+        """Events until the one called `end`, over as many connections as it takes.
+
+        A resumed stream goes on after the last event that had an id; events without one that came
+        after it come again, and are told once.
+        """
+        absence = Absence(self._patience)
+        told: Counter[str] = Counter()
+        again: Counter[str] = Counter()
+        while True:
+            headers = [("Accept", "text/event-stream")]
+            headers += [("Last-Event-ID", after)] if after else []
+            request = Request("GET", path, tuple(query), tuple(headers), idle_s=SILENCE_S)
+            again, told = again + told, Counter()
+            try:
+                async with self._transport.open(request) as reply:
+                    await self.accepted(reply)
+                    self._patience.met = True
+                    async with aclosing(events_of(reply)) as events:
+                        async for event in events:
+                            if event.name == "end":
+                                return
+                            absence = Absence(self._patience)
+                            told[event.data] += 1
+                            if event.id != after:
+                                after = event.id
+                                told.clear()
+                            if again[event.data] > 0:
+                                again[event.data] -= 1
+                            else:
+                                yield event
+                if not follow:
+                    return
+                await absence.endure(Broken("the stream", "ended early", "Try again."))
+            except Unavailable as trouble:
+                await absence.endure(trouble)
