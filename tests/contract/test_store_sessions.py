@@ -90,6 +90,33 @@ async def test_sessions_are_found_by_id_name_and_unique_prefix_by_those_who_may(
     assert await found("x' OR '1'='1", ROOT) is None
 
 
+async def test_sessions_are_counted_as_they_arrive_and_found_by_their_number(case: Case) -> None:
+    await case.submit(name="train")
+    await case.again()
+    await case.submit(TWO, BOB, name="2")
+    three = SessionId("cccccccccccc")
+    await case.submit(three, ADA, name="1-more")
+
+    async def number(ref: str, caller: Caller) -> int | None:
+        found = await case.store.session(ref, caller)
+        return found.session.number if isinstance(found, SessionRow) else None
+
+    assert [1, 2, 3] == [(await case.row(one)).session.number for one in (ONE, TWO, three)]
+    assert [1, None, 3] == [await number(ref, ADA) for ref in ("1", "2", "3")]
+    assert 2 == await number("2", BOB)
+    assert 3 == await number("1-", ADA)
+
+
+async def test_a_number_is_not_given_again_when_its_session_is_forgotten(case: Case) -> None:
+    await case.submit()
+    await case.store.stop(ONE, Stop(StopCause.USER, "enough", NOW))
+    await case.store.prune(later(10), 10)
+    await case.again()
+    await case.submit(TWO)
+
+    assert 2 == (await case.row(TWO)).session.number
+
+
 async def test_listing_is_newest_first_and_hides_what_has_ended_unless_asked(case: Case) -> None:
     await case.submit()
     await case.submit(TWO, BOB)

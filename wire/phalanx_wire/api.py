@@ -54,6 +54,10 @@ class SessionView(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         warnings: sentences; left out when there are none.
+        number: sessions are counted as they arrive; another way to name one.
+        user: whose it is.
+        held: it stays in the queue until it is released.
+        extended_s: what was added to the time limit of its spec.
     """
 
     id: SessionId
@@ -71,6 +75,10 @@ class SessionView(msgspec.Struct, frozen=True, omit_defaults=True):
     kernels: tuple[KernelView, ...]
     spec: SessionSpec
     warnings: tuple[str, ...] = ()
+    number: int = 0
+    user: str = ""
+    held: bool = False
+    extended_s: float = 0.0
 
 
 class SessionList(msgspec.Struct, frozen=True):

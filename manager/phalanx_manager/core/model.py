@@ -141,6 +141,7 @@ class Session:
         held: it stays in the queue until it is released.
         extended_s: what was added to its time limit.
         kept_until: it has failed, and its containers stay, stopped, for a look; None otherwise.
+        number: sessions are counted as they arrive, from 1; none is given twice.
     """
 
     id: SessionId
@@ -166,6 +167,7 @@ class Session:
     held: bool = False
     extended_s: float = 0.0
     kept_until: datetime | None = None
+    number: int = 0
 
     @property
     def time_limit_s(self) -> float | None:

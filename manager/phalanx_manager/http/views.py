@@ -37,6 +37,10 @@ def session(row: SessionRow) -> SessionView:
         kernels=tuple(kernel(one) for one in row.kernels),
         spec=it.spec,
         warnings=(*it.warnings, *_kernel_warnings(row)),
+        number=it.number,
+        user=it.user,
+        held=it.held,
+        extended_s=it.extended_s,
     )
 
 

@@ -80,11 +80,15 @@ class Ledger(Access):
         self._submitting = asyncio.Lock()
         self._keys: dict[tuple[str, str], _Waiting] = {}
         self._names: dict[tuple[str, str], SessionId] = {}
+        self._last_number = 0
 
     async def fill(self) -> None:
         """Read what is true."""
         live = await self._lookup.alive()
+        last = int((await self._tables.read("number_last", {}))[0][0])
         await self.reload_agents()
+        # What was given here and came to nothing is not given again.
+        self._last_number = max(self._last_number, last)
         self._pending.clear()
         self._live.clear()
         self._live.update(live)
@@ -130,7 +134,8 @@ class Ledger(Access):
     def _submit(self, request: NewSession) -> asyncio.Future[None]:
         user, key = request.caller.user, request.idempotency_key
         work = Work(Writes(), self._ahead)
-        work.add(request)
+        self._last_number += 1
+        work.add(request, self._last_number)
         if key is None:
             return self._commit(work)
         digest = {"digest": request.body_digest, "session": request.id}

@@ -15,6 +15,7 @@ from phalanx_wire.api import ENDED_STATES
 from phalanx_wire.ids import SessionId, split_kernel_id
 
 _REF: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 _LEFT: Final = """
 SELECT id, attempt FROM session WHERE done = 0
 UNION ALL SELECT session, attempt FROM attempt WHERE done = 0
@@ -49,6 +50,10 @@ class Lookup:
             tail = f"WHERE {test} AND {_MINE} ORDER BY created_at DESC, id DESC LIMIT 1"
             found = await self._rows(who, tail)
             if found:
+                return await self._full(found[0])
+        if _NUMBER.fullmatch(ref):
+            numbered = {"number": int(ref), "user": who["user"]}
+            if found := await self._rows(numbered, f"WHERE number = :number AND {_MINE}"):
                 return await self._full(found[0])
         return await self._by_prefix(who)
 

@@ -11,8 +11,8 @@ INSERT INTO meta (key, value) VALUES (:key, :value)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value;
 
 -- name: session_add
-INSERT INTO session (id, name, "user", cluster, spec, state, attempt, created_at, warnings)
-VALUES (:id, :name, :user, :cluster, :spec, 'pending', 1, :created_at, :warnings);
+INSERT INTO session (id, number, name, "user", cluster, spec, state, attempt, created_at, warnings)
+VALUES (:id, :number, :name, :user, :cluster, :spec, 'pending', 1, :created_at, :warnings);
 
 -- name: session_set
 UPDATE session SET
@@ -24,11 +24,17 @@ UPDATE session SET
     kept_until = :kept_until, done = :done
 WHERE id = :id;
 
+-- name: number_last
+SELECT max(number) FROM (
+    SELECT coalesce(max(number), 0) AS number FROM session
+    UNION ALL SELECT CAST(value AS BIGINT) FROM meta WHERE key = 'last_number'
+) AS given;
+
 -- name: session_columns
 SELECT id, name, "user", cluster, spec, state, attempt, created_at, started_at, ended_at,
     stop_cause, stop_text, stop_at, stop_rank, stop_grace_s, reason, exit_code, failed_rank,
     warnings, stop_then, charged, because, not_before, warned_at, held, extended_s,
-    kept_until
+    kept_until, number
 FROM session;
 
 -- name: attempt_add

@@ -94,6 +94,7 @@ def session(row: Row, network: NetworkRow | None) -> Session:
         held=bool(row[24]),
         extended_s=row[25],
         kept_until=moment(row[26]),
+        number=row[27],
     )
 
 
@@ -101,6 +102,7 @@ def new_session(session: Session) -> Mapping[str, object]:
     """Spell a session for `session_add`."""
     return {
         "id": session.id,
+        "number": session.number,
         "name": session.name,
         "user": session.user,
         "cluster": session.cluster,

@@ -45,7 +45,7 @@ class Work:
         self._kernels: dict[tuple[SessionId, int], list[Kernel]] = {}
         self._events: list[Mapping[str, object]] = []
 
-    def add(self, request: NewSession) -> None:
+    def add(self, request: NewSession, number: int) -> None:
         """Write a new session and its kernels, all PENDING."""
         spec = request.admitted.spec
         session = Session(
@@ -58,8 +58,10 @@ class Work:
             attempt=1,
             created_at=request.at,
             warnings=request.admitted.warnings,
+            number=number,
         )
         self.writes.run("session_add", rows.new_session(session))
+        self.writes.run("meta_set", {"key": "last_number", "value": str(number)})
         kernels = tuple(
             Kernel(
                 id=kernel_id(request.id, 1, plan.rank),

@@ -138,3 +138,24 @@ def test_a_column_that_postgresql_would_take_for_something_else_is_quoted() -> N
     bare = [re.findall(r"(?<![:.\w\"'])user(?= (?:=|TEXT)|,|\))", text) for text in texts]
 
     assert [] == [found for found in bare if found]
+
+
+def test_sessions_from_before_numbers_get_them_in_the_order_in_which_they_came() -> None:
+    connection = sqlite3.connect(":memory:")
+    for number, step in sorted(migrations().items()):
+        if number < 8:
+            connection.executescript(step)
+    for name, at in (("b", 5), ("c", 3), ("a", 5)):
+        values = (name, name, "ada", "default", "{}", "pending", 1, at)
+        connection.execute(
+            'INSERT INTO session (id, name, "user", cluster, spec, state, attempt, created_at)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+    connection.executescript(migrations()[8])
+    found = connection.execute("SELECT id, number FROM session ORDER BY number").fetchall()
+    last = connection.execute(queries()["number_last"]).fetchall()
+    connection.close()
+
+    assert [("c", 1), ("a", 2), ("b", 3)] == found
+    assert [(3,)] == last
