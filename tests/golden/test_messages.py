@@ -126,6 +126,7 @@ SAMPLES: tuple[Message, ...] = (
     stream.Open(11, stream.UploadCall(f"sha256:{'0' * 64}")),
     stream.Open(12, stream.ConnectCall(KERNEL, 8888, "ssh-ed25519 A")),
     stream.Open(14, stream.LookCall(KERNEL, (1, 2))),
+    stream.Open(13, stream.AskCall(KERNEL, ("phalanx", "requeue"), "/tmp", {"A": "b"})),
     stream.Data(2, stream.STDOUT, b"hello"),
     stream.Eof(2),
     stream.Resize(2, 24, 80),

@@ -9,6 +9,8 @@ its writer and nobody else.
 
 from __future__ import annotations
 
+import msgspec
+
 from phalanx_wire.control import Message
 from phalanx_wire.ids import KernelId
 
@@ -18,6 +20,8 @@ CHUNK_BYTES = 64 << 10
 STDIN = 0
 STDOUT = 1
 STDERR = 2
+BEGUN = 3
+SIGNAL = 4
 
 
 class ExecCall(Message, frozen=True):
@@ -104,7 +108,42 @@ class UploadCall(Message, frozen=True):
     digest: str
 
 
-Call = ExecCall | LogsCall | ReadCall | WriteCall | SignalCall | ConnectCall | LookCall | UploadCall
+class AskCall(Message, frozen=True):
+    """Agent to manager: a process in a kernel's container asks for something by a command line.
+
+    The answer is STDOUT and STDERR, and ends with an exit code. What takes input, or must not be
+    asked twice, begins with one byte on BEGUN: until that has come nothing is read of the asker's
+    input, and an agent whose link breaks asks again. After it come STDIN, its `Eof`, `Resize`, and
+    signals by their numbers, a byte each, on SIGNAL.
+
+    Attributes:
+        argv: beginning with the bare name of the program.
+        cwd: of the process; empty where it is no text.
+        environ: of the process, as far as it is text.
+        tty: its input and output are a terminal of `rows` x `columns`; the byte on BEGUN is 1
+            where that shall pass every key on, else 0.
+    """
+
+    kernel: KernelId
+    argv: tuple[str, ...]
+    cwd: str = ""
+    environ: dict[str, str] = msgspec.field(default_factory=dict)
+    tty: bool = False
+    rows: int = 24
+    columns: int = 80
+
+
+Call = (
+    ExecCall
+    | LogsCall
+    | ReadCall
+    | WriteCall
+    | SignalCall
+    | ConnectCall
+    | LookCall
+    | UploadCall
+    | AskCall
+)
 
 
 class Open(Message, frozen=True):
@@ -153,7 +192,7 @@ class Closed(Message, frozen=True):
     """The end of a stream, from either side.
 
     Attributes:
-        exit_code: of an exec.
+        exit_code: of an exec or an ask.
         code, why: a problem's stable code and sentence; empty when all went well.
     """
 

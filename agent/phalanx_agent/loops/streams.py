@@ -25,6 +25,7 @@ from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import (
     STDIN,
     STDOUT,
+    AskCall,
     Closed,
     ConnectCall,
     Data,
@@ -112,8 +113,8 @@ class Streams:
                 await self._forwards.serve(call, self._running(kernel), stream)
             case LookCall(kernel=kernel):
                 await self._looks.serve(call, self._running(kernel), stream)
-            case UploadCall():
-                raise Refusal("bad_call", "An agent has no uploads to give.")
+            case UploadCall() | AskCall():
+                raise Refusal("bad_call", "That is what agents ask for, and do not give.")
             case _:
                 assert_never(call)
 
