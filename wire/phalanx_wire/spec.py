@@ -11,7 +11,7 @@ Kind = Literal["batch", "interactive"]
 Mode = Literal["auto", "single-node", "multi-node"]
 Spread = Literal["pack", "spread", "one-per-node"]
 RunOn = Literal["all", "main"]
-Profile = Literal["default", "node", "torchrun", "none"]
+Profile = Literal["default", "node", "torchrun", "slurm", "none"]
 NetworkKind = Literal["private", "host"]
 OnFailure = Literal["stop-all", "continue"]
 
@@ -64,6 +64,34 @@ class RoleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     resources: Resources | None = None
 
 
+class SlurmJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What SLURM's programs ask for and tell beyond a session's own fields; a node is a container.
+
+    Attributes:
+        name: as the user wrote it; empty is the session's.
+        tasks: of a step that says nothing else; None is `tasks_per_node` on each node.
+        tasks_per_node, cpus_per_task: of such a step; None where nothing was asked for.
+        submit_dir, submit_host: where it was asked for, on the machine of the user.
+        array_job, array_task: number of the array's first job, and index in the array.
+        array_first, array_last, array_step, array_count: the array itself.
+    """
+
+    name: str = ""
+    tasks: int | None = None
+    tasks_per_node: int | None = None
+    cpus_per_task: int | None = None
+    partition: str = ""
+    account: str = ""
+    submit_dir: str = ""
+    submit_host: str = ""
+    array_job: int | None = None
+    array_task: int | None = None
+    array_first: int = 0
+    array_last: int = 0
+    array_step: int = 1
+    array_count: int = 0
+
+
 class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A request for a session; after admission the same shape with everything filled in.
 
@@ -82,8 +110,10 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             is what the manager is configured for.
         after: `afterok:ID,afterany:ID,afternotok:ID`: it waits for the end of these.
         hold_on_failure_s: keep the containers of a failed attempt, stopped, for so long.
-        warn_signal: `USR1@90`: sent to every rank's command 90 s before the time limit.
+        warn_signal: `USR1@90`: sent to every rank's command 90 s before the time limit; under the
+            profile `slurm` to every task of its steps, and `B:USR1@90` to the command.
         master_port: None is 12345, or on the host's network a port that its agent has kept.
+        slurm: with the profile of that name only.
     """
 
     name: str | None = None
@@ -116,3 +146,4 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     warn_signal: str | None = None
     after: str | None = None
     hold_on_failure_s: float | None = None
+    slurm: SlurmJob | None = None

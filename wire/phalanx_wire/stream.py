@@ -9,6 +9,8 @@ its writer and nobody else.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from phalanx_wire.control import Message
@@ -26,10 +28,15 @@ SIGNAL = 4
 
 class ExecCall(Message, frozen=True):
     """Run a command in a running container; data is STDIN, STDOUT, STDERR; ends with its code.
+    Signals for a task come by their numbers, a byte each, on SIGNAL.
 
     Attributes:
         shell: run the login shell of the runner instead of `command`.
         tty: one merged stream on a terminal of `rows` x `columns`.
+        env: laid over the container's own.
+        workdir: where it begins; empty is the container's own.
+        task: it is a step's: it hears the session's signals, and when it or the stream ends,
+            nothing that it has started is left: TERM, a little later KILL.
     """
 
     kernel: KernelId
@@ -39,6 +46,9 @@ class ExecCall(Message, frozen=True):
     stdin: bool = False
     rows: int = 24
     columns: int = 80
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    workdir: str = ""
+    task: bool = False
 
 
 class LogsCall(Message, frozen=True):
@@ -71,10 +81,11 @@ class WriteCall(Message, frozen=True):
 
 
 class SignalCall(Message, frozen=True):
-    """Send a signal (its number) to the command of a running kernel."""
+    """Send a signal (its number) to the command of a running kernel, to its tasks, or to both."""
 
     kernel: KernelId
     signal: int
+    to: Literal["command", "tasks", "all"] = "command"
 
 
 class ConnectCall(Message, frozen=True):
