@@ -104,6 +104,7 @@ def test_a_waiting_session_has_all_but_what_its_place_decides() -> None:
         "LOCAL_RANK",
         "LOCAL_WORLD_SIZE",
         "NODE_RANK",
+        "PHALANX_ADDRESS",
         "PHALANX_SUBNET",
         "OMPI_MCA_btl_tcp_if_include",
         "OMPI_MCA_oob_tcp_if_include",

@@ -148,6 +148,7 @@ def _phalanx(view: _View) -> Iterator[tuple[str, str, str]]:
         subnets = session.network.subnet.split(",")
         own = subnets[0] if len(subnets) == 1 else address.home(view.own.address, subnets)
         yield "PHALANX_SUBNET", own, ""
+        yield "PHALANX_ADDRESS", view.own.address, "dask scheduler --host, ray start"
 
 
 def _master(view: _View) -> Iterator[tuple[str, str, str]]:

@@ -189,6 +189,7 @@ def test_the_environment_names_each_ranks_own_port_and_interface() -> None:
     names = ("main1", "sub1", "sub2", "sub3")
     seen = env(one, 2)
 
+    assert one.kernels[2].address == seen["PHALANX_ADDRESS"]
     assert str(service[0]) == seen["MASTER_PORT"]
     workers = json.loads(seen["TF_CONFIG"])["cluster"]["worker"]
     assert [f"{name}:{port}" for name, port in zip(names, service, strict=True)] == workers
