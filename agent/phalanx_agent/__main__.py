@@ -20,8 +20,8 @@ from phalanx_agent import config as configuration
 from phalanx_agent.config import AgentConfig, ConfigError
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
-from phalanx_agent.docker.port import Docker
-from phalanx_agent.host import allow, inside, inventory, mounted, ports, systemd
+from phalanx_agent.docker.port import Docker, Unavailable
+from phalanx_agent.host import allow, inside, inventory, mounted, ports, remains, systemd
 from phalanx_agent.host.guard import Guard
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.scratch import NotInMemory, Scratch
@@ -128,6 +128,7 @@ class _Agent:
             check_ports=lambda wanted: ports.check(wanted, config.host_ports),
             lives=inside.lives,
             mounts_hold=mounted.as_judged,
+            end_remains=_end_remains,
             account=Accounts(docker).of,
             clock=lease.now_s,
             lease=Lease(lease.now_s),
@@ -283,6 +284,14 @@ def _shortfalls(granted: Ulimits) -> tuple[str, ...]:
     if granted.memlock != wanted.memlock:
         found.append("Containers may lock little memory here, which RDMA needs: the host's limit.")
     return tuple(found)
+
+
+async def _end_remains(container_id: str) -> None:
+    try:
+        await remains.end(container_id)
+    except remains.RemainsStay as error:
+        what = f"container {container_id[:12]}"
+        raise Unavailable(what, "ending what is left of it", str(error), kind="not_sent") from error
 
 
 async def _watchdog() -> None:

@@ -188,6 +188,7 @@ class AgentLife(Process):
             judge_mounts=lambda _mounts: (),
             lives=lambda _pid: True,
             mounts_hold=lambda _pid, _binds: True,
+            end_remains=_nothing_is_left,
             check_ports=lambda _ports: None,
             account=_root,
             clock=loop.time,
@@ -229,6 +230,10 @@ class AgentLife(Process):
         async with asyncio.TaskGroup() as tasks:
             for name, loop in loops:
                 tasks.create_task(for_ever(name, loop), name=name)
+
+
+async def _nothing_is_left(_container_id: str) -> None:
+    """Simulated engines know all that they have begun."""
 
 
 async def _root(_image: object, _user: str) -> Account:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.core.refused import Refused
-from phalanx_agent.docker.port import ContainerFacts
+from phalanx_agent.docker.port import ContainerFacts, Unavailable
 from phalanx_agent.host.scratch import PublicKeys
 from phalanx_agent.loops.lease import Lease
 from phalanx_agent.loops.workshop import Workshop
@@ -192,6 +192,8 @@ class FakeHost:
         self.runners: dict[KernelId, FakeRunner] = {}
         self.skipped = 0.0
         self.mounts_hold = True
+        self.remains_ended: list[str] = []
+        self.remains_stay: Unavailable | None = None
         self.lives = True
         self.taken: set[int] = set()
         self.engine.started = self._started
@@ -225,6 +227,11 @@ class FakeHost:
             if port in self.taken:
                 raise Refused(f"Port {port} of the host is taken by nc (pid 7).")
 
+    async def end_remains(self, container_id: str) -> None:
+        if self.remains_stay is not None:
+            raise self.remains_stay
+        self.remains_ended.append(container_id)
+
     async def account(self, image: Image, user: str) -> Account:
         if user == "nobody-knows":
             raise Refused(f"The image has no user {user}.")
@@ -249,6 +256,7 @@ class FakeHost:
             check_ports=self.check_ports,
             lives=lambda _pid: self.lives,
             mounts_hold=lambda _pid, _binds: self.mounts_hold,
+            end_remains=self.end_remains,
             account=self.account,
             clock=self.now,
             lease=lease,

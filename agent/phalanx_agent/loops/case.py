@@ -12,7 +12,7 @@ import structlog
 from phalanx_agent.core.fence import Fence
 from phalanx_agent.core.read import Context, report
 from phalanx_agent.core.recipe import Account, Image
-from phalanx_agent.core.seen import Absent, Container, Seen, hear
+from phalanx_agent.core.seen import Absent, Container, Created, Ended, Seen, hear
 from phalanx_agent.core.step import Needs
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.host.scratch import PublicKeys
@@ -112,6 +112,20 @@ class Case:
         """The engine's id; empty when there is no container."""
         container = self.seen.container
         return "" if isinstance(container, Absent) else container.container_id
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the engine may have died as it started the container, or as it ended it: then it
+        does not know all that it has begun.
+        """
+        match self.seen.container:
+            case Created():
+                return self.seen.marked
+            case Ended(started_at=began_at):
+                gone_at = max(self.engine_started_at, self.engine_gone_at)
+                return self.seen.vanished or began_at < gone_at
+            case _:
+                return False
 
     def found(self, facts: ContainerFacts | None) -> None:
         """Take what the engine says of the container."""

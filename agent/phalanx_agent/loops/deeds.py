@@ -143,10 +143,7 @@ class Deeds:
                 await self._workshop.logs.keep(case.kernel, case.container_id)
                 case.seen = replace(case.seen, kept=True)
             case Op.REMOVE_CONTAINER:
-                await self._workshop.docker.remove(case.container_id)
-                if isinstance(case.seen.container, Created):
-                    self._ask(cancelled=True)  # it was begun, and was not to run any more
-                case.found(None)
+                await self._remove()
             case Op.CLEAR:
                 await self._clear()
             case _:
@@ -342,6 +339,18 @@ class Deeds:
         case.overdue_at = self._workshop.clock() + KILL_AGAIN_S
         await self._workshop.docker.kill(case.container_id, "SIGKILL")
         await self.look()
+
+    async def _remove(self) -> None:
+        """Remove the container; before that what its engine does not know of, which nobody could
+        tell from somebody else's afterwards.
+        """
+        case = self._case
+        if case.is_torn:
+            await self._workshop.end_remains(case.container_id)
+        await self._workshop.docker.remove(case.container_id)
+        if isinstance(case.seen.container, Created):
+            self._ask(cancelled=True)  # it was begun, and was not to run any more
+        case.found(None)
 
     async def _clear(self) -> None:
         case = self._case

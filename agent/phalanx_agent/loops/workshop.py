@@ -140,6 +140,8 @@ class Workshop:
         check_ports: tries whether a container can have ports of the host. Raises `Refused`.
         lives: tells whether a process of this host is there.
         mounts_hold: tells whether the container of a process has them from where they were judged.
+        end_remains: ends what a container that does not run has left below its engine, by its id.
+            Raises `Unavailable`.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         clock: seconds of CLOCK_BOOTTIME: never set, and going on while the host is suspended.
         lease: by the same clock.
@@ -159,6 +161,7 @@ class Workshop:
     check_ports: Callable[[tuple[int, ...]], None]
     lives: Callable[[int], bool]
     mounts_hold: Callable[[int, tuple[Bind, ...]], bool]
+    end_remains: Callable[[str], Awaitable[None]]
     account: Callable[[Image, str], Awaitable[Account]]
     clock: Callable[[], float]
     lease: Lease

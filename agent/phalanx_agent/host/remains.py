@@ -1,0 +1,118 @@
+"""What is left of a container below its engine, when that died as it started or ended it: the shim,
+processes, cgroups. No engine looks for these again, and a shim that goes takes with it what the
+engine's own helpers know of: mounts, interfaces, the network namespace.
+
+Everything is found by the container's id, 64 random hexadecimal digits that the engine gave to a
+container with our labels: what carries it is that container's, and nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+_LOG = structlog.get_logger()
+
+PROC: Final = Path("/proc")
+CGROUPS: Final = Path("/sys/fs/cgroup")
+WITHIN_S: Final = 10.0
+"""Who is killed ends within this time, but for one that waits for a disk that does not answer."""
+
+_LOOK_EVERY_S: Final = 0.02
+_QUIET_LOOKS: Final = 3
+"""A helper that was killed may have begun a process in its last moment."""
+
+_OVER: Final = ("Z", "X")
+"""States of a process that has ended, as Linux spells them."""
+
+_HELPER: Final = re.compile(r"containerd-shim.*|runc|crun")
+_DEEPEST: Final = 6
+"""A container's cgroup lies no deeper: hierarchy, slices of a unit or a user, the container."""
+
+
+class RemainsStay(Exception):  # noqa: N818 - a state of the machine
+    """Something of a container does not end; the text says what."""
+
+
+async def end(container_id: str) -> None:
+    """End what is left of a container that does not run by its engine's word; nothing left is fine.
+
+    Args:
+        container_id: the engine's, of a container with our labels.
+
+    Raises:
+        RemainsStay: a process did not end in time.
+    """
+    loop = asyncio.get_running_loop()
+    deadline, quiet, ended = loop.time() + WITHIN_S, 0, 0
+    while quiet < _QUIET_LOOKS:
+        found = await asyncio.to_thread(_kill, container_id)
+        quiet, ended = (0, ended + len(found)) if found else (quiet + 1, ended)
+        if found and loop.time() > deadline:
+            raise RemainsStay(
+                f"Process {found[0]} of it does not end although it was killed; look at it with "
+                f"`ps -o pid,stat,wchan,args -p {found[0]}`."
+            )
+        await asyncio.sleep(_LOOK_EVERY_S)
+    left = await asyncio.to_thread(_clear_cgroups, container_id)
+    if ended or left:
+        _LOG.warning("container.remains", container=container_id[:12], killed=ended, cgroups=left)
+
+
+def _kill(container_id: str) -> list[int]:
+    """Kill a container's processes and its engine's helpers for it; their numbers."""
+    found = []
+    for entry in os.listdir(PROC):
+        if entry.isdigit() and _is_of(PROC / entry, container_id):
+            with contextlib.suppress(ProcessLookupError):
+                process = os.pidfd_open(int(entry))
+                try:
+                    if _is_of(PROC / entry, container_id):  # the number is still the same one's
+                        signal.pidfd_send_signal(process, signal.SIGKILL)
+                        found.append(int(entry))
+                finally:
+                    os.close(process)
+    return found
+
+
+def _is_of(process: Path, container_id: str) -> bool:
+    """Tell whether a process is a container's, or a helper for it, and has not ended."""
+    try:
+        if (process / "stat").read_text().rpartition(")")[2].split()[0] in _OVER:
+            return False
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        name = os.path.basename(os.fsdecode(words[0]))
+        if _HELPER.fullmatch(name) and container_id.encode() in words:
+            return True
+        return container_id in (process / "cgroup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _clear_cgroups(container_id: str) -> int:
+    """Remove a container's cgroups, in every hierarchy; how many were there."""
+    cleared = 0
+    for folder in _cgroups_of(container_id):
+        for place, _folders, _files in os.walk(folder, topdown=False):
+            with contextlib.suppress(OSError):  # a unit's own manager was faster, or will be
+                os.rmdir(place)
+                cleared += 1
+    return cleared
+
+
+def _cgroups_of(container_id: str) -> Iterator[str]:
+    """Find the cgroups that engines name after a container."""
+    names = {container_id, f"docker-{container_id}.scope"}
+    top = len(CGROUPS.parts)
+    for place, folders, _files in os.walk(CGROUPS):
+        yield from (f"{place}/{name}" for name in names.intersection(folders))
+        deep = len(Path(place).parts) - top
+        folders[:] = [] if deep >= _DEEPEST else [one for one in folders if one not in names]
