@@ -1,13 +1,9 @@
-"""The blocking twin of `Client`: the same coroutines, run to their end without an event loop."""
+"""Running coroutines that have no reason to wait to their end, without an event loop."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Self, TypeVar
-
-from phalanx_client.session import Client
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -35,27 +31,3 @@ def iterate(source: AsyncIterator[T]) -> Iterator[T]:
 
 async def _next(source: AsyncIterator[T]) -> T:
     return await anext(source)
-
-
-class BlockingClient:
-    """Every method of `Client` under its own name, called without `await`.
-
-    Coroutines give their result, asynchronous iterators become iterators.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        finish(self._client.close())
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._client, name)
-        if inspect.isasyncgenfunction(method):
-            return functools.wraps(method)(lambda *a, **k: iterate(method(*a, **k)))
-        if inspect.iscoroutinefunction(method):
-            return functools.wraps(method)(lambda *a, **k: finish(method(*a, **k)))
-        raise AttributeError(f"{name!r} is no request of the client")

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 
 from phalanx_client import config
-from phalanx_client.blocking import BlockingClient
+from phalanx_client.blocking_client import BlockingClient
 from phalanx_client.either import EitherTransport
 from phalanx_client.failure import Unavailable
+from phalanx_client.inside import Inside
 from phalanx_client.paced import PacedTransport
 from phalanx_client.plain import PlainTransport
 from phalanx_client.session import Client
@@ -24,7 +25,8 @@ def connect(url: str | None = None, token: str | None = None, *, patience_s: flo
     from phalanx_client.aio import AioTransport  # noqa: PLC0415 - slow, and only needed here
 
     manager = config.find(url, token, os.environ)
-    return Client(_to([AioTransport(one) for one in manager.each()]), patience_s=patience_s)
+    transport = _to([AioTransport(one) for one in manager.each()])
+    return Client(transport, patience_s=patience_s, inside=Inside(manager))
 
 
 def connect_blocking(
@@ -42,7 +44,8 @@ def plain_client(
 ) -> Client:
     """A client whose coroutines `blocking.finish` can run."""
     transport = _to([PlainTransport(one) for one in manager.each()])
-    return Client(transport, patience_s=patience_s, on_wait=on_wait)
+    inside = Inside(manager, apart=True)
+    return Client(transport, patience_s=patience_s, on_wait=on_wait, inside=inside)
 
 
 def _to(managers: Sequence[Transport]) -> Transport:

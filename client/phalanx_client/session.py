@@ -1,26 +1,30 @@
 """The library: everything that can be asked of a manager.
 
     async with connect() as client:
-        session = await client.submit(SessionSpec(image="alpine", command=("id",)), key)
-        async for line in client.logs(session.id, follow=True): ...
+        async with await client.run(SessionSpec(image="alpine", command=("id",))) as session:
+            await session.follow()
 
-`phalanx_client.blocking.BlockingClient` is the same without `await`.
+`phalanx_client.connect_blocking` gives the same without `await`.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import BinaryIO, Literal
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from phalanx_client.answers import decode
 from phalanx_client.exchange import JSON, Exchange
-from phalanx_client.failure import Unavailable
+from phalanx_client.failure import Failure, Unavailable
+from phalanx_client.handle import Session
+from phalanx_client.inside import Completed, Inside
 from phalanx_client.patience import FIRST_PAUSE_S
 from phalanx_client.transport import Reply, Request, Transport
 from phalanx_wire.api import (
@@ -70,11 +74,50 @@ class Client(Exchange):
         *,
         patience_s: float = 0.0,
         on_wait: Callable[[Unavailable], None] | None = None,
+        inside: Inside | None = None,
     ) -> None:
         super().__init__(transport, patience_s=patience_s, on_wait=on_wait)
+        self._inside = inside
         self.news: Callable[[EventView], None] = lambda _event: None
 
     # ------------------------------------------------------------ sessions
+
+    async def run(self, spec: SessionSpec, *, upload: str | None = None) -> Session:
+        """Start a session.
+
+        Args:
+            upload: a folder of this machine to copy into every container's /workspace.
+
+        Raises:
+            Refused: with the manager's reason.
+            Failure: there is no such folder.
+        """
+        if upload is not None:
+            from phalanx_client import archive  # noqa: PLC0415 - slow, and seldom asked for
+
+            packed, length = archive.pack_upload(upload)
+            with packed:
+                stored = await self.upload(packed, length)
+            spec = replace(spec, upload=stored.digest)
+        return Session(self, await self.submit(spec, secrets.token_hex(16)))
+
+    async def attach(self, ref: str) -> Session:
+        """A session that is there already, by id, name or unique prefix."""
+        return Session(self, await self.session(ref))
+
+    async def exec(
+        self, ref: str, command: Sequence[str], *, rank: int = 0, stdin: bytes = b""
+    ) -> Completed:
+        """Run a command in a container, to its end.
+
+        Raises:
+            Refused: the session does not run, or the command could not be started.
+        """
+        if self._inside is None:
+            raise Failure(
+                "this client runs no commands; phalanx_client.connect makes one that does"
+            )
+        return await self._inside.run(ref, rank, tuple(command), stdin)
 
     async def submit(self, spec: SessionSpec, key: str) -> SessionView:
         """Ask for a session; the same key and spec give the same session, however often."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from phalanx_wire.lifecycle import KernelState
-from tests.house import lifecycle_page
+from tests.house import blocking_twin, lifecycle_page
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("wire", "manager", "agent", "kernel-runner", "client", "deploy")
@@ -103,3 +103,7 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", readme, re.MULTILINE))
 
     assert set() == named - targets
+
+
+def test_the_blocking_library_is_made_from_the_other() -> None:
+    assert blocking_twin.source() == blocking_twin.TWIN.read_text()
