@@ -28,6 +28,7 @@ from phalanx_agent.host.scratch import NotInMemory, Scratch
 from phalanx_agent.host.uploads import Uploads
 from phalanx_agent.loops import fetch
 from phalanx_agent.loops.accounts import Accounts
+from phalanx_agent.loops.asks import Asks
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.hub import Hub
@@ -117,12 +118,14 @@ class _Agent:
         self.link: Link | None = None
         self.logs = LogStore(config.state_dir / "logs", docker.logs)
         self.uploads = Uploads(config.state_dir / "uploads", self._fetch)
+        self.asks = Asks(self._open)
         self.workshop = Workshop(
             docker=docker,
             scratch=scratch,
             logs=self.logs,
             uploads=self.uploads,
             listen=RunnerChannel.listen,
+            ask_door=self.asks.door,
             bundle=folder,
             judge_mounts=lambda mounts: allow.judge(mounts, config.mounts, own),
             check_ports=lambda wanted: ports.check(wanted, config.host_ports),
@@ -169,6 +172,7 @@ class _Agent:
             ("listings", self.watch.listings),
             ("swarm", self.swarm.run),
             ("streams", self.streams.run),
+            ("asks", self.asks.run),
             ("guard", self.guard.run),
             ("figures", self.figures.run),
             ("tidy", lambda: tidy(self.logs, self.uploads, self.fleet)),
@@ -194,6 +198,7 @@ def _on_welcome(agent: _Agent, ready: Callable[[], None]) -> Callable[[Welcome],
         nonlocal told
         agent.workshop.egress_subnet = welcome.egress_subnet
         agent.watch.bell.set()  # the way out can be made now
+        agent.asks.linked()
         if not told:
             told = True
             systemd.notify("READY=1")

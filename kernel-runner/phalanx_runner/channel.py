@@ -8,7 +8,6 @@ its pid, as this kernel sees it, is the one that the engine tells. What it says 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -16,11 +15,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from phalanx_runner.door import bind
 from phalanx_runner.messages import LINE_LIMIT, Event, Hello, Malformed, parse
 
 SOCKET = "agent.sock"
 _UNPROVEN_LIMIT = 8  # connections held while the container's pid is not yet known
-_BACKLOG = 64
 _BURST = 2048  # messages at once: a whole replay, and then some
 _RATE = 200.0  # messages a second in the long run
 _SEND_LIMIT = 64 * 1024  # bytes waiting for a runner that does not read
@@ -70,7 +69,7 @@ class RunnerChannel:
         Raises OSError when the directory can't be used.
         """
         channel = cls(pid_of_container, on_event)
-        listener = _bind(directory)
+        listener = bind(directory, SOCKET)
         loop = asyncio.get_running_loop()
         loop.add_reader(listener, channel._accept, listener)
         try:
@@ -235,22 +234,3 @@ class _Connection:
             self._channel.tally.throttled += 1
             self._loop.remove_reader(self._peer)
             self._pause = self._loop.call_later(-self._tokens / _RATE, self.start_reading)
-
-
-def _bind(directory: Path) -> socket.socket:
-    """By the directory's descriptor: a socket's path may have 108 bytes, a session's has more."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if os.path.lexists(directory / SOCKET):
-                os.unlink(SOCKET, dir_fd=handle)
-            listener.bind(f"/proc/self/fd/{handle}/{SOCKET}")
-            os.chmod(directory / SOCKET, 0o666)  # noqa: S103 - the container may run as any uid
-        finally:
-            os.close(handle)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener

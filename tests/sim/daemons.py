@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
@@ -184,6 +184,7 @@ class AgentLife(Process):
             logs=logs,
             uploads=SimUploads(self, host),
             listen=Doors(self, host).listen,
+            ask_door=lambda _kernel, _folder: nullcontext(),
             bundle="/bundle",
             judge_mounts=lambda _mounts: (),
             lives=lambda _pid: True,

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from phalanx_agent.core.recipe import Account, Bind, Image
@@ -196,6 +196,7 @@ class FakeHost:
         self.remains_stay: Unavailable | None = None
         self.lives = True
         self.taken: set[int] = set()
+        self.asking: set[KernelId] = set()
         self.engine.started = self._started
 
     def runner(self, kernel: KernelId) -> FakeRunner:
@@ -215,6 +216,14 @@ class FakeHost:
             yield runner
         finally:
             runner.detach()
+
+    @contextmanager
+    def ask_door(self, kernel: KernelId, folder: Path) -> Iterator[None]:
+        self.asking.add(kernel)
+        try:
+            yield
+        finally:
+            self.asking.discard(kernel)
 
     def judge(self, mounts: tuple[Mount, ...]) -> tuple[Bind, ...]:
         for mount in mounts:
@@ -251,6 +260,7 @@ class FakeHost:
             logs=self.logs,
             uploads=self.uploads,
             listen=self.listen,
+            ask_door=self.ask_door,
             bundle="/bundle",
             judge_mounts=self.judge,
             check_ports=self.check_ports,

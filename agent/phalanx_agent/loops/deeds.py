@@ -90,9 +90,11 @@ class Deeds:
         return next((facts for facts in found if facts.kernel == case.kernel), None)
 
     async def listen(self) -> None:
-        """Open the door for the runner; its material is there."""
+        """Open the doors for the runner and for questions; its material is there."""
         if self._line is None:
-            folder = self._workshop.scratch.folder(self._case.kernel)
+            kernel = self._case.kernel
+            folder = self._workshop.scratch.folder(kernel)
+            self._open.enter_context(self._workshop.ask_door(kernel, folder))
             self._line = await self._open.enter_async_context(
                 self._workshop.listen(folder, lambda: self._case.pid, self._heard)
             )

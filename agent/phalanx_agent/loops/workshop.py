@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -103,6 +103,9 @@ Listen = Callable[
     AbstractAsyncContextManager[RunnerLine],
 ]
 
+AskDoor = Callable[[KernelId, Path], AbstractContextManager[None]]
+"""Listens to what the container with this folder asks. Raises `OSError`."""
+
 
 IMAGE_KNOWN_S: Final = 1.0
 """A tag may be moved at any time; a gang that asks within a second may still get one answer."""
@@ -156,6 +159,7 @@ class Workshop:
     logs: LogStore
     uploads: Uploads
     listen: Listen
+    ask_door: AskDoor
     bundle: str
     judge_mounts: Callable[[tuple[Mount, ...]], tuple[Bind, ...]]
     check_ports: Callable[[tuple[int, ...]], None]

@@ -212,7 +212,7 @@ class Link:
         Raises:
             StreamClosed: there is no connection.
         """
-        if self._mux is None:
+        if self._mux is None or not self._welcome.is_set():
             raise StreamClosed(Closed(1, code="link_lost", why="The manager is not connected."))
         return await self._mux.open(call)
 
