@@ -24,6 +24,10 @@ SSH_LEAST, SSH_MOST = 16, 1024
 
 STOP_TIMEOUT_SLACK_S = 30
 _IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DEEPSPEED_FOLDER = "/job"
+"""Where DeepSpeed's launcher looks for `hostfile`; without one it trains in one container, and says
+nothing of the others."""
+
 _INITS = frozenset(
     {
         *("/sbin/init", "/usr/sbin/init", "/bin/systemd", "/lib/systemd/systemd"),
@@ -289,4 +293,6 @@ def _own_binds(place: Place, account: Account) -> tuple[Bind, ...]:
     ]
     if account.passwd is not None:
         binds.append(Bind(f"{place.material}/passwd", "/etc/passwd"))
+    if not any(f"{bind.target}/".startswith(f"{_DEEPSPEED_FOLDER}/") for bind in place.mounts):
+        binds.append(Bind(f"{place.material}/hostfile", f"{_DEEPSPEED_FOLDER}/hostfile"))
     return tuple(binds)

@@ -88,6 +88,7 @@ def test_a_recipe_holds_all_that_a_container_is_made_of() -> None:
                 Bind("/m", "/run/phalanx"),
                 Bind("/m/hosts", "/etc/hosts"),
                 Bind("/m/ssh/dropin.conf", "/etc/ssh/ssh_config.d/00-phalanx.conf"),
+                Bind("/m/hostfile", "/job/hostfile"),
                 Bind("/data", "/data"),
             ),
             network_id="n" * 64,
@@ -138,6 +139,18 @@ def test_everybody_has_a_home_and_a_name(
 
     assert expected == (env["HOME"], env["USER"])
     assert env["LOGNAME"] == env["USER"]
+
+
+@pytest.mark.parametrize(
+    ("target", "there"), [("/jobs", True), ("/job", False), ("/job/data", False)]
+)
+def test_the_hostfile_lies_where_deepspeed_looks_unless_the_user_mounts_there(
+    target: str, there: object
+) -> None:
+    place = Place("n" * 64, "/bundle", "/m", (Bind("/data", target),))
+    made = recipe.container(ORDER, GANG, IMAGE, ROOT, place)
+
+    assert there == (Bind("/m/hostfile", "/job/hostfile") in made.binds)
 
 
 def test_a_uid_that_the_image_lacks_gets_an_entry_beside_the_images_own() -> None:
