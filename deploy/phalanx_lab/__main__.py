@@ -87,9 +87,11 @@ def load(args: argparse.Namespace) -> int:
 
 
 def image(args: argparse.Namespace) -> int:
-    """Build an image, or the folder site-ml, into the cache."""
+    """Build an image, or a folder to mount, into the cache."""
     if args.recipe == recipes.SITE_ML:
         print(recipes.site_ml(say))
+    elif args.recipe == recipes.SITE_MORE:
+        print(recipes.site_more(say))
     else:
         built = recipes.image(args.recipe, say)
         print(f"{built.ref}  {built.id}  {built.size / 1e6:.0f} MB")
@@ -167,7 +169,7 @@ def parser() -> argparse.ArgumentParser:
     verb("supervise", run_supervisor).add_argument("name")
     verb("load", load).add_argument("image", metavar="IMAGE")
     made = verb("image", image)
-    made.add_argument("recipe", choices=(*recipes.NAMES, recipes.SITE_ML))
+    made.add_argument("recipe", choices=(*recipes.NAMES, recipes.SITE_ML, recipes.SITE_MORE))
     made = verb("engine-root", make_engine_root)
     made.add_argument("suite", nargs="?", default=engine_root.SUITE)
     made = verb("fault", fault)

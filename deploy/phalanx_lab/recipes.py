@@ -4,11 +4,12 @@
 `busybox`  one static program and its names: no C library, no Python
 `empty`    one static program that waits: no shell, no folders
 `torch`    base, with PyTorch for the CPU, NumPy and scikit-learn
-`mpi`      Debian with Open MPI, mpi4py and an ssh client
+`mpi`      Debian with Open MPI, mpi4py, pdsh and an ssh client
 `older`    a Debian of another C library, and nothing more
 `musl`     another C library altogether, and one program with its names that is linked to it
 `hostile`  an image with a will of its own: see `hostile.py`
 `site-ml`  no image but a folder to mount: PyTorch, TensorFlow and Lightning for Python 3.11
+`site-more` another one, to mount besides: Accelerate, DeepSpeed, Ray, JAX, Dask, XGBoost
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Report = Callable[[str], None]
 SUITE = "bookworm"  # its Python is 3.11
 OLDER_SUITE = "bullseye"
 BASE = ("python3", "iproute2", "procps", "netcat-openbsd", "ca-certificates")
-MPI = (*BASE, "openmpi-bin", "python3-mpi4py", "openssh-client")
+MPI = (*BASE, "openmpi-bin", "python3-mpi4py", "openssh-client", "pdsh")
 SITE = "usr/local/lib/python3.11/dist-packages"
 USELESS = (
     "usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*",
@@ -39,7 +40,7 @@ USELESS = (
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NAMES = ("base", "busybox", "empty", "torch", "mpi", "older", "musl", "hostile")
 SITE_ML = "site-ml"
-TORCHRUN = "#!/usr/bin/python3\nfrom torch.distributed.run import main\n\nmain()\n"
+SITE_MORE = "site-more"
 OPEN = 0o755  # what an image's folders are to anybody
 FOLDERS = {"bin": OPEN, "etc": OPEN, "root": 0o700, "tmp": 0o1777}
 
@@ -77,11 +78,22 @@ def image(name: str, report: Report) -> Image:
 
 def site_ml(report: Report) -> str:
     """The folder to mount; it is used with `PYTHONPATH`."""
-    folder = f"{cache()}/images/{SITE_ML}-{_key(str((wheels.ML, wheels.NOT_NEEDED)))}"
-    with _claim(SITE_ML):
+    recipe = str((wheels.ML, wheels.NOT_NEEDED))
+    return _site(SITE_ML, recipe, lambda to: wheels.install(to, wheels.ML, report), report)
+
+
+def site_more(report: Report) -> str:
+    """The folder to mount besides `site_ml`; its `bin` goes on the path."""
+    return _site(SITE_MORE, str(wheels.MORE), lambda to: wheels.install_more(to, report), report)
+
+
+def _site(name: str, recipe: str, fill: Callable[[str], None], report: Report) -> str:
+    folder = f"{cache()}/images/{name}-{_key(recipe)}"
+    with _claim(name):
         if not os.path.isdir(folder):
+            report(f"building {name} (once; it is kept in {cache()})")
             with _workspace() as work:
-                wheels.install(f"{work}/site", wheels.ML, report)
+                fill(f"{work}/site")
                 _compile(f"{work}/site", report)
                 os.rename(f"{work}/site", folder)
     return folder
@@ -207,10 +219,10 @@ def _torch(report: Report) -> Layer:
         _compile(f"{root}/{SITE}", report)
         os.makedirs(f"{root}/usr/local/bin")
         with open(f"{root}/usr/local/bin/torchrun", "w", encoding="ascii") as file:
-            file.write(TORCHRUN)
+            file.write(wheels.TORCHRUN)
         os.chmod(file.name, OPEN)
 
-    return _cached("torch", f"{wheels.TORCH} {wheels.NOT_NEEDED} {TORCHRUN}", build, report)
+    return _cached("torch", f"{wheels.TORCH} {wheels.NOT_NEEDED} {wheels.TORCHRUN}", build, report)
 
 
 def _compile(folder: str, report: Report) -> None:

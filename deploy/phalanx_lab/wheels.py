@@ -19,6 +19,22 @@ TORCH_RELEASE = "torch==2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH = (TORCH_RELEASE, "numpy", "scikit-learn")
 ML = (*TORCH, "tensorflow-cpu==2.21.0", "tf-keras==2.21.0", "lightning==2.6.6")
+MORE = (  # to the last package, since their needs would bring a PyTorch with CUDA
+    "accelerate==1.15.0", "annotated-types==0.8.0", "anyio==4.16.0", "click==8.5.1",
+    "dask==2026.8.0", "deepspeed==0.19.8", "distributed==2026.8.0", "einops==0.8.2", "h11==0.16.0",
+    "hf-xet==1.8.0", "hjson==3.1.0", "httpcore2==2.16.2", "httpx2==2.16.2",
+    "huggingface_hub==2.4.0", "importlib_metadata==10.2.0", "jax==0.10.2", "jaxlib==0.10.2",
+    "jsonschema==4.26.0", "jsonschema-specifications==2025.9.1", "lazy-importer==0.1.0",
+    "locket==1.0.0", "msgpack==1.2.4", "ninja==1.13.2", "pandas==3.1.1", "partd==1.4.2",
+    "psutil==7.2.2", "py-cpuinfo==9.0.0", "pydantic==2.14.3", "pydantic_core==2.50.4",
+    "python-dateutil==4.0.0", "ray==2.60.0", "referencing==0.37.0", "rpds-py==2026.9.1",
+    "safetensors==0.8.0", "sortedcontainers==2.4.0", "tblib==3.2.2", "toolz==1.2.0",
+    "tornado==6.6.1", "truststore==0.10.5", "typing-inspection==0.4.5", "tzdata==2026.6",
+    "xgboost-cpu==3.2.0", "zict==3.0.0", "zipp==4.1.2",
+)  # fmt: skip
+TORCHRUN = "#!/usr/bin/python3\nfrom torch.distributed.run import main\n\nmain()\n"
+IMAGE_PYTHON = "#!/usr/bin/python3"
+FOR_ANYBODY = 0o755
 NOT_NEEDED = (  # no compiler is in the image, and pip's scripts name the Python of this machine
     "bin",
     "*/include",
@@ -33,17 +49,35 @@ def install(folder: str, packages: tuple[str, ...], report: Callable[[str], None
     """Install packages into a folder for `PYTHONPATH`."""
     wanted = [cpu_torch() if name == TORCH_RELEASE else name for name in packages]
     report(f"  installing {', '.join(packages)}")
-    show(
-        [*_pip(), "install", "--target", folder, "--no-compile", *_for_the_image(), *wanted],
-        report,
-        timeout=1800,
-    )
+    _install(folder, [*_for_the_image(), *wanted], report)
     for pattern in NOT_NEEDED:
         for useless in glob.glob(f"{folder}/{pattern}", recursive=True):
             if os.path.isdir(useless):
                 shutil.rmtree(useless)
             else:
                 os.unlink(useless)
+
+
+def install_more(folder: str, report: Callable[[str], None]) -> None:
+    """Install MORE into a folder for `PYTHONPATH`, with its commands in `bin`."""
+    report(f"  installing {', '.join(MORE)}")
+    # DeepSpeed is published as source only, which is why wheels alone would not do.
+    _install(folder, ["--python-version", PYTHON, "--no-deps", *MORE], report)
+    for name in os.listdir(f"{folder}/bin"):
+        with open(f"{folder}/bin/{name}", "rb+") as file:
+            first, text = file.readline(), file.read()
+            if first.startswith(b"#!") and b"python" in first:  # the one that ran pip
+                file.seek(0)
+                file.truncate()
+                file.write(f"{IMAGE_PYTHON}\n".encode() + text)
+    with open(f"{folder}/bin/torchrun", "w", encoding="ascii") as torchrun:
+        torchrun.write(TORCHRUN)
+    os.chmod(torchrun.name, FOR_ANYBODY)
+
+
+def _install(folder: str, wanted: list[str], report: Callable[[str], None]) -> None:
+    argv = [*_pip(), "install", "--target", folder, "--no-compile", *wanted]
+    show(argv, report, timeout=1800)
 
 
 def cpu_torch() -> str:
