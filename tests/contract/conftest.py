@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from phalanx_manager.store.database import MEMORY
 from tests.support import postgres
@@ -33,3 +34,9 @@ async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     await made.begin()
     yield made
     await made.end()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, object]]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines  # type: ignore[misc]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import msgspec
 import pytest
-import structlog
 import zmq
 import zmq.asyncio
 import zmq.utils.monitor
@@ -32,9 +30,8 @@ from phalanx_wire.control import (
 )
 from phalanx_wire.control import Engine as EngineReport
 from phalanx_wire.ids import AgentId, ClusterName, KernelId
-from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.slots import Slots
-from phalanx_wire.stream import STDIN, STDOUT, Data, Eof, ExecCall, ReadCall, UploadCall
+from phalanx_wire.stream import Data, ReadCall
 from tests.support.link import (
     LOCAL,
     PATIENCE_S,
@@ -50,12 +47,6 @@ from tests.support.link import (
 WELCOME = Welcome("cluster-1", ClusterName("default"), 5.0, "10.212.0.0/20")
 REPORT = Observed("boot", -1, Slots(cpu_milli=4000), "10.0.0.1", EngineReport("20.10", "1.41"))
 READ = ReadCall(KernelId("k"), "/data")
-
-
-@pytest.fixture
-def logged() -> Iterator[list[dict[str, object]]]:
-    with structlog.testing.capture_logs() as lines:
-        yield lines  # type: ignore[misc]
 
 
 def _named(lines: list[dict[str, object]], event: str) -> list[dict[str, object]]:
@@ -416,114 +407,3 @@ async def test_a_host_that_cannot_be_is_refused(logged: list[dict[str, object]])
         assert ("disconnected", "gpu-1") == await here.handler.next()
         assert here.handler.reports.empty()
     assert ["bad_report"] == [line["code"] for line in _named(logged, "rpc.agent.refused")]
-
-
-# ---------------------------------------------------------------- streams
-
-BIG = 8 << 20
-
-
-async def test_big_streams_pass_in_both_directions_at_once() -> None:
-    async def echo(stream: Stream) -> None:
-        async for item in stream:
-            match item:
-                case Data():
-                    await stream.write(STDOUT, item.data)
-                case Eof():
-                    break
-                case _:
-                    pass
-        await stream.close(exit_code=0)
-
-    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
-        await agent.greet("gpu-1")
-        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(agent.serve(echo))
-            streams = [
-                await here.agents.open(AgentId("gpu-1"), ExecCall(KernelId("k"), ("cat",)))
-                for _stream in range(3)
-            ]
-            for stream in streams:
-                tasks.create_task(_send(stream, BIG))
-            assert [BIG] * 3 == list(await asyncio.gather(*(_count(s) for s in streams)))
-            assert [0] * 3 == [stream.closed and stream.closed.exit_code for stream in streams]
-            serving.cancel()
-
-
-async def _send(stream: Stream, size: int) -> None:
-    for _piece in range(size >> 20):
-        await stream.write(STDIN, bytes(1 << 20))
-    await stream.eof()
-
-
-async def _count(stream: Stream) -> int:
-    return sum([len(item.data) async for item in stream if isinstance(item, Data)])
-
-
-async def test_a_slow_reader_slows_its_own_stream_only() -> None:
-    sent = {"slow": 0, "quick": 0}
-
-    async def pour(stream: Stream) -> None:
-        assert isinstance(stream.call, ReadCall)
-        for _piece in range(64):
-            await stream.write(STDOUT, bytes(64 << 10))
-            sent[stream.call.path] += 64 << 10
-        await stream.close()
-
-    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
-        await agent.greet("gpu-1")
-        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(agent.serve(pour))
-            slow = await here.agents.open(AgentId("gpu-1"), ReadCall(KernelId("k"), "slow"))
-            quick = await here.agents.open(AgentId("gpu-1"), ReadCall(KernelId("k"), "quick"))
-            assert 4 << 20 == await _count(quick)
-            assert 1 << 20 >= sent["slow"]
-            assert 4 << 20 == await _count(slow)
-            serving.cancel()
-
-
-async def test_an_agent_fetches_an_archive_by_a_stream_of_its_own() -> None:
-    async def archive(agent: AgentId, stream: Stream) -> None:
-        assert UploadCall("sha256:00") == stream.call
-        await stream.write(STDOUT, b"x" * 100_000)
-        await stream.close()
-
-    async with office(archive) as here, peer(here, here.directory.add("gpu-1")) as agent:
-        await agent.greet("gpu-1")
-        mux = agent.mux(lambda _stream: None)
-        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(agent.feed(mux))
-            stream = await mux.open(UploadCall("sha256:00"))
-            assert 100_000 == await _count(stream)
-            feeding.cancel()
-
-
-async def test_a_server_that_fails_ends_its_stream_with_a_code(
-    logged: list[dict[str, object]],
-) -> None:
-    async def fail(agent: AgentId, stream: Stream) -> None:
-        raise RuntimeError("a bug")
-
-    async with office(fail) as here, peer(here, here.directory.add("gpu-1")) as agent:
-        await agent.greet("gpu-1")
-        mux = agent.mux(lambda _stream: None)
-        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(agent.feed(mux))
-            stream = await mux.open(UploadCall("sha256:00"))
-            assert 0 == await _count(stream)
-            assert stream.closed is not None
-            assert "internal" == stream.closed.code
-            feeding.cancel()
-
-
-async def test_a_lost_link_ends_its_streams() -> None:
-    async with office() as here:
-        async with peer(here, here.directory.add("gpu-1")) as agent:
-            await agent.greet("gpu-1")
-            stream = await here.agents.open(AgentId("gpu-1"), READ)
-        async with asyncio.timeout(PATIENCE_S):
-            assert 0 == await _count(stream)
-        assert stream.closed is not None
-        assert "link_lost" == stream.closed.code
-        with pytest.raises(StreamClosed):
-            await stream.write(STDIN, b"x")
