@@ -6,16 +6,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from phalanx_slurm.wrong import WrongError
+
 MAX_HOSTS: Final = 65_536
 _PART: Final = re.compile(
     r"(?P<head>[^\[\],\s]*)(?:\[(?P<ranges>[0-9,-]+)\])?(?P<tail>[^\[\],\s]*)"
 )
 _RANGE: Final = re.compile(r"(?P<first>[0-9]{1,9})(?:-(?P<last>[0-9]{1,9}))?")
 _NUMBERED: Final = re.compile(r"(?P<stem>.*?)(?P<number>0|[1-9][0-9]{0,8})", re.DOTALL)
-
-
-class WrongListError(ValueError):
-    """A text is no list of hosts; the sentence says where."""
 
 
 def compress(hosts: Iterable[str]) -> str:
@@ -44,19 +42,19 @@ def expand(text: str) -> tuple[str, ...]:
     kept.
 
     Raises:
-        WrongListError: it is none, or names more than `MAX_HOSTS`.
+        WrongError: it is none, or names more than `MAX_HOSTS`.
     """
     hosts: list[str] = []
     for part in _parts(text):
         match = _PART.fullmatch(part)
         if match is None:
-            raise WrongListError(f"{part[:80]!r} is no host and no range like sub[1-3]")
+            raise WrongError(f"{part[:80]!r} is no host and no range like sub[1-3]")
         if match["ranges"] is None:
             hosts.append(part)
         else:
             hosts += [f"{match['head']}{one}{match['tail']}" for one in _numbers(match["ranges"])]
         if len(hosts) > MAX_HOSTS:
-            raise WrongListError(f"the list names more than {MAX_HOSTS} hosts")
+            raise WrongError(f"the list names more than {MAX_HOSTS} hosts")
     return tuple(hosts)
 
 
@@ -81,10 +79,10 @@ def _numbers(ranges: str) -> Iterator[str]:
     for piece in ranges.split(","):
         match = _RANGE.fullmatch(piece)
         if match is None:
-            raise WrongListError(f"[{ranges[:80]}] is no list of ranges like [1-3,7]")
+            raise WrongError(f"[{ranges[:80]}] is no list of ranges like [1-3,7]")
         first, last = int(match["first"]), int(match["last"] or match["first"])
         total += last - first + 1
         if last < first or total > MAX_HOSTS:
-            raise WrongListError(f"[{ranges[:80]}] names no hosts, or more than {MAX_HOSTS}")
+            raise WrongError(f"[{ranges[:80]}] names no hosts, or more than {MAX_HOSTS}")
         width = len(match["first"])
         yield from (str(number).zfill(width) for number in range(first, last + 1))

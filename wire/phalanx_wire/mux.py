@@ -14,6 +14,8 @@ from typing import Final, Self
 from phalanx_wire.control import Message
 from phalanx_wire.stream import (
     CHUNK_BYTES,
+    SIGNAL,
+    STDIN,
     WINDOW_BYTES,
     Call,
     Closed,
@@ -37,6 +39,10 @@ SendMessage = Callable[[Message], Awaitable[None]]
 def cost(data: bytes) -> int:
     """Tell how much of a window a piece of data takes."""
     return max(len(data), MIN_COST)
+
+
+def _is_signal(message: Data | Eof) -> bool:
+    return isinstance(message, Data) and message.channel == SIGNAL
 
 
 class StreamClosed(Exception):  # noqa: N818 - not always an error
@@ -93,7 +99,7 @@ class Stream:
             while self.closed is None and self._room < price:
                 self._writable.clear()
                 await self._writable.wait()
-            self._check_writable()
+            self._check_writable(channel)
             self._room -= price
             await self._send(Data(self.number, channel, chunk))
 
@@ -105,7 +111,7 @@ class Stream:
         """
         if self._our_eof and self.closed is None:
             return
-        self._check_writable()
+        self._check_writable(STDIN)
         self._our_eof = True
         await self._send(Eof(self.number))
 
@@ -136,10 +142,10 @@ class Stream:
         assert self.closed is not None  # noqa: S101 - `_end` has set it
         return self.closed
 
-    def _check_writable(self) -> None:
+    def _check_writable(self, channel: int) -> None:
         if self.closed is not None:
             raise StreamClosed(self.closed)
-        if self._our_eof:
+        if self._our_eof and channel != SIGNAL:
             raise StreamClosed(Closed(self.number, code="eof", why="written after the end of data"))
 
     # -------------------------------------------------------------- reading
@@ -182,7 +188,7 @@ class Stream:
                 self._writable.set()
             case Closed():
                 self._end(message, told=True)
-            case Data() | Eof() if self._their_eof:
+            case Data() | Eof() if self._their_eof and not _is_signal(message):
                 self._break("data after the end of data")
             case Data() if self._held + cost(message.data) > self._window:
                 self._break("more data than its window")

@@ -34,7 +34,6 @@ class ExecCall(Message, frozen=True):
         shell: run the login shell of the runner instead of `command`.
         tty: one merged stream on a terminal of `rows` x `columns`.
         env: laid over the container's own.
-        workdir: where it begins; empty is the container's own.
         task: it is a step's: it hears the session's signals, and when it or the stream ends,
             nothing that it has started is left: TERM, a little later KILL.
     """
@@ -47,7 +46,6 @@ class ExecCall(Message, frozen=True):
     rows: int = 24
     columns: int = 80
     env: dict[str, str] = msgspec.field(default_factory=dict)
-    workdir: str = ""
     task: bool = False
 
 
@@ -179,7 +177,9 @@ class Data(Message, frozen=True):
 
 
 class Eof(Message, frozen=True):
-    """The sender will send no more data; the stream stays open for the other direction."""
+    """The sender will send no more data but signals; the stream stays open for the other
+    direction.
+    """
 
     stream: int
 

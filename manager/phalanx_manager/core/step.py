@@ -1,0 +1,174 @@
+"""Who runs which task of a step, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from phalanx_manager.core.model import Kernel, Refusal, Session, SessionRow
+from phalanx_slurm import task_files
+from phalanx_slurm.nodelist import compress
+from phalanx_slurm.task_env import Job, Node, Step, place, spread, task_env
+from phalanx_wire import names
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.spec import SlurmJob
+from phalanx_wire.step import StepSpec
+from phalanx_wire.stream import STDERR, STDOUT, ExecCall
+
+MAX_TASKS: Final = 4_096
+"""Each is a stream; an agent serves so many at once."""
+
+TASK: Final = f"{names.BUNDLE_MOUNT}/bin/phalanx-task"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task. `shared` tells which of its channels go to a file that others write, too."""
+
+    number: int
+    kernel: Kernel
+    call: ExecCall
+    shared: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A step, laid out.
+
+    Attributes:
+        writers: what writes each file that tasks share, by its path.
+    """
+
+    number: int
+    tasks: tuple[Task, ...]
+    writers: dict[str, tuple[Kernel, ExecCall]]
+
+
+def job_of(session: Session, kernels: Sequence[Kernel]) -> Job:
+    """Say a session in SLURM's words."""
+    asked = session.spec.slurm or SlurmJob()
+    return Job(
+        number=session.number,
+        name=session.name,
+        asked=asked,
+        nodes=tuple(
+            Node(
+                kernel.host_name,
+                kernel.address,
+                max(1, kernel.slots.cpu_milli // 1000),
+                kernel.slots.mem_bytes,
+                kernel.slots.gpu,
+            )
+            for kernel in kernels
+        ),
+        user=session.user,
+        cluster=session.cluster,
+        restarts=session.attempt - 1,
+    )
+
+
+def plan(row: SessionRow, spec: StepSpec, number: int, asked_in: int | None) -> Plan | Refusal:
+    """Lay a step out over a session's containers. `asked_in` is the rank whose container it was
+    asked for in; None is outside.
+    """
+    if not spec.command:
+        return _refusal("no_command", "a step needs a command", "command")
+    ranks = _ranks(row, spec)
+    if isinstance(ranks, Refusal):
+        return ranks
+    job = job_of(row.session, row.kernels)
+    counts = _counts(job, spec, len(ranks))
+    if isinstance(counts, Refusal):
+        return counts
+    ranks = ranks[: len(counts)]
+    for rank in ranks:
+        kernel = row.kernels[rank]
+        if kernel.state is not KernelState.RUNNING:
+            said = f"{kernel.host_name} is {kernel.state.name.lower()}"
+            return _refusal("not_running", f"no task can run there: {said}", status=409)
+    cpus = spec.cpus if spec.cpus is not None else job.asked.cpus_per_task
+    step = Step(number, spec.name, ranks, counts, cpus, asked_in)
+    tasks = tuple(_task(row, spec, job, step, task) for task in range(sum(counts)))
+    writer = row.kernels[asked_in or 0]
+    paths = {path for task in tasks for path in task.shared.values()}
+    return Plan(number, tasks, {path: (writer, _writing(writer, spec, path)) for path in paths})
+
+
+def _ranks(row: SessionRow, spec: StepSpec) -> tuple[int, ...] | Refusal:
+    """Choose the containers that may take part."""
+    by_host = {kernel.host_name: kernel.rank for kernel in row.kernels}
+    for host in (*spec.hosts, *spec.exclude):
+        if host not in by_host:
+            there = compress(by_host)
+            return _refusal("no_such_host", f"there is no {host}; there are {there}", "hosts")
+    wanted = sorted({by_host[host] for host in spec.hosts}) or list(range(len(row.kernels)))
+    ranks = tuple(rank for rank in wanted if row.kernels[rank].host_name not in spec.exclude)
+    if not ranks or (spec.containers or 1) > len(ranks):
+        asked = spec.containers or 1
+        return _refusal(
+            "too_few_containers", f"{asked} containers were asked for, {len(ranks)} take part"
+        )
+    return ranks
+
+
+def _counts(job: Job, spec: StepSpec, most: int) -> tuple[int, ...] | Refusal:
+    """Lay tasks out over at most so many containers."""
+    each = spec.per_container
+    tasks = spec.tasks
+    nodes = spec.containers or (min(most, tasks) if tasks is not None else most)
+    if tasks is None and each is None and nodes == len(job.nodes):
+        tasks = sum(job.counts)
+    each = each or job.asked.tasks_per_node or 1
+    tasks = nodes * each if tasks is None else tasks
+    if not 0 < tasks <= MAX_TASKS:
+        return _refusal("bad_tasks", f"a step has 1 to {MAX_TASKS} tasks, not {tasks}", "tasks")
+    counts = spread(tasks, min(nodes, tasks))
+    if spec.per_container is not None and counts[0] > spec.per_container:
+        said = f"{tasks} tasks do not fit into {nodes} containers with {each} in each at most"
+        return _refusal("too_many_tasks", said, "tasks")
+    if spec.tty and tasks > 1:
+        return _refusal("tty_of_one", "only one task can have the terminal", "tty", "add -n 1")
+    return counts
+
+
+def _task(row: SessionRow, spec: StepSpec, job: Job, step: Step, number: int) -> Task:
+    node, _ = place(step.counts, number)
+    kernel = row.kernels[step.ranks[node]]
+    values = task_files.task_values(job, step, number)
+    many = sum(step.counts) > 1
+    own, shared = {}, {}
+    for channel, pattern in ((STDOUT, spec.stdout_file), (STDERR, spec.stderr_file)):
+        path = task_files.fill(pattern, values)
+        if path and many and path != "/dev/null" and not task_files.is_each_tasks(pattern):
+            shared[channel] = path
+        else:
+            own[channel] = path
+    files = (task_files.fill(spec.stdin_file, values), own.get(STDOUT, ""), own.get(STDERR, ""))
+    hears = spec.stdin in ("all", str(number)) and not spec.stdin_file
+    call = ExecCall(
+        kernel.id,
+        (TASK, spec.workdir, *files, *spec.command),
+        tty=spec.tty,
+        stdin=hears,
+        rows=spec.rows,
+        columns=spec.columns,
+        env=_threads(job, step, node) | spec.env | task_env(job, step, number),
+        task=True,
+    )
+    return Task(number, kernel, call, shared)
+
+
+def _threads(job: Job, step: Step, node: int) -> dict[str, str]:
+    """Share the cores of a container among its tasks."""
+    cores = job.nodes[step.ranks[node]].cpus // step.counts[node]
+    return {"OMP_NUM_THREADS": str(step.cpus_per_task or max(1, cores))}
+
+
+def _writing(kernel: Kernel, spec: StepSpec, path: str) -> ExecCall:
+    command = (TASK, spec.workdir, "", path, "")
+    return ExecCall(kernel.id, command, stdin=True, task=True)
+
+
+def _refusal(code: str, title: str, field: str = "", hint: str = "", status: int = 400) -> Refusal:
+    return Refusal(code, status, title, field, hint)
