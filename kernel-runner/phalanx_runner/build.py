@@ -28,7 +28,12 @@ SRC = ROOM / "src"
 SIZE_LIMIT = 8 * 1024 * 1024
 DECIDING = ("build", "recipes", "toolchains")  # of this package
 FORGET_AFTER_S = 7 * 24 * 3600
+SMALL = ("ask", "task")  # programs of ours beside the core, each a folder of src
+SLURM = ("srun", "sbatch", "salloc", "squeue", "scancel", "scontrol", "sacct", "sinfo")
 LINKS = {  # name in the bundle: what it is
+    "bin/phalanx": "../libexec/phalanx-ask",
+    "last/phalanx": "../libexec/phalanx-ask",
+    **{f"slurm/{name}": "../libexec/phalanx-ask" for name in SLURM},
     "bin/phalanx-init": "phalanx-runner",
     "bin/phalanx-shell": "phalanx-runner",
     "bin/phalanx-solo": "phalanx-runner",
@@ -126,9 +131,13 @@ def _assemble(shop: Workshop, dropbear: Source, openssh: Source, out: Path, inpu
         server_tree = pool.submit(recipes.build_dropbear, shop, dropbear)
         client_tree = pool.submit(recipes.build_openssh, shop, openssh)
         core = recipes.build_core(shop)
+        small = [recipes.build_small(shop, name) for name in SMALL]
         server, client = server_tree.result(), client_tree.result()
     made = Path(tempfile.mkdtemp(prefix=".building-", dir=out))
     try:
+        _make_folders(made)
+        for program in small:
+            shutil.copy(program, made / "libexec")
         _lay_out(shop, made, core, server, client)
         _check(made, shop.tools.machine)
         _try_out(shop, made)
@@ -149,9 +158,12 @@ def _assemble(shop: Workshop, dropbear: Source, openssh: Source, out: Path, inpu
     return final
 
 
-def _lay_out(shop: Workshop, made: Path, core: Path, server: Path, client: Path) -> None:
-    for directory in ("bin", "first", "last", "libexec", "licences"):
+def _make_folders(made: Path) -> None:
+    for directory in ("bin", "first", "last", "libexec", "slurm", "licences"):
         (made / directory).mkdir(mode=0o755)
+
+
+def _lay_out(shop: Workshop, made: Path, core: Path, server: Path, client: Path) -> None:
     shutil.copy(core, made / "bin" / "phalanx-runner")
     shutil.copy(server / "dropbear", made / "libexec" / "dropbear")
     for name in recipes.OPENSSH_PROGRAMS:

@@ -128,6 +128,15 @@ def build_core(shop: Workshop) -> Path:
     return to
 
 
+def build_small(shop: Workshop, name: str) -> Path:
+    """One of our programs beside the core: what a container asks by, what tasks begin with."""
+    to = shop.scratch / f"phalanx-{name}"
+    flags = [*STRICT, *shop.flags(shop.src).split(), "-static", "-s"]
+    command = [*shop.tools.cc, *flags, "-o", str(to), f"{name}/{name}.c"]
+    shop.run(f"phalanx-{name}: compile", command, shop.src)
+    return to
+
+
 def build_dropbear(shop: Workshop, source: Source) -> Path:
     """The ssh server; returns its source directory with the program in it."""
     tree = shop.unpack(source)
