@@ -1,0 +1,331 @@
+"""From what SLURM's programs are asked for to the session that it means."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from msgspec.structs import replace as with_fields
+
+from phalanx_slurm import patterns
+from phalanx_slurm.nodelist import compress
+from phalanx_slurm.request import Export, JobRequest, Room
+from phalanx_slurm.script import Script
+from phalanx_slurm.wrong import WrongError
+from phalanx_wire.spec import Mount, Resources, RoleSpec, SessionSpec, SlurmJob, Spread
+
+SCRIPT_NAME: Final = "slurm_script"
+LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+_LOCAL: Final = """
+    PATH HOME SHELL USER LOGNAME PWD OLDPWD SHLVL TERM TERMINFO TERMCAP COLUMNS LINES MAIL TMPDIR
+    TMP TEMP HOSTNAME HOST HOSTTYPE OSTYPE MACHTYPE DISPLAY WAYLAND_DISPLAY XAUTHORITY EDITOR
+    VISUAL PAGER LS_COLORS LESSOPEN LESSCLOSE SUDO_USER SUDO_UID SUDO_GID SUDO_COMMAND
+    INVOCATION_ID JOURNAL_STREAM NOTIFY_SOCKET _
+"""
+LOCAL: Final = frozenset(_LOCAL.split())
+"""Variables that are about the machine and the terminal where they are, and stay there."""
+LOCAL_PREFIXES: Final = (
+    "LD_", "DYLD_", "SSH_", "GPG_", "DBUS_", "XDG_", "GNOME_", "KDE_", "PHALANX_", "BACKENDAI_",
+    "SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SQUEUE_", "SINFO_", "SACCT_", "DOCKER_",
+)  # fmt: skip
+MOST_ENV_BYTES: Final = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where it is asked for, and what the operator says about hosts.
+
+    Attributes:
+        cwd: absolute, without links.
+        user: (name, uid, gid).
+        environ: of the asker.
+        shared: folders that all hosts have at the same path.
+        image: what jobs without one run in; empty is none.
+        spread: how containers are laid out over hosts.
+        umask: of the asker.
+        tail: what makes names of sessions different, e.g. `k3xw`.
+    """
+
+    cwd: str
+    user: tuple[str, int, int]
+    host: str
+    environ: Mapping[str, str]
+    shared: tuple[str, ...] = ()
+    image: str = ""
+    spread: Spread = "one-per-node"
+    umask: int = 0o022
+    tail: str = ""
+
+    def is_shared(self, path: str) -> bool:
+        """Tell whether hosts have this path, too."""
+        return any(path == top or path.startswith(f"{top}/") for top in self.shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A session to submit.
+
+    Attributes:
+        upload: the folder to send along, as hosts don't have it; empty is none.
+        files: whether the job's output goes to files that the asker will see.
+    """
+
+    spec: SessionSpec
+    upload: str
+    files: bool
+
+
+def batch(
+    wish: JobRequest, script: Script, arguments: Sequence[str], site: Site, task: int | None = None
+) -> Asked:
+    """Make the session of a batch script, or of one task of an array.
+
+    Raises:
+        WrongError: there is no image to run it in, or its variables are too many.
+    """
+    name = wish.name or SCRIPT_NAME
+    folder = folder_of(wish, site)
+    known = {"u": site.user[0], "x": name} | ({} if task is None else {"a": str(task)})
+    out, err = _outputs(wish, folder)
+    files = site.is_shared(_place(out, folder))
+    lines = list(_launcher(wish, site))
+    if files:
+        lines.append(_redirection(wish, patterns.shell_word(out, known), out == err))
+        if err != out:
+            lines[-1] += f" 2{_arrow(wish)}{patterns.shell_word(err, known)}"
+    words = " ".join(shlex.quote(word) for word in script.interpreter)
+    lines.append(f'exec {words} "$script" "$@"')
+    spec = session(wish, site)
+    spec = with_fields(
+        spec,
+        kind="batch",
+        run_on="main",
+        command=("/bin/sh", "-c", "\n".join(lines), SCRIPT_NAME, script.text, *arguments),
+        workdir=wish.container.workdir or (folder if site.is_shared(folder) else None),
+        slurm=_slurm(wish, site, name, task),
+        env={**spec.env, **variables(wish.export, wish.container.env, site.environ)},
+    )
+    return Asked(spec, upload_of(wish, site), files)
+
+
+def session(wish: JobRequest, site: Site) -> SessionSpec:
+    """Make what batch and interactive jobs have alike.
+
+    Raises:
+        WrongError: there is no image.
+    """
+    image = wish.container.image or site.image
+    if not image:
+        raise WrongError(
+            "no image is known to run the job in; name one by --container-image=IMAGE, by "
+            "PHALANX_SLURM_IMAGE, or for everybody: phalanx slurm install --image IMAGE"
+        )
+    nodes = sum(room.nodes for room in wish.rooms)
+    account = f"{site.user[1]}:{site.user[2]}" if site.shared and site.user[1] else None
+    return SessionSpec(
+        name=session_name(wish.name or SCRIPT_NAME, site.tail),
+        size=nodes if len(wish.rooms) == 1 else None,
+        roles=roles(wish.rooms) if len(wish.rooms) > 1 else None,
+        mode="multi-node" if nodes > 1 else "auto",
+        spread=site.spread if nodes > 1 else None,
+        image=image,
+        env=_het(wish),
+        env_profile="slurm",
+        user=account,
+        mounts=_mounts(wish, site),
+        resources=resources(wish.rooms[0]),
+        cluster=wish.partition or "default",
+        priority=wish.priority,
+        time_limit_s=wish.time_limit_s,
+        requeue=bool(wish.requeue),
+        warn_signal=_warning(wish),
+        slurm=_slurm(wish, site, wish.name or "interactive", None),
+    )
+
+
+def session_name(job: str, tail: str) -> str:
+    """Make a session's name out of a job's, which may be anything and need not be unique."""
+    plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in job)
+    words = [word for word in plain.lower().split("-") if word]
+    return "-".join(filter(None, ("-".join(words)[:40].strip("-"), tail)))
+
+
+def resources(room: Room) -> Resources:
+    """Spell what a container gets."""
+    gpu: int | str | None = f"{room.gpu_model}:{room.gpus}" if room.gpu_model else room.gpus
+    return Resources(
+        cpu=float(room.cpus), mem=room.mem_bytes or None, gpu=gpu if room.gpus else None
+    )
+
+
+def roles(rooms: Sequence[Room]) -> tuple[RoleSpec, ...]:
+    """Spell the parts of a heterogeneous job: main1 is the first node of the first part."""
+    found: list[RoleSpec] = []
+    for index, room in enumerate(rooms):
+        size = resources(room)
+        if index == 0:
+            found.append(RoleSpec("main", resources=size))
+        if room.nodes > (index == 0):
+            found.append(RoleSpec(_part(index), room.nodes - (index == 0), resources=size))
+    return tuple(found)
+
+
+def with_all_memory(wish: JobRequest, most_bytes: int) -> JobRequest:
+    """Give those parts that ask for all memory of a host (`--mem=0`) that much."""
+    rooms = tuple(
+        replace(room, mem_bytes=most_bytes) if room.mem_bytes == 0 else room for room in wish.rooms
+    )
+    return replace(wish, rooms=rooms)
+
+
+def folder_of(wish: JobRequest, site: Site) -> str:
+    """Where the job begins, on the asker's machine."""
+    if not wish.chdir:
+        return site.cwd
+    return wish.chdir if wish.chdir.startswith("/") else f"{site.cwd}/{wish.chdir}"
+
+
+def upload_of(wish: JobRequest, site: Site) -> str:
+    """Which folder has to be sent, as hosts don't have it; a home as a whole never is."""
+    folder = folder_of(wish, site)
+    at_home = folder in ("/", site.environ.get("HOME", ""))
+    return "" if site.is_shared(folder) or at_home else folder
+
+
+def variables(export: Export, also: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Pick what of the asker's variables the job gets.
+
+    Raises:
+        WrongError: they are too many.
+    """
+    chosen = {
+        key: value
+        for key, value in environ.items()
+        if _is_plain(key)
+        and (key in export.names or key in also or (export.everything and not _is_local(key)))
+    } | dict(export.values)
+    total = sum(len(key) + len(value.encode("utf-8", "replace")) for key, value in chosen.items())
+    if total > MOST_ENV_BYTES:
+        raise WrongError(
+            f"{total} bytes of variables are too many; choose some: --export=A,B, or none: "
+            "--export=NONE"
+        )
+    return chosen
+
+
+def with_array(asked: Asked, wish: JobRequest, first: int | None) -> Asked:
+    """Tell a task of an array which array it is of; None is that it is the first one."""
+    spec, array = asked.spec, wish.array
+    if spec.slurm is None or array is None:
+        return asked
+    slurm = with_fields(
+        spec.slurm,
+        array_job=first,
+        array_first=array.tasks[0],
+        array_last=array.tasks[-1],
+        array_step=array.step,
+        array_count=len(array.tasks),
+    )
+    name = f"{spec.name}-{spec.slurm.array_task}"
+    return replace(asked, spec=with_fields(spec, name=name, slurm=slurm))
+
+
+# ---------------------------------------------------------------- inside
+
+
+def _launcher(wish: JobRequest, site: Site) -> Iterator[str]:
+    """Put the script into a file, as its interpreter wants it, and set the scene."""
+    yield 'folder="${TMPDIR:-/tmp}"; [ -w "$folder" ] || folder=/dev/shm'
+    yield 'folder="$folder/job$SLURM_JOB_ID"; umask 077; mkdir -p "$folder"'
+    yield f'script="$folder/{SCRIPT_NAME}"; printf %s "$1" > "$script" || exit 1; shift'
+    yield f"umask {site.umask:04o}"
+    own = [part for part in site.environ.get("PATH", "").split(":") if site.is_shared(part)]
+    if own and wish.export.everything:
+        yield f'export PATH={shlex.quote(":".join(own))}:"$PATH"'
+    if wish.input:
+        yield f"exec < {shlex.quote(wish.input)}"
+
+
+def _outputs(wish: JobRequest, folder: str) -> tuple[str, str]:
+    usual = patterns.DEFAULT if wish.array is None else patterns.DEFAULT_OF_ARRAY
+    out = _none(wish.output) or usual
+    return _place(out, folder), _place(_none(wish.error) or out, folder)
+
+
+def _none(name: str) -> str:
+    return "/dev/null" if name == "none" else name
+
+
+def _place(name: str, folder: str) -> str:
+    return name if name.startswith("/") else f"{folder.rstrip('/')}/{name}"
+
+
+def _arrow(wish: JobRequest) -> str:
+    return ">>" if wish.open_mode == "append" else ">"
+
+
+def _redirection(wish: JobRequest, out: str, both: bool) -> str:  # noqa: FBT001
+    return f"exec {_arrow(wish)}{out}" + (" 2>&1" if both else "")
+
+
+def _slurm(wish: JobRequest, site: Site, name: str, task: int | None) -> SlurmJob:
+    room = wish.rooms[0]
+    several = len(wish.rooms) > 1
+    return SlurmJob(
+        name=name,
+        tasks=None if several else room.tasks,
+        tasks_per_node=room.tasks_per_node,
+        cpus_per_task=room.cpus_per_task,
+        partition=wish.partition,
+        account=wish.account,
+        submit_dir=site.cwd,
+        submit_host=site.host,
+        array_task=task,
+    )
+
+
+def _warning(wish: JobRequest) -> str | None:
+    """The signal, where there is time for it: SLURM too sends none without a time limit."""
+    if wish.warn_signal is None or wish.time_limit_s is None:
+        return None
+    before = int(wish.warn_signal.rpartition("@")[2])
+    return wish.warn_signal if 0 < before < wish.time_limit_s else None
+
+
+def _mounts(wish: JobRequest, site: Site) -> tuple[Mount, ...]:
+    own = [Mount(source, target, read_only) for source, target, read_only in wish.container.mounts]
+    taken = {mount.target for mount in own}
+    return (*(Mount(top, top, False) for top in site.shared if top not in taken), *own)
+
+
+def _het(wish: JobRequest) -> dict[str, str]:
+    rooms = wish.rooms
+    if len(rooms) == 1:
+        return {}
+    found = {"SLURM_HET_SIZE": str(len(rooms))}
+    for index, room in enumerate(rooms):
+        extra = range(1, room.nodes + (index > 0))
+        hosts = ["main1"] * (index == 0) + [f"{_part(index)}{number}" for number in extra]
+        found[f"SLURM_JOB_NODELIST_HET_GROUP_{index}"] = compress(hosts)
+        found[f"SLURM_JOB_NAME_HET_GROUP_{index}"] = wish.part_names[index]
+        found[f"SLURM_JOB_NUM_NODES_HET_GROUP_{index}"] = str(room.nodes)
+        found[f"SLURM_NTASKS_HET_GROUP_{index}"] = str(room.tasks or room.nodes * room.tasks_here)
+    return found
+
+
+def _part(index: int) -> str:
+    """Name the role of a part: a letter each, as a role's name ends in no digit."""
+    if index >= len(LETTERS) ** 2:
+        raise WrongError(f"a job has at most {len(LETTERS) ** 2} parts")
+    high, low = divmod(index, len(LETTERS))
+    return f"part-{LETTERS[high - 1] if high else ''}{LETTERS[low]}"
+
+
+def _is_plain(key: str) -> bool:
+    return key.isidentifier() and key.isascii()
+
+
+def _is_local(key: str) -> bool:
+    return key in LOCAL or key.startswith(LOCAL_PREFIXES)

@@ -1,0 +1,7 @@
+"""How words of SLURM are refused."""
+
+from __future__ import annotations
+
+
+class WrongError(ValueError):
+    """A text is not what SLURM's grammar allows, or asks for what there is not; the sentence."""
