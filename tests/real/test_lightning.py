@@ -1,0 +1,132 @@
+"""Lightning in sessions: an environment of one's own, ours, and going on after a requeue."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phalanx_client.integrations import phalanx_lightning
+from phalanx_lab import recipes
+from tests.real.ground import ACROSS, PROGRAMS, Ground, documents, fresh_name, ranks
+
+pytestmark = pytest.mark.real
+
+ABSTRACT = "abstract methods detect, set_global_rank, set_world_size"
+SCRIPTS = (
+    "line.py",
+    "documented_cluster.py",
+    "my_cluster.py",
+    "custom_cluster.py",
+    "spawning.py",
+    "resuming.py",
+)
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Options that give a session Lightning and its programs, with our file beside them."""
+    folder = tmp_path_factory.mktemp("lightning")
+    for name in SCRIPTS:
+        shutil.copy(PROGRAMS / name, folder)
+    shutil.copy(phalanx_lightning.__file__, folder)
+    site = recipes.site_ml(print)
+    return (
+        "-v", f"{site}:/site:ro", "-e", "PYTHONPATH=/site",
+        "-c", "1", "-m", "1G", "--upload", str(folder),
+    )  # fmt: skip
+
+
+def two_by_two(ground: Ground) -> tuple[str, ...]:
+    """Options for four containers on two hosts."""
+    two_fit = f"{ground.lab.plan.mem * 4 // 10}"
+    return ("-N", "4", "--mode", "multi-node", "--spread", "pack", "-m", two_fit)
+
+
+def test_the_class_of_lightnings_documentation_works_once_todays_methods_are_added(
+    clean: Ground, training: tuple[str, ...]
+) -> None:
+    told = clean.run(*training, *two_by_two(clean), "--", "python3", "custom_cluster.py", "2", "2")
+
+    found = sorted(documents(told.ok()), key=by_rank)
+    assert [(0, 0, 0, 4), (1, 1, 0, 4), (2, 0, 1, 4), (3, 1, 1, 4)] == places(found)
+    assert_trained_together(found)
+    assert all(ABSTRACT in one["refusal"].replace("'", "") for one in found)
+
+
+def test_with_our_environment_a_container_is_a_node(
+    clean: Ground, training: tuple[str, ...]
+) -> None:
+    told = clean.run(
+        *training, *two_by_two(clean), "--", "python3", "spawning.py", "1", "4", "lightning"
+    )
+
+    found = sorted(documents(told.ok()), key=by_rank)
+    assert [(0, 0, 0, 4), (1, 0, 1, 4), (2, 0, 2, 4), (3, 0, 3, 4)] == places(found)
+    assert_trained_together(found)
+
+
+def test_lightning_starts_the_other_processes_of_each_container(
+    clean: Ground, training: tuple[str, ...]
+) -> None:
+    told = clean.run(
+        "-N", "2", *ACROSS, *training,
+        "--", "python3", "spawning.py", "2", "2", "pytorch_lightning",
+    )  # fmt: skip
+
+    found = sorted(documents(told.ok()), key=by_rank)
+    assert [(0, 0, 0, 4), (1, 1, 0, 4), (2, 0, 1, 4), (3, 1, 1, 4)] == places(found)
+    assert_trained_together(found)
+
+
+def test_lightning_starts_two_processes_in_a_session_of_one_container(
+    clean: Ground, training: tuple[str, ...]
+) -> None:
+    told = clean.run(*training, "--", "python3", "spawning.py", "2", "1", "lightning")
+
+    found = sorted(documents(told.ok()), key=by_rank)
+    assert [(0, 0, 0, 2), (1, 1, 0, 2)] == places(found)
+    assert_trained_together(found)
+
+
+def test_a_warned_training_goes_on_in_the_next_attempt_where_it_was(
+    clean: Ground, training: tuple[str, ...]
+) -> None:
+    name = fresh_name()
+    shared = Path(clean.lab.plan.state, "share", name)
+    os.makedirs(shared)
+    done = clean.run(
+        "-N", "2", *ACROSS, *training, "-v", f"{shared}:/shared:rw", "-J", name,
+        "-t", "10m", "--signal", "USR1@575", "--grace", "2s",
+        "--", "python3", "resuming.py", "/shared",
+    )  # fmt: skip
+    said = ranks(done.ok())
+    steps = {rank: int(lines[1].removeprefix("attempt 2 from ")) for rank, lines in said.items()}
+
+    assert {0: "attempt 1 from 0", 1: "attempt 1 from 0"} == {
+        rank: lines[0] for rank, lines in said.items()
+    }
+    assert steps[0] == steps[1] > 0
+    assert {rank: f"ended at {step + 5}" for rank, step in steps.items()} == {
+        rank: lines[2] for rank, lines in said.items()
+    }
+    assert 2 == clean.show(name)["attempt"]
+    assert [] == list(shared.iterdir())
+
+
+def by_rank(one: dict[str, Any]) -> int:
+    return int(one["rank"])
+
+
+def places(found: list[dict[str, Any]]) -> list[tuple[int, int, int, int]]:
+    """Rank, place in the node, node, and how many there are."""
+    return [(one["rank"], one["local"], one["node"], one["world"]) for one in found]
+
+
+def assert_trained_together(found: list[dict[str, Any]]) -> None:
+    """All have the same gradients, though each saw other data, and the same weights."""
+    assert all(found[0]["gradients"] == one["gradients"] != [0.0, 0.0] for one in found)
+    assert all(found[0]["weight"] == one["weight"] for one in found)
