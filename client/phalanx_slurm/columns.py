@@ -16,7 +16,7 @@ _NAMED: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, `Field[T](...)` fails: Python's own bug
 class Field(Generic[T]):
     """One fact about a row, its heading, and how wide it is where no width is given."""
 
