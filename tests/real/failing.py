@@ -150,6 +150,7 @@ class Site:
 
     def take_in(self, name: str) -> str:
         """Let an agent join that is never heard of again, in a pool of its own; its token's id."""
+        self.ask("POST", "/v1/clusters", {"name": "guests"})
         wish = {"name": name, "cluster": "guests"}
         token = self.ask("POST", "/v1/agent-tokens", wish).ok()
         folder = self.share.parent / name
@@ -235,6 +236,19 @@ def thawing(site: Site, armed: Armed) -> Iterator[None]:
             pid = site.ground.lab.pid(component)
             if pid and state_of(pid) == "T":
                 os.kill(pid, signal.SIGCONT)
+
+
+def kill_containerd(lab: Lab, host: int) -> None:
+    """Kill what a host's engine keeps its containers by, and wait for the engine's next one."""
+    file = Path(f"{lab.plan.host_run(host)}/exec/containerd/containerd.pid")
+    first = int(file.read_text())
+    os.kill(first, signal.SIGKILL)
+
+    def again() -> bool:
+        text = file.read_text() if file.exists() else ""
+        return text.isdigit() and int(text) != first and state_of(int(text)) not in ("", "Z")
+
+    await_true("there is a new containerd", again, PATIENCE_S)
 
 
 def state_of(pid: int) -> str:

@@ -85,6 +85,10 @@ class Heard(Message, frozen=True):
     number: int
 
 
+FORGOTTEN = "forgotten"
+"""Code of the refusal that ends an agent: it has left, and is not known any more."""
+
+
 class Refused(Message, frozen=True):
     """The manager will not work with this agent; the sentence says why and what to do."""
 
@@ -217,6 +221,8 @@ class Goals(Message, frozen=True):
         kernels: what is not named here and is not a stray shall stay as it is: removal is
             always an explicit goal.
         guarded: addresses of all hosts and of the manager; containers must not reach them.
+        leave: its cluster is being removed and it holds nothing any more: it shall take away all
+            that we have made on its host, and say so. There is no way back from that.
     """
 
     revision: int
@@ -225,6 +231,7 @@ class Goals(Message, frozen=True):
     networks: tuple[NetworkGoal, ...] = ()
     swarm: SwarmGoal | None = None
     guarded: tuple[str, ...] = ()
+    leave: bool = False
 
 
 # ---------------------------------------------------------------- up
@@ -358,6 +365,7 @@ class Observed(Message, frozen=True):
         strays: see `Stray`.
         warnings: what an operator should know of this host, sentences.
         host_network: None where containers may not be on the host's network.
+        left: it was told to leave, and nothing of ours is on its host any more.
     """
 
     boot_id: str
@@ -374,3 +382,4 @@ class Observed(Message, frozen=True):
     subnets: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     host_network: HostNetwork | None = None
+    left: bool = False

@@ -30,6 +30,7 @@ PRIVATE_INTERFACE: Final = "eth0"
 """The private network is attached first, so that it is the first interface of every container."""
 
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_CLUSTER: Final = re.compile(r"(?=.{1,63}\Z)[a-z0-9]+(-[a-z0-9]+)*")
 _ROLE: Final = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z])?")
 _ENV_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _HOST: Final = re.compile(r"(?P<role>[a-z]([a-z0-9-]{0,30}[a-z])?)(?P<replica>[1-9][0-9]{0,5})")
@@ -38,6 +39,11 @@ _HOST: Final = re.compile(r"(?P<role>[a-z]([a-z0-9-]{0,30}[a-z])?)(?P<replica>[1
 def is_session_name(text: str) -> bool:
     """Tell whether a text may name a session, a cluster or an agent."""
     return _NAME.fullmatch(text) is not None
+
+
+def is_cluster_name(text: str) -> bool:
+    """Tell whether a text may name a new cluster: its hyphens stand alone, inside."""
+    return _CLUSTER.fullmatch(text) is not None
 
 
 def is_role_name(text: str) -> bool:

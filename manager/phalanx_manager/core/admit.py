@@ -155,15 +155,6 @@ def _reachable(
     An agent that has not reported yet may be larger than anything: then nothing is refused.
     """
     members = [record for record in agents.values() if record.cluster == spec.cluster]
-    if not members and spec.cluster != "default":
-        known = sorted({record.cluster for record in agents.values()})
-        return Refusal(
-            "cluster_unknown",
-            422,
-            f"there is no cluster {spec.cluster}",
-            "cluster",
-            f"there are: {', '.join(known)}" if known else "no agent has joined yet",
-        )
     if not members or any(record.observed is None for record in members):
         return None
     if spec.network == "host":

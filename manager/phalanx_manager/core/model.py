@@ -86,6 +86,7 @@ class Stop:
     Attributes:
         rank: whose failure or end it was, None when nobody's.
         text: the sentence for the user.
+        at: when commands are stopped; a moment ahead where somebody inside waits for the answer.
         grace_s: in place of the session's own; None is the session's own.
         then: what comes after it, see `Then`; a later request may set it, `end` is never taken
             back.
@@ -298,12 +299,49 @@ class AgentRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """An order to remove a cluster; it is never taken back.
+
+    Attributes:
+        by: the user.
+        force: agents that are away are not waited for.
+    """
+
+    at: datetime
+    by: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A named pool of agents.
+
+    Attributes:
+        created_at: None where it was there before clusters were noted.
+        removal: None while it is in use.
+        removed_at: when nothing of it was left; its row stays, so that its name is not used
+            again by mistake.
+        leaves: what was left behind on hosts that were not waited for, as sentences.
+    """
+
+    name: ClusterName
+    created_at: datetime | None = None
+    created_by: str = ""
+    removal: Removal | None = None
+    removed_at: datetime | None = None
+    leaves: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is alive: sessions that have not ended or still hold something, and all agents."""
+    """All that is alive: sessions that have not ended or still hold something, all agents, and
+    the clusters that are not gone.
+    """
 
     cluster_id: str
     sessions: Mapping[SessionId, SessionRow] = field(default_factory=dict)
     agents: Mapping[AgentId, AgentRecord] = field(default_factory=dict)
+    clusters: Mapping[ClusterName, Cluster] = field(default_factory=dict)
 
     def rows(self) -> Iterator[SessionRow]:
         """Walk all attempts of all sessions that may hold something."""

@@ -10,9 +10,10 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from phalanx_manager.core.clusters import closed
 from phalanx_manager.http import auth, views
 from phalanx_manager.http.ask import Ask, answer
-from phalanx_manager.http.problems import not_found, refused, shown
+from phalanx_manager.http.problems import not_found, refusal, refused, shown
 from phalanx_manager.rpc.keys import make_pair
 from phalanx_manager.store.port import NewEvent, TokenRow
 from phalanx_wire import join
@@ -53,6 +54,9 @@ async def create_for_agent(ask: Ask) -> web.Response:
     if wish.name is not None:
         _check_name(wish.name, "name")
     _check_name(wish.cluster, "cluster")
+    shut = closed((await ask.doors.store.load()).clusters, wish.cluster)
+    if shut is not None:
+        raise refusal(shut)
     ttl = _ttl(wish.ttl_s, _MAX_JOIN_TTL_S)
     pair = make_pair()
     now = ask.doors.clock.now()
@@ -67,7 +71,7 @@ async def create_for_agent(ask: Ask) -> web.Response:
         public_key=pair.public,
     )
     await ask.doors.store.add_token(row)
-    await _tell(ask, "token.created", f"{ask.caller.user} made join token {row.id}")
+    await _tell(ask, "token.created", f"{ask.caller.user} made join token {row.id}", row.cluster)
     joining = ask.doors.joining
     line = join.spell(join.JoinToken(joining.addresses, joining.server_key, pair.secret))
     return answer(TokenCreated(row.id, line, row.expires_at), 201)
@@ -115,7 +119,8 @@ def _token_id(ask: Ask) -> str:
     return base64.b32encode(ask.doors.entropy(10)).decode().lower()[:12]
 
 
-async def _tell(ask: Ask, kind: str, text: str) -> None:
-    await ask.doors.store.add_event(NewEvent(ask.doors.clock.now(), kind, text))
+async def _tell(ask: Ask, kind: str, text: str, cluster: ClusterName | None = None) -> None:
+    event = NewEvent(ask.doors.clock.now(), kind, text, cluster=cluster)
+    await ask.doors.store.add_event(event)
     ask.doors.chimes.ring("")
     log.info(kind, text=text)

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
 from phalanx_manager.core.model import SessionRow
-from phalanx_manager.http import sse
+from phalanx_manager.http import clusters, sse
 from phalanx_manager.http.ask import Ask
 from phalanx_manager.http.problems import refused
 from phalanx_wire.api import EventView
-from phalanx_wire.ids import SessionId
+from phalanx_wire.ids import ClusterName, SessionId
 
 _BATCH: Final = 500
 
 
 async def of_session(ask: Ask) -> web.StreamResponse:
     """Tell the timeline of one session."""
-    return await _tell(ask, await ask.row())
+    row = await ask.row()
+
+    async def ended() -> bool:
+        return (await ask.again(row)).session.ended_at is not None
+
+    return await _tell(ask, _Timeline(ask, _after(ask), session=row.session.id), ended)
 
 
 async def of_all(ask: Ask) -> web.StreamResponse:
     """Tell what happens to all sessions of the caller; an admin hears of agents too."""
-    return await _tell(ask, None)
+    return await _tell(ask, _Timeline(ask, _after(ask)), _never)
 
 
-async def _tell(ask: Ask, row: SessionRow | None) -> web.StreamResponse:
-    after = _after(ask)
-    timeline = _Timeline(ask, row.session.id if row is not None else None, after)
+async def of_cluster(ask: Ask) -> web.StreamResponse:
+    """Tell what happens in one cluster: to its sessions, its agents and itself."""
+    name = (await clusters.named(ask)).name
+
+    async def gone() -> bool:
+        return (await clusters.named(ask)).removed_at is not None
+
+    return await _tell(ask, _Timeline(ask, _after(ask), cluster=name), gone)
+
+
+async def _never() -> bool:
+    return False
+
+
+async def _tell(
+    ask: Ask, timeline: _Timeline, over: Callable[[], Awaitable[bool]]
+) -> web.StreamResponse:
     if not sse.wants(ask.request):
         found, _more = await timeline.next_batch(ask.values.get("limit", _BATCH))
         body = msgspec.json.encode(found)
@@ -39,7 +59,7 @@ async def _tell(ask: Ask, row: SessionRow | None) -> web.StreamResponse:
         async with sse.stream(ask.request) as events:
             while True:
                 # Whether it has ended is read before its events: none can come after.
-                ended = row is not None and (await ask.again(row)).session.ended_at is not None
+                ended = await over()
                 found, more = await timeline.next_batch(_BATCH)
                 if found:
                     await events.send(b"".join(_spell(event) for event in found))
@@ -67,15 +87,27 @@ def _spell(event: EventView) -> bytes:
 class _Timeline:
     """Reads on from where it was, and leaves out what is not the caller's business."""
 
-    def __init__(self, ask: Ask, session: SessionId | None, after: int) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        after: int,
+        *,
+        session: SessionId | None = None,
+        cluster: ClusterName | None = None,
+    ) -> None:
         self.session = session
+        self._cluster = cluster
         self._ask = ask
         self._after = after
         self._theirs: dict[SessionId, bool] = {}
 
     async def next_batch(self, limit: int) -> tuple[list[EventView], bool]:
         """Read at most so many; and tell whether there may be more."""
-        found = await self._ask.doors.store.events(self._after, self.session, limit)
+        store = self._ask.doors.store
+        if self._cluster is None:
+            found = await store.events(self._after, self.session, limit)
+        else:
+            found = await store.events_of_cluster(self._after, self._cluster, limit)
         if found:
             self._after = found[-1].id
         mine = [event for event in found if await self._is_mine(event)]

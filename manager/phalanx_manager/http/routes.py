@@ -18,6 +18,7 @@ from phalanx_manager.http import (
     why,
 )
 from phalanx_manager.http.ask import Route
+from phalanx_manager.http.cluster_routes import CLUSTERS
 from phalanx_manager.http.params import (
     choice,
     flag,
@@ -360,4 +361,4 @@ _HOUSE: Final = (
     Route("GET", "/metrics", health.metrics, "Numbers for Prometheus.", "text", scope=None),
 )
 
-ROUTES: Final = (*_SESSIONS, *_STREAMS, *_HOUSE)
+ROUTES: Final = (*_SESSIONS, *_STREAMS, *_HOUSE, *CLUSTERS)

@@ -16,6 +16,7 @@ from aiohttp import web
 from phalanx_manager.core import after, place, seat, swarm
 from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
+from phalanx_manager.core.clusters import closed
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
 from phalanx_manager.core.notice import hearers
@@ -56,11 +57,14 @@ async def submit(ask: Ask) -> web.Response:
             "bad_idempotency_key", 400, "an Idempotency-Key is 1 to 255 printable characters"
         )
     doors = ask.doors
-    agents = {record.name: record for record in await doors.store.agents()}
+    known = await doors.store.load()
     name = readable_name(doors.entropy(4))
-    admitted = admit(spec, doors.limits, agents, name, doors.lost_after_s)
+    admitted = admit(spec, doors.limits, known.agents, name, doors.lost_after_s)
     if isinstance(admitted, Refusal):
         raise refusal(admitted)
+    shut = closed(known.clusters, admitted.spec.cluster)
+    if shut is not None:
+        raise refusal(shut)
     if spec.upload is not None and not doors.uploads.has(spec.upload):
         title = f"there is no archive {shown(spec.upload)}"
         raise refused("upload_unknown", 422, title, "upload", "send it with PUT /v1/uploads first")

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from phalanx_manager.clock import Clock
-from phalanx_manager.core import goals, observe, swarm
+from phalanx_manager.core import clusters, goals, observe, swarm
 from phalanx_manager.core.model import Snapshot
 from phalanx_manager.store.port import Store
 from phalanx_manager.wake import Bell
@@ -85,6 +85,7 @@ class Converge:
         self._memo = goals.Memo()
         self._started_s = clock.monotonic_s()
         self._heard_s: dict[AgentId, float] = {}
+        self._wait_s = SAFETY_NET_S
         # Revisions grow over restarts of the manager, whatever an agent remembers.
         self._revision = int(clock.now().timestamp() * 1_000)
 
@@ -132,7 +133,7 @@ class Converge:
 
     async def turn(self) -> None:
         """Wait for the bell, take all reports, send what has changed."""
-        await self.bell.wait(SAFETY_NET_S)
+        await self.bell.wait(self._wait_s)
         while self._inbox:
             agent = next(iter(self._inbox))
             await self._take(agent, self._inbox.pop(agent))
@@ -185,9 +186,10 @@ class Converge:
 
     async def _send_all(self) -> None:
         """Send every agent whose goals differ from what it was told."""
-        snapshot = await self._store.load()
+        snapshot, waiting = goals.timely(await self._store.load(), self._clock.now())
+        self._wait_s = min(waiting.values(), default=SAFETY_NET_S)
         stale, self._stale = self._stale, set()
-        touched, self._touched = self._touched, set()
+        touched, self._touched = self._touched, set(waiting)
         everybody, self._everybody = self._everybody, False
         for session in touched:
             row = snapshot.sessions.get(session)
@@ -195,6 +197,8 @@ class Converge:
                 stale |= goals.agents_of(row).union(*map(goals.agents_of, row.past))
                 everybody = everybody or bool(row.session.reason)  # it may wait for a swarm
         here = {name for name, record in snapshot.agents.items() if record.connected}
+        leaving = clusters.leaving(snapshot)
+        stale |= leaving
         if everybody:
             stale = here
         if not stale & here:
@@ -205,9 +209,10 @@ class Converge:
         guarded = goals.guarded(snapshot, self._own_addresses)
         for agent in sorted(stale & here):
             mine = rows.get(agent, ())
-            await self._send(
-                agent, goals.for_agent(mine, agent, swarms.get(agent), guarded, self._memo)
-            )
+            wanted = goals.for_agent(mine, agent, swarms.get(agent), guarded, self._memo)
+            if agent in leaving and clusters.shall_leave(snapshot, agent):
+                wanted = msgspec.structs.replace(wanted, leave=True)
+            await self._send(agent, wanted)
 
     async def _send(self, agent: AgentId, wanted: Goals) -> None:
         """Send goals if they say something new; what fails is sent when the agent is back."""
@@ -231,10 +236,10 @@ class Converge:
             log.warning("goals.not_sent", agent=agent, revision=self._revision)
 
     def _swarms(self, snapshot: Snapshot, agents: Collection[AgentId]) -> dict[AgentId, SwarmGoal]:
-        clusters = {snapshot.agents[agent].cluster for agent in agents if agent in snapshot.agents}
+        pools = {snapshot.agents[agent].cluster for agent in agents if agent in snapshot.agents}
         found: dict[AgentId, SwarmGoal] = {}
         unheard = snapshot.agents.keys() - self._reported
-        for cluster in clusters:
+        for cluster in pools:
             founder = self._founders.get(cluster)
             plan = swarm.goals(
                 snapshot, cluster, eager=self._eager_swarm, founder=founder, unheard=unheard

@@ -24,7 +24,17 @@ from phalanx_manager.rpc.self_test import refuses_strangers
 from phalanx_manager.rpc.sockets import bind_router
 from phalanx_manager.rpc.zap import Door
 from phalanx_wire.codec import MAX_MESSAGE_BYTES, decode, encode
-from phalanx_wire.control import Beat, Enrol, Goals, Heard, Hello, Message, Observed, Refused
+from phalanx_wire.control import (
+    FORGOTTEN,
+    Beat,
+    Enrol,
+    Goals,
+    Heard,
+    Hello,
+    Message,
+    Observed,
+    Refused,
+)
 from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Mux, Stream, StreamClosed
 from phalanx_wire.stream import WINDOW_BYTES, Call, Credit, Open
@@ -151,6 +161,13 @@ class Agents:
         link = self._links.get(agent)
         if link is not None:
             self._drop(link, "its join token was revoked")
+
+    async def dismiss(self, agent: AgentId, why: str) -> None:
+        """Tell an agent that it is not known any more, and end its link."""
+        link = self._links.get(agent)
+        if link is not None:
+            await self._post(link, Refused(FORGOTTEN, why))
+            self._drop(link, why)
 
     # -------------------------------------------------------------- down
 

@@ -7,25 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from phalanx_manager.core import clusters
 from phalanx_manager.core.explain import SUSPECT_S
 from phalanx_manager.core.model import AgentRecord, Drain, Refusal
 from phalanx_manager.store import rows
+from phalanx_manager.store.clusters import Clusters, tell
 from phalanx_manager.store.port import Joined, TokenRow
 from phalanx_manager.store.tables import Row, Tables, Writes
 from phalanx_wire.control import Observed
 from phalanx_wire.ids import AgentId
 
 
-class Access:
+class Access(Clusters):
     """The part of the store that knows agents and tokens; see `port.Store`."""
 
     def __init__(self, tables: Tables, on_agent_event: Callable[[], None]) -> None:
-        self._tables = tables
-        self._on_agent_event = on_agent_event
-        self._agents: dict[AgentId, AgentRecord] = {}
+        super().__init__(tables, on_agent_event)
         self._expelled: frozenset[AgentId] = frozenset()
         self._forgotten: set[AgentId] = set()
-        self._admitting = asyncio.Lock()
 
     async def reload_agents(self) -> None:
         """Read all agents; whose link is up is only known here."""
@@ -50,7 +49,10 @@ class Access:
             writes = Writes()
             values = {"name": agent, "observed": rows.spell_observed(kept)}
             writes.run("agent_saw", {**values, "seen_at": rows.micros(at)})
+            _tell_health(writes, known, observed, at)
             await self._change_agent(writes, agent, news)
+            if observed.left or len(writes.all) > 1:
+                self._on_agent_event()
         else:
             self._agents[agent] = replace(known, **news)  # type: ignore[arg-type]
         silent = known.seen_at is None or at - known.seen_at > timedelta(seconds=SUSPECT_S)
@@ -70,17 +72,19 @@ class Access:
             return
         writes = Writes()
         writes.run("agent_lost", {"name": agent})
-        _tell(writes, at, "agent.lost", f"agent {agent} is lost: its kernels are given up")
+        text = f"agent {agent} is lost: its kernels are given up"
+        tell(writes, at, "agent.lost", text, known.cluster)
         await self._change_agent(writes, agent, {"lost": True})
         self._on_agent_event()
 
     async def drain(self, agent: AgentId, drain: Drain | None, text: str, at: datetime) -> bool:
         """See `port.Store`."""
-        if agent not in self._agents:
+        known = self._agents.get(agent)
+        if known is None:
             return False
         writes = Writes()
         writes.run("agent_drain", rows.drain_values(agent, drain))
-        _tell(writes, at, "agent.drained" if drain else "agent.undrained", text)
+        tell(writes, at, "agent.drained" if drain else "agent.undrained", text, known.cluster)
         await self._change_agent(writes, agent, {"drain": drain})
         self._on_agent_event()
         return True
@@ -88,9 +92,12 @@ class Access:
     async def forget(self, agent: AgentId, text: str, at: datetime) -> None:
         """See `port.Store`."""
         async with self._admitting:
+            known = self._agents.get(agent)
+            if known is None:
+                return
             writes = Writes()
             writes.run("agent_forget", {"name": agent})
-            _tell(writes, at, "agent.forgotten", text)
+            tell(writes, at, "agent.forgotten", text, known.cluster)
             await asyncio.shield(self._tables.commit(writes, lambda _: None))
             self._agents.pop(agent, None)
             self._forgotten.add(agent)
@@ -195,12 +202,8 @@ class Access:
         )
         used = {"id": token.id, "agent": record.name, "key": record.public_key}
         writes.run("token_use", used, exactly=1)
-        _tell(writes, at, "agent.joined", f"agent {record.name} joined cluster {record.cluster}")
-        await asyncio.shield(self._tables.commit(writes, lambda _: None))
-
-    async def _write(self, name: str, values: Mapping[str, object]) -> None:
-        writes = Writes()
-        writes.run(name, values)
+        text = f"agent {record.name} joined cluster {record.cluster}"
+        tell(writes, at, "agent.joined", text, record.cluster)
         await asyncio.shield(self._tables.commit(writes, lambda _: None))
 
     async def _token_row(self, public_key: str) -> Row | None:
@@ -224,6 +227,9 @@ class Access:
             return Refusal("token_used", 401, title, hint=again)
         if token.expires_at is not None and token.expires_at <= at:
             return Refusal("token_expired", 401, "the join token has expired", hint=again)
+        shut = clusters.closed(self.clusters_in_use(), token.cluster)
+        if shut is not None:
+            return shut
         if token.name and token.name != agent:
             title = f"the join token is for agent {token.name}, not {agent}"
             return Refusal("agent_name_mismatch", 409, title, hint="set the agent's name to that")
@@ -234,6 +240,13 @@ class Access:
         return None
 
 
-def _tell(writes: Writes, at: datetime, kind: str, text: str) -> None:
-    event = {"at": rows.micros(at), "kind": kind, "text": text}
-    writes.run("event_add", {**event, "session": None, "rank": None})
+def _tell_health(writes: Writes, known: AgentRecord, observed: Observed, at: datetime) -> None:
+    """Tell when an agent is able to work for the first time, when it is not any more, and again."""
+    before = known.observed.engine.problem if known.observed is not None else None
+    now = observed.engine.problem
+    if before == now and not known.lost:
+        return
+    kind, said = (
+        ("agent.degraded", f"cannot take work: {now}") if now else ("agent.ready", "is ready")
+    )
+    tell(writes, at, kind, f"agent {known.name} {said}", known.cluster)

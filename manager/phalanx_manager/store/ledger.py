@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from phalanx_manager.core import clusters
 from phalanx_manager.core.model import Caller, Refusal, SessionRow, Snapshot, Stop, StopCause
 from phalanx_manager.core.observe import KernelChange, NetworkChange
 from phalanx_manager.core.seat import Placement
@@ -27,7 +28,7 @@ from phalanx_manager.store.port import (
 from phalanx_manager.store.tables import Clash, Tables, Writes
 from phalanx_manager.store.work import Work
 from phalanx_wire.api import ENDED_STATES, EventView
-from phalanx_wire.ids import SessionId
+from phalanx_wire.ids import ClusterName, SessionId
 
 _PRUNED: Final = (
     "history_prune",
@@ -86,6 +87,7 @@ class Ledger(Access):
         """Read what is true."""
         live = await self._lookup.alive()
         last = int((await self._tables.read("number_last", {}))[0][0])
+        await self.reload_clusters()
         await self.reload_agents()
         # What was given here and came to nothing is not given again.
         self._last_number = max(self._last_number, last)
@@ -125,6 +127,9 @@ class Ledger(Access):
                     found = await self._tables.read("idempotency_get", spent)
                     if found:
                         return _repeated(request, found[0][0], SessionId(found[0][1]))
+                closed = clusters.closed(self.clusters_in_use(), request.admitted.spec.cluster)
+                if closed is not None:
+                    return closed
                 if (user, request.admitted.spec.name) in self._names:
                     return _name_taken(request)
                 done = self._submit(request)
@@ -147,7 +152,9 @@ class Ledger(Access):
 
     async def load(self) -> Snapshot:
         """See `port.Store`."""
-        return Snapshot(self._cluster_id, dict(self._live), dict(self._agents))
+        return Snapshot(
+            self._cluster_id, dict(self._live), dict(self._agents), self.clusters_in_use()
+        )
 
     async def session(self, ref: str, caller: Caller) -> SessionRow | Refusal | None:
         """See `port.Store`."""
@@ -268,6 +275,13 @@ class Ledger(Access):
             found = await self._tables.read("events_of_session", {**values, "session": session})
         return tuple(rows.event(row) for row in found)
 
+    async def events_of_cluster(
+        self, after: int, cluster: ClusterName, limit: int
+    ) -> tuple[EventView, ...]:
+        """See `port.Store`."""
+        values = {"after": after, "cluster": cluster, "limit": limit}
+        return tuple(map(rows.event, await self._tables.read("events_of_cluster", values)))
+
     async def last_event(self) -> int:
         """See `port.Store`."""
         return int((await self._tables.read("event_last", {}))[0][0])
@@ -307,6 +321,10 @@ class Ledger(Access):
         self._pending.update(work.touched)
         self._name(work.touched)
         return self._tables.commit(work.writes, lambda well: self._settled(work, well=well))
+
+    def _has_sessions(self, cluster: ClusterName) -> bool:
+        """See `Clusters`: also those that wait to be committed."""
+        return any(row.session.cluster == cluster for row in self._ahead.values())
 
     def _settled(self, work: Work, *, well: bool) -> None:
         """Take over what a commit has made true, and tell who listens."""

@@ -11,8 +11,10 @@ from phalanx_manager.core.admit import Admitted
 from phalanx_manager.core.model import (
     AgentRecord,
     Caller,
+    Cluster,
     Drain,
     Refusal,
+    Removal,
     Scope,
     SessionRow,
     Snapshot,
@@ -125,13 +127,18 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append; see `api.EventView`."""
+    """An event to append; see `api.EventView`.
+
+    Attributes:
+        cluster: where it happened; of a session's events the session's own when left out.
+    """
 
     at: datetime
     kind: str
     text: str
     session: SessionId | None = None
     rank: int | None = None
+    cluster: ClusterName | None = None
 
 
 class Store(Protocol):
@@ -149,7 +156,7 @@ class Store(Protocol):
 
     async def submit(self, request: NewSession) -> Created | AlreadyThere | Refusal:
         """Write a session and its kernels, all PENDING. Refusals: `idempotency_mismatch`,
-        `name_taken`.
+        `name_taken`, and for its cluster as `core.clusters.closed`.
         """
 
     async def load(self) -> Snapshot:
@@ -266,12 +273,41 @@ class Store(Protocol):
         `token_expired`, `agent_name_mismatch`, `agent_name_taken`.
         """
 
+    # -- clusters
+
+    async def cluster(self, name: str) -> Cluster | None:
+        """Find a cluster, also one that is gone."""
+
+    async def clusters(self) -> tuple[Cluster, ...]:
+        """All by name, also those that are gone."""
+
+    async def add_cluster(self, cluster: Cluster, *, reuse: bool) -> Refusal | None:
+        """Write a cluster down. Refusals: `cluster_exists`, `cluster_deleting`, and, unless told
+        to reuse it, `cluster_name_used`.
+        """
+
+    async def remove_cluster(self, name: ClusterName, removal: Removal, text: str) -> bool:
+        """Order a cluster's end, or add force to an order: it takes no session and no agent from
+        now on. False when there is nothing to add.
+        """
+
+    async def cluster_left(self, name: ClusterName, leaves: Sequence[str]) -> None:
+        """Add to what a cluster that is being removed leaves behind."""
+
+    async def drop_cluster(self, name: ClusterName, text: str, at: datetime) -> bool:
+        """Note that nothing is left of a cluster; False while a session or an agent is."""
+
     # -- events
 
     async def events(
         self, after: int, session: SessionId | None, limit: int
     ) -> tuple[EventView, ...]:
         """Events with a greater id, oldest first; of one session or of all."""
+
+    async def events_of_cluster(
+        self, after: int, cluster: ClusterName, limit: int
+    ) -> tuple[EventView, ...]:
+        """Events in one cluster: of its sessions, its agents and itself."""
 
     async def last_event(self) -> int:
         """The id of the newest event, 0 before any."""

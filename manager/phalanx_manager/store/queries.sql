@@ -145,6 +145,21 @@ UPDATE agent SET observed = :observed, seen_at = :seen_at, lost = 0 WHERE name =
 -- name: agent_lost
 UPDATE agent SET lost = 1 WHERE name = :name;
 
+-- name: clusters
+SELECT name, created_at, created_by, removal_at, removal_by, removal_force, removed_at, leaves
+FROM cluster ORDER BY name;
+
+-- name: cluster_set
+INSERT INTO cluster (name, created_at, created_by, removal_at, removal_by, removal_force,
+    removed_at, leaves)
+VALUES (:name, :created_at, :created_by, :removal_at, :removal_by, :removal_force, :removed_at,
+    :leaves)
+ON CONFLICT (name) DO UPDATE SET
+    created_at = excluded.created_at, created_by = excluded.created_by,
+    removal_at = excluded.removal_at, removal_by = excluded.removal_by,
+    removal_force = excluded.removal_force, removed_at = excluded.removed_at,
+    leaves = excluded.leaves;
+
 -- name: token_add
 INSERT INTO token (id, kind, name, scope, cluster, created_at, expires_at, secret_hash, public_key)
 VALUES (:id, :kind, :name, :scope, :cluster, :created_at, :expires_at, :secret_hash, :public_key);
@@ -157,11 +172,16 @@ FROM token;
 -- name: token_revoke
 UPDATE token SET revoked = 1 WHERE id = :id;
 
+-- name: tokens_of_cluster_revoke
+UPDATE token SET revoked = 1 WHERE kind = 'agent' AND cluster = :cluster AND used_by IS NULL;
+
 -- name: token_use
 UPDATE token SET used_by = :agent, used_key = :key WHERE id = :id AND used_by IS NULL;
 
 -- name: event_add
-INSERT INTO event (at, session, rank, kind, text) VALUES (:at, :session, :rank, :kind, :text);
+INSERT INTO event (at, session, rank, kind, text, cluster)
+VALUES (:at, :session, :rank, :kind, :text,
+    coalesce(:cluster, (SELECT cluster FROM session WHERE id = :session)));
 
 -- name: events_of_all
 SELECT id, at, session, rank, kind, text FROM event WHERE id > :after ORDER BY id LIMIT :limit;
@@ -169,6 +189,10 @@ SELECT id, at, session, rank, kind, text FROM event WHERE id > :after ORDER BY i
 -- name: events_of_session
 SELECT id, at, session, rank, kind, text FROM event
 WHERE session = :session AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: events_of_cluster
+SELECT id, at, session, rank, kind, text FROM event
+WHERE cluster = :cluster AND id > :after ORDER BY id LIMIT :limit;
 
 -- name: event_last
 SELECT coalesce(max(id), 0) FROM event;

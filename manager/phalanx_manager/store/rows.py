@@ -11,9 +11,11 @@ import msgspec
 
 from phalanx_manager.core.model import (
     AgentRecord,
+    Cluster,
     Drain,
     Kernel,
     NetworkRow,
+    Removal,
     Session,
     Stop,
     StopCause,
@@ -319,6 +321,27 @@ def drain_values(agent: AgentId, drain: Drain | None) -> Mapping[str, object]:
         "deadline": micros(drain.deadline) if drain else None,
         "signal": drain.signal if drain else None,
         "signalled": int(drain is not None and drain.signalled),
+    }
+
+
+def cluster(row: Row) -> Cluster:
+    """Read a row of `clusters`."""
+    removal = None if row[3] is None else Removal(at(row[3]), row[4], bool(row[5]))
+    return Cluster(row[0], moment(row[1]), row[2], removal, moment(row[6]), texts(row[7]))
+
+
+def cluster_values(cluster: Cluster) -> Mapping[str, object]:
+    """Spell a cluster for `cluster_set`."""
+    removal = cluster.removal
+    return {
+        "name": cluster.name,
+        "created_at": micros(cluster.created_at),
+        "created_by": cluster.created_by,
+        "removal_at": micros(removal.at) if removal else None,
+        "removal_by": removal.by if removal else "",
+        "removal_force": int(removal is not None and removal.force),
+        "removed_at": micros(cluster.removed_at),
+        "leaves": spell_texts(cluster.leaves),
     }
 
 

@@ -231,6 +231,7 @@ class Work:
                 "rank": event.rank,
                 "kind": event.kind,
                 "text": event.text,
+                "cluster": event.cluster,
             }
         )
 
