@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
+from phalanx_agent.docker.passing import passes
 from phalanx_agent.docker.port import (
     Broke,
     Conflict,
@@ -34,7 +35,8 @@ ALPINE = Image("sha256:" + "a" * 64, env=("PATH=/usr/bin:/bin",), command=("sh",
 
 def refusal(status: int, hint: str = "no") -> Unavailable:
     """An engine's answer that is no success."""
-    return Unavailable("container x", "doing it", hint, kind="answered", status=status)
+    how = passes(hint)
+    return Unavailable("container x", "doing it", hint, kind="answered", status=status, passing=how)
 
 
 @dataclass
@@ -47,6 +49,7 @@ class FakeExec:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     killed: bool = False
     endless: bool = False
+    number: int = 0
     _eof: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self) -> tuple[int, bytes] | None:
@@ -66,6 +69,9 @@ class FakeExec:
 
     async def resize(self, rows: int, columns: int) -> None:
         self.sizes.append((rows, columns))
+
+    async def pid(self) -> int:
+        return self.number
 
     async def exit_code(self) -> int:
         return self.code
@@ -92,6 +98,7 @@ class FakeEngine:
         self.signals: list[tuple[str, str]] = []
         self.execs: deque[FakeExec] = deque()
         self.executed: list[tuple[str, ...]] = []
+        self.exec_envs: list[dict[str, str]] = []
         self.started: Callable[[ContainerFacts], None] = lambda _facts: None
         self.start_error = ""
         self.survives_term = True
@@ -286,10 +293,17 @@ class FakeEngine:
             await asyncio.Event().wait()
 
     async def exec(
-        self, container_id: str, command: tuple[str, ...], *, tty: bool, stdin: bool
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        *,
+        tty: bool,
+        stdin: bool,
+        env: Mapping[str, str] | None = None,
     ) -> FakeExec:
         await self._call("exec")
         self.executed.append(command)
+        self.exec_envs.append(dict(env or {}))
         return self.execs.popleft()
 
     async def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:

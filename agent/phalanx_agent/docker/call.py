@@ -13,6 +13,7 @@ import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
+from phalanx_agent.docker.passing import passes
 from phalanx_agent.docker.port import Unavailable
 
 OLDEST_API: Final = (1, 41)
@@ -198,13 +199,14 @@ def speaking(what: str, doing: str) -> Iterator[None]:
         if isinstance(error.__context__, aiohttp.ClientConnectorError):
             hint = _unconnected(error.__context__.os_error)
             raise Unavailable(what, doing, hint, kind="not_sent") from error
-        answered = error.status < _TRANSPORT_ERROR
+        answered, hint = error.status < _TRANSPORT_ERROR, _sentence(error.message)
         raise Unavailable(
             what,
             doing,
-            _sentence(error.message),
+            hint,
             kind="answered" if answered else "unknown",
             status=error.status if answered else 0,
+            passing=passes(hint),
         ) from error
     except aiohttp.ClientConnectorError as error:
         raise Unavailable(what, doing, _unconnected(error.os_error), kind="not_sent") from error

@@ -65,9 +65,11 @@ async def create(
         raise Unavailable(
             what,
             "making it",
-            f"The engine gave it no subnet; {network.subnet} overlaps one of its own.",
+            f"The engine gave it no subnet: {network.subnet} overlaps one of its own, or one that "
+            "it has not given back yet.",
             kind="answered",
-            status=400,
+            status=403,
+            passing=True,
         )
     return network_id
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -23,6 +23,7 @@ class Unavailable(Exception):  # noqa: N818 - a state of the world
         hint: the engine's words, or what to look at, as a sentence.
         kind: whether the engine never got the call, may have done it, or has answered no.
         status: of its answer; 0 without one.
+        passing: it may be otherwise a little later, whatever the status says.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Unavailable(Exception):  # noqa: N818 - a state of the world
         *,
         kind: UnavailableKind = "unknown",
         status: int = 0,
+        passing: bool = False,
     ) -> None:
         super().__init__(f"{what}: {doing} failed: {hint}")
         self.what = what
@@ -40,6 +42,7 @@ class Unavailable(Exception):  # noqa: N818 - a state of the world
         self.hint = hint
         self.kind = kind
         self.status = status
+        self.passing = passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,9 @@ class ExecSession(Protocol):
     async def resize(self, rows: int, columns: int) -> None:
         """Tell the size of the terminal."""
 
+    async def pid(self) -> int:
+        """Give its first process, once there is one; 0 when it has ended."""
+
     async def exit_code(self) -> int:
         """Give the code once `read` has ended."""
 
@@ -206,9 +212,15 @@ class Docker(Protocol):
         """Read its output."""
 
     async def exec(
-        self, container_id: str, command: tuple[str, ...], *, tty: bool, stdin: bool
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        *,
+        tty: bool,
+        stdin: bool,
+        env: Mapping[str, str] | None = None,
     ) -> ExecSession:
-        """Run a command in it."""
+        """Run a command in it; `env` is laid over the container's own."""
 
     def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
         """Read a path of it as a tar archive."""

@@ -9,6 +9,8 @@ _ALIVE = ("running", "paused", "restarting")
 _OVER = ("exited", "dead", "removing")
 _CODES = range(256)
 _TRIES_OF_AN_ENGINE_ERROR = 3
+_TRIES_OF_WHAT_PASSES = 7
+"""With the pauses between them, thirteen seconds."""
 
 
 def container_of(facts: ContainerFacts | None) -> Container:
@@ -34,4 +36,6 @@ def is_final(error: Unavailable, tries: int) -> bool:
     """
     if error.kind != "answered":
         return False
+    if error.passing:
+        return tries >= _TRIES_OF_WHAT_PASSES
     return error.status < 500 or tries >= _TRIES_OF_AN_ENGINE_ERROR  # 500: HTTP's line between them

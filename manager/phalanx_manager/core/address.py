@@ -39,12 +39,12 @@ def addresses(subnet: IPv4Network, kernels: int) -> tuple[str, ...]:
 
 
 def choose(
-    pool: IPv4Network, length: int, taken: Iterable[str], session: SessionId
+    pool: IPv4Network, length: int, taken: Iterable[str], session: SessionId, attempt: int
 ) -> IPv4Network | None:
     """Find a free subnet in the pool, or None when all of that size are taken.
 
-    Where it looks first depends on the session, so that a subnet that was given back rests as
-    long as it can.
+    Where it looks first depends on the session and its attempt, so that a subnet that was given
+    back rests as long as it can, and one that an engine would not take is not tried again.
     """
     if length < pool.prefixlen:
         return None
@@ -59,7 +59,9 @@ def choose(
             low = (int(other.network_address) - base) // step
             high = (int(other.broadcast_address) - base) // step
             busy.update(range(low, high + 1))
-    start = int.from_bytes(hashlib.sha256(session.encode()).digest()[:8], "big") % count
+    start = (
+        int.from_bytes(hashlib.sha256(f"{session}.{attempt}".encode()).digest()[:8], "big") % count
+    )
     for offset in range(count):
         at = (start + offset) % count
         if at not in busy:

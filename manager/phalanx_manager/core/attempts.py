@@ -107,6 +107,9 @@ def _is_charged(session: Session, kernels: Sequence[Kernel]) -> bool:
     """Tell whether an end counts as the session's own failure."""
     if session.state != "failed" or host_trouble(kernels) is not None:
         return False
+    stop, network = session.stop, session.network
+    if network is not None and network.failed and stop is not None and stop.then == "again":
+        return False
     return not (_was_warned(session) and session.spec.requeue)
 
 

@@ -130,7 +130,8 @@ def _seated(
         return Wait("it needs several agents: no engine can make their network", blocks=False)
     length = address.prefix(len(row.kernels), len(hosts))
     routes = _routes(snapshot, {*hosts, owner})
-    subnet = address.choose(pool, length, (*_subnets(snapshot), *routes), session.id)
+    taken = (*_subnets(snapshot), *routes)
+    subnet = address.choose(pool, length, taken, session.id, session.attempt)
     if subnet is None:
         return Wait(_no_subnet(pool, length, routes), blocks=False)
     request = place.Request.of(session.spec, row.kernels)

@@ -46,6 +46,9 @@ CANCELLED_CODE: Final = 130
 LOST_AFTER_S: Final = 300.0
 """Of sessions that were admitted before each was given its own."""
 
+NETWORK_TRIES: Final = 3
+"""A session whose network an engine would not make is given other addresses so many times."""
+
 _BROKEN_CAUSES: Final = frozenset({"mesh-failed", "start-failed", "fenced", "engine-restart"})
 _HOST_CAUSES: Final = frozenset({"lost", "fenced", "engine-restart"})
 
@@ -149,7 +152,8 @@ def _stop(session: Session, kernels: Sequence[Kernel], now: datetime) -> Stop | 
     network = session.network
     if network is not None and network.failed and not all(kernel.ended for kernel in kernels):
         text = f"its network could not be made by agent {network.owner}: {network.problem}"
-        return Stop(StopCause.KERNEL_FAILED, text, now)
+        again = session.attempt < NETWORK_TRIES
+        return Stop(StopCause.KERNEL_FAILED, text, now, then="again" if again else "")
     if spec.kind == "batch" and spec.run_on == "main" and main.ended and len(kernels) > 1:
         text = explain.failure(main) if failed(session, main) else "the command in main1 has ended"
         return Stop(StopCause.MAIN_EXITED, text, now, rank=0)

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from phalanx_agent.core.seen import Absent, Container, Created, Ended, Running
-from phalanx_agent.docker.port import ContainerFacts
-from phalanx_agent.loops.found import container_of
+from phalanx_agent.docker.port import ContainerFacts, Unavailable
+from phalanx_agent.loops.found import container_of, is_final
 from phalanx_wire.ids import KernelId, SessionId
 from phalanx_wire.lifecycle import KernelState as S
 from tests.support.agent_life import MAIN1, living
+from tests.support.fake_engine import refusal
 from tests.support.fake_host import FakeHost
 
 RUNS = ContainerFacts(
@@ -85,3 +86,21 @@ async def test_who_is_there_again_at_the_second_look_is_left_alone(host: FakeHos
 
         assert S.RUNNING is life.state()
         assert [] == host.engine.signals
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "final"),
+    [
+        (refusal(404, "No such image"), 1, True),
+        (refusal(500, "no"), 2, False),
+        (refusal(500, "no"), 3, True),
+        (refusal(403, "Pool overlaps with other one"), 6, False),
+        (refusal(403, "Pool overlaps with other one"), 7, True),
+        (Unavailable("engine", "asking", "It does not answer."), 99, False),
+    ],
+    ids=str,
+)
+def test_what_an_engine_has_judged_is_final_and_what_passes_is_so_after_a_while(
+    error: Unavailable, tries: int, *, final: bool
+) -> None:
+    assert final == is_final(error, tries)

@@ -106,6 +106,29 @@ async def test_a_network_that_is_in_use_is_tried_again(host: FakeHost) -> None:
         assert not going.final
 
 
+async def test_addresses_that_are_still_held_are_asked_for_again(host: FakeHost) -> None:
+    overlaps = refusal(403, "Pool overlaps with other one on this address space.")
+    async with living(host) as life:
+        host.engine.failures["create_network"] = deque([overlaps])
+        life.fleet.take(goals())
+        await life.settle()
+        (told,) = life.said[-1].networks
+
+        assert ("", False) == (told.engine_id, told.final)
+
+
+async def test_a_network_that_the_engine_judges_wrong_is_not_asked_for_again(
+    host: FakeHost,
+) -> None:
+    async with living(host) as life:
+        host.engine.failures["create_network"] = deque([refusal(400, "invalid subnet")])
+        life.fleet.take(goals())
+        await life.settle()
+        (told,) = life.said[-1].networks
+
+        assert ("", True) == (told.engine_id, told.final)
+
+
 async def test_a_forgotten_network_is_told_no_more(host: FakeHost) -> None:
     async with living(host) as life:
         life.fleet.take(goals())

@@ -51,6 +51,26 @@ def test_a_failure_ends_a_session_that_may_fail_once() -> None:
     )
 
 
+@pytest.mark.parametrize(("attempt", "again"), [(1, True), (2, True), (3, False)])
+def test_a_network_that_an_engine_would_not_make_is_made_of_other_addresses(
+    attempt: int,
+    *,
+    again: bool,
+) -> None:
+    one = with_session(row("a", S.PREPARING), attempt=attempt)
+    assert one.session.network is not None
+    broken = replace(one.session.network, failed=True, problem="Pool overlaps")
+    stopping = with_session(one, network=broken)
+    told = settle(stopping.session, stopping.kernels, NOW)
+    ended = with_kernel(
+        with_session(stopping, stop=told.stop), 0, ended_as=S.STOPPED, state=S.STOPPED
+    )
+    session = over(ended)
+
+    assert (("pending", 0) if again else ("failed", 1)) == (session.state, session.charged)
+    assert again == (session.network is None)
+
+
 def test_a_failure_is_tried_again_while_attempts_are_left() -> None:
     session = over(failing(max_attempts=2))
 

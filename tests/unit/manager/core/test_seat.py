@@ -191,7 +191,7 @@ def test_every_gang_has_room_above_the_lower_quarter_of_its_subnet(size: int, ho
 def test_a_subnet_is_found_as_long_as_one_is_free(taken: set[int], name: str) -> None:
     pool = IPv4Network("10.213.0.0/22")
     subnets = list(pool.subnets(new_prefix=26))
-    found = address.choose(pool, 26, [str(subnets[n]) for n in taken], SessionId(name))
+    found = address.choose(pool, 26, [str(subnets[n]) for n in taken], SessionId(name), 1)
 
     if len(taken) == 16:
         assert found is None
