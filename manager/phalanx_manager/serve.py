@@ -22,6 +22,7 @@ from phalanx_manager.http.auth import secret_hash, spell_secret
 from phalanx_manager.http.doors import Doors, Joining
 from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.uploads import Uploads
+from phalanx_manager.inside.dispatch import Inside
 from phalanx_manager.loops import systemd
 from phalanx_manager.loops.converge import Converge
 from phalanx_manager.loops.directory import Directory
@@ -232,11 +233,12 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
     await _ensure_admin(store, clock, config.token_file)
     uploads = Uploads(config.data_dir / "uploads")
     uploads.prepare()
+    inside = Inside(store, clock, uploads.serve)
     house = House(
         store.cluster_id,
         config.heartbeat_s,
         str(config.egress_subnet),
-        uploads.serve,
+        inside.serve,
         store.epoch,
         site.surely_leads,
     )
@@ -245,6 +247,7 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
         loops.converge.attach(agents)
         loops.signals.attach(agents)
         loops.stuck.attach(agents)
+        inside.attach(agents)
         joining = Joining(config.advertise or _reachable(agents.address), site.keys.public)
         doors = Doors(
             store=store,

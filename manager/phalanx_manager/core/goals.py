@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from phalanx_manager.core.cluster_env import rank_env, service_port
@@ -24,6 +26,9 @@ from phalanx_wire.spec import RoleSpec
 
 _TOGETHER: Final = frozenset({"default"})
 """Profiles under which a container sees the devices of all the session's on its host."""
+
+LONGEST_WAIT_S: Final = 5.0
+"""Between the moment that a stop is settled and that of it, for who asked for it to hear of it."""
 
 
 class Memo:
@@ -103,6 +108,25 @@ def for_agent(
         swarm=swarm,
         guarded=tuple(sorted(guarded)),
     )
+
+
+def timely(snapshot: Snapshot, now: datetime) -> tuple[Snapshot, Mapping[SessionId, float]]:
+    """Take out the stops whose moment has not come, and say in how many seconds it will. One that
+    lies far ahead was set before the clock was: it is due.
+    """
+    due_s = {
+        name: (row.session.stop.at - now).total_seconds()
+        for name, row in snapshot.sessions.items()
+        if row.session.stop is not None
+    }
+    waiting = {name: left_s for name, left_s in due_s.items() if 0 < left_s <= LONGEST_WAIT_S}
+    if not waiting:
+        return snapshot, waiting
+    sessions = dict(snapshot.sessions)
+    for name in waiting:
+        row = sessions[name]
+        sessions[name] = replace(row, session=replace(row.session, stop=None))
+    return replace(snapshot, sessions=sessions), waiting
 
 
 def network_wanted(kernels: Sequence[Kernel]) -> bool:

@@ -116,7 +116,7 @@ class Uploads:
         """Answer an agent that has opened a stream: it may ask for archives only."""
         call = stream.call
         if not isinstance(call, UploadCall):
-            await stream.close(code="unknown_call", why="agents may ask for uploads only")
+            await stream.close(code="unknown_call", why="agents may not ask for this")
             return
         if not self.has(call.digest):
             log.warning("uploads.unknown", agent=agent, digest=call.digest[:80])

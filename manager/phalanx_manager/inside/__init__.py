@@ -1,0 +1,1 @@
+"""Answers what containers ask, each about its own session."""

@@ -1,0 +1,109 @@
+"""SLURM's programs as containers have them: about the own job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from phalanx_manager.inside import ending
+from phalanx_manager.inside.question import USAGE, Answer, Handler, Question, WrongQuestion
+from phalanx_slurm import accounting, columns, nodelist, queue
+from phalanx_slurm.argv import Given, Options
+
+_OUTSIDE: Final = "works outside of containers: ask with phalanx slurm install's programs there"
+_SQUEUE: Final = Options("jobs/j= format/o= noheader/h me long/l user/u= states/t= name/n= all/a")
+_SCANCEL: Final = Options("quiet/Q verbose/v batch/b full/f user/u= name/n=")
+_SACCT: Final = Options(
+    "jobs/j= format/o= noheader/n parsable/p parsable2/P allocations/X brief/b long/l user/u= "
+    "starttime/S= endtime/E= units="
+)
+
+
+async def scontrol(question: Question) -> Answer:
+    """Answer `scontrol requeue [ID]`, `scontrol show hostnames|hostlist [LIST]`."""
+    words = [word for word in question.words if word not in ("-o", "--oneliner", "-d")]
+    match words:
+        case ["requeue", *ids]:
+            question.check_own(_ids(ids))
+            await ending.requeue(question)
+            return Answer()
+        case ["show", "hostnames" | "hostname", *lists]:
+            return Answer("".join(f"{host}\n" for host in _hosts(question, lists)))
+        case ["show", "hostlist", *lists]:
+            return Answer(f"{nodelist.compress(_hosts(question, lists))}\n")
+        case _:
+            known = "scontrol requeue [ID], scontrol show hostnames|hostlist [LIST]"
+            raise WrongQuestion(USAGE, f"in a container there are: {known}")
+
+
+def _hosts(question: Question, lists: list[str]) -> tuple[str, ...]:
+    environ = question.call.environ
+    own = environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST")
+    if not lists and not own:
+        return tuple(kernel.host_name for kernel in question.row.kernels)
+    return nodelist.expand(",".join(lists) or own or "")
+
+
+async def squeue(question: Question) -> Answer:
+    """Show the own job as a queue of one."""
+    given, rest = _SQUEUE.parse_all(question.words)
+    question.check_own([*_ids([given.get("jobs", "")]), *rest])
+    usual = queue.LONG if "long" in given else queue.USUAL
+    layout = columns.letters(given.get("format", usual), queue.LETTERS)
+    entry = queue.Entry(question.job, question.clock.now())
+    lines = [] if "noheader" in given else [layout.heading()]
+    return Answer("".join(f"{line}\n" for line in (*lines, layout.row(entry))))
+
+
+async def sacct(question: Question) -> Answer:
+    """Account for the own job."""
+    given, rest = _SACCT.parse_all(question.words)
+    question.check_own([*_ids([given.get("jobs", "")]), *rest])
+    fields = columns.named(given.get("format", _usual(given)), accounting.FIELDS, spaced=True)
+    steps = "allocations" not in given
+    rows = list(accounting.entries([question.job], question.clock.now(), steps=steps))
+    heading = "noheader" not in given
+    if "parsable" in given or "parsable2" in given:
+        last = "parsable2" not in given
+        lines = columns.parsable(fields, rows, "|", heading=heading, last=last)
+    else:
+        lines = columns.table(fields, rows, heading=heading)
+    return Answer("".join(f"{line}\n" for line in lines))
+
+
+def _usual(given: Given) -> str:
+    if "brief" in given:
+        return accounting.BRIEF
+    return accounting.LONG if "long" in given else accounting.USUAL
+
+
+async def scancel(question: Question) -> Answer:
+    """Stop the own job."""
+    _given, ids = _SCANCEL.parse_all(question.words)
+    if not ids:
+        raise WrongQuestion(1, "No job identification provided")
+    question.check_own(_ids(ids))
+    await ending.end(question)
+    return Answer()
+
+
+async def outside(question: Question) -> Answer:
+    """Refuse what needs somebody's token."""
+    raise WrongQuestion(USAGE, f"{question.call.argv[0]} {_OUTSIDE}")
+
+
+def _ids(texts: list[str] | tuple[str, ...]) -> list[str]:
+    """Take lists of jobs apart; `.batch` is the job itself."""
+    found = [one for text in texts for one in text.split(",") if one]
+    return [one.partition(".")[0] for one in found]
+
+
+PROGRAMS: Final[Mapping[str, Handler]] = {
+    "scontrol": scontrol,
+    "squeue": squeue,
+    "sacct": sacct,
+    "scancel": scancel,
+    "sinfo": outside,
+    "sbatch": outside,
+    "salloc": outside,
+}
