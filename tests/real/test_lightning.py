@@ -13,8 +13,10 @@ from phalanx_client.integrations import phalanx_lightning
 from phalanx_lab import recipes
 from tests.real.ground import ACROSS, PROGRAMS, Ground, documents, fresh_name, ranks
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
+WITHIN_S = 240.0
+"""A session's time; four processes that import PyTorch at once take a minute of a busy machine."""
 ABSTRACT = "abstract methods detect, set_global_rank, set_world_size"
 SCRIPTS = (
     "line.py",
@@ -49,7 +51,10 @@ def two_by_two(ground: Ground) -> tuple[str, ...]:
 def test_the_class_of_lightnings_documentation_works_once_todays_methods_are_added(
     clean: Ground, training: tuple[str, ...]
 ) -> None:
-    told = clean.run(*training, *two_by_two(clean), "--", "python3", "custom_cluster.py", "2", "2")
+    told = clean.run(
+        *training, *two_by_two(clean), "--", "python3", "custom_cluster.py", "2", "2",
+        timeout=WITHIN_S,
+    )  # fmt: skip
 
     found = sorted(documents(told.ok()), key=by_rank)
     assert [(0, 0, 0, 4), (1, 1, 0, 4), (2, 0, 1, 4), (3, 1, 1, 4)] == places(found)
@@ -61,8 +66,9 @@ def test_with_our_environment_a_container_is_a_node(
     clean: Ground, training: tuple[str, ...]
 ) -> None:
     told = clean.run(
-        *training, *two_by_two(clean), "--", "python3", "spawning.py", "1", "4", "lightning"
-    )
+        *training, *two_by_two(clean), "--", "python3", "spawning.py", "1", "4", "lightning",
+        timeout=WITHIN_S,
+    )  # fmt: skip
 
     found = sorted(documents(told.ok()), key=by_rank)
     assert [(0, 0, 0, 4), (1, 0, 1, 4), (2, 0, 2, 4), (3, 0, 3, 4)] == places(found)
@@ -75,6 +81,7 @@ def test_lightning_starts_the_other_processes_of_each_container(
     told = clean.run(
         "-N", "2", *ACROSS, *training,
         "--", "python3", "spawning.py", "2", "2", "pytorch_lightning",
+        timeout=WITHIN_S,
     )  # fmt: skip
 
     found = sorted(documents(told.ok()), key=by_rank)
@@ -85,7 +92,9 @@ def test_lightning_starts_the_other_processes_of_each_container(
 def test_lightning_starts_two_processes_in_a_session_of_one_container(
     clean: Ground, training: tuple[str, ...]
 ) -> None:
-    told = clean.run(*training, "--", "python3", "spawning.py", "2", "1", "lightning")
+    told = clean.run(
+        *training, "--", "python3", "spawning.py", "2", "1", "lightning", timeout=WITHIN_S
+    )
 
     found = sorted(documents(told.ok()), key=by_rank)
     assert [(0, 0, 0, 2), (1, 1, 0, 2)] == places(found)
@@ -102,6 +111,7 @@ def test_a_warned_training_goes_on_in_the_next_attempt_where_it_was(
         "-N", "2", *ACROSS, *training, "-v", f"{shared}:/shared:rw", "-J", name,
         "-t", "10m", "--signal", "USR1@575", "--grace", "2s",
         "--", "python3", "resuming.py", "/shared",
+        timeout=WITHIN_S,
     )  # fmt: skip
     said = ranks(done.ok())
     steps = {rank: int(lines[1].removeprefix("attempt 2 from ")) for rank, lines in said.items()}
