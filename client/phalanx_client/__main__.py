@@ -24,6 +24,7 @@ from phalanx_client.failure import (
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from phalanx_client.call import Verb
 
@@ -52,6 +53,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "nodes": ("nodes", "the hosts, their resources and who holds them"),
     "node": ("nodes", "drain, undrain, forget: hosts out of service, back, and given up"),
     "token": ("token", "create, ls, revoke: access for people, programs and agents"),
+    "slurm": ("slurm", "install, uninstall: sbatch, srun, squeue and the others, for this manager"),
     "doctor": ("doctor", "is this machine fit to be an agent, and if not, what to do"),
 }
 PROGRAMS: Final[dict[str, tuple[str, str]]] = {
@@ -68,11 +70,18 @@ WITH_VALUE: Final = ("--url", "--token", "-o", "--output")
 def main() -> int:
     """Run one verb; the exit code."""
     fill_standard_streams()
+    return end_of(lambda: dispatch(sys.argv[1:]), explain)
+
+
+def end_of(work: Callable[[], int], explain: Callable[[str, int], int]) -> int:
+    """Run a program's work and turn every end of it into an exit code; `explain` says a sentence
+    about a failure and gives its code.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know few characters
     try:
-        code = dispatch(sys.argv[1:])
+        code = work()
         sys.stdout.flush()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else USAGE

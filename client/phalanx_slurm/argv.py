@@ -39,8 +39,10 @@ class Options:
             if option.short:
                 self._short[option.short] = option
 
-    def __contains__(self, long: str) -> bool:
-        return long in self._long
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All by their long names."""
+        return tuple(self._long)
 
     def parse(self, argv: Sequence[str]) -> tuple[Given, tuple[str, ...]]:
         """Read options up to the first word that is none, or `--`; the rest.

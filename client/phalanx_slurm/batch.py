@@ -42,6 +42,7 @@ class Site:
         user: (name, uid, gid).
         environ: of the asker.
         shared: folders that all hosts have at the same path.
+        read_only: those of them in which jobs only read.
         image: what jobs without one run in; empty is none.
         spread: how containers are laid out over hosts.
         umask: of the asker.
@@ -53,6 +54,7 @@ class Site:
     host: str
     environ: Mapping[str, str]
     shared: tuple[str, ...] = ()
+    read_only: tuple[str, ...] = ()
     image: str = ""
     spread: Spread = "one-per-node"
     umask: int = 0o022
@@ -61,6 +63,11 @@ class Site:
     def is_shared(self, path: str) -> bool:
         """Tell whether hosts have this path, too."""
         return any(path == top or path.startswith(f"{top}/") for top in self.shared)
+
+    def is_written(self, path: str) -> bool:
+        """Tell whether what a job writes there is seen here."""
+        closed = any(path == top or path.startswith(f"{top}/") for top in self.read_only)
+        return self.is_shared(path) and not closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +85,15 @@ class Asked:
 
 
 def batch(
-    wish: JobRequest, script: Script, arguments: Sequence[str], site: Site, task: int | None = None
+    wish: JobRequest,
+    script: Script,
+    arguments: Sequence[str],
+    site: Site,
+    *,
+    path: str = "",
+    task: int | None = None,
 ) -> Asked:
-    """Make the session of a batch script, or of one task of an array.
+    """Make the session of a batch script that lies at `path`, or of one task of an array.
 
     Raises:
         WrongError: there is no image to run it in, or its variables are too many.
@@ -89,7 +102,7 @@ def batch(
     folder = folder_of(wish, site)
     known = {"u": site.user[0], "x": name} | ({} if task is None else {"a": str(task)})
     out, err = _outputs(wish, folder)
-    files = site.is_shared(_place(out, folder))
+    files = site.is_written(_place(out, folder))
     lines = list(_launcher(wish, site))
     if files:
         lines.append(_redirection(wish, patterns.shell_word(out, known), out == err))
@@ -104,7 +117,12 @@ def batch(
         run_on="main",
         command=("/bin/sh", "-c", "\n".join(lines), SCRIPT_NAME, script.text, *arguments),
         workdir=wish.container.workdir or (folder if site.is_shared(folder) else None),
-        slurm=_slurm(wish, site, name, task),
+        slurm=with_fields(
+            _slurm(wish, site, name, task),
+            stdout=out if files else "",
+            stderr=err if files else "",
+            script=path,
+        ),
         env={**spec.env, **variables(wish.export, wish.container.env, site.environ)},
     )
     return Asked(spec, upload_of(wish, site), files)
@@ -282,6 +300,7 @@ def _slurm(wish: JobRequest, site: Site, name: str, task: int | None) -> SlurmJo
         account=wish.account,
         submit_dir=site.cwd,
         submit_host=site.host,
+        submit_user=site.user[0],
         array_task=task,
     )
 
@@ -297,7 +316,10 @@ def _warning(wish: JobRequest) -> str | None:
 def _mounts(wish: JobRequest, site: Site) -> tuple[Mount, ...]:
     own = [Mount(source, target, read_only) for source, target, read_only in wish.container.mounts]
     taken = {mount.target for mount in own}
-    return (*(Mount(top, top, False) for top in site.shared if top not in taken), *own)
+    return (
+        *(Mount(top, top, top in site.read_only) for top in site.shared if top not in taken),
+        *own,
+    )
 
 
 def _het(wish: JobRequest) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Final
 from phalanx_slurm import states
 from phalanx_slurm.arrays import JobRef
 from phalanx_slurm.nodelist import compress
+from phalanx_slurm.patterns import expanded
 from phalanx_wire.api import ENDED_STATES, SessionView
 from phalanx_wire.slots import parse_bytes
 from phalanx_wire.spec import SlurmJob
@@ -46,7 +47,7 @@ class Job:
     @property
     def user(self) -> str:
         """Whose it is."""
-        return self.view.user
+        return self.asked.submit_user or self.view.user
 
     @property
     def partition(self) -> str:
@@ -130,6 +131,16 @@ class Job:
             return "Dependency"
         return "Priority" if "waits its turn" in text else "Resources"
 
+    @property
+    def stdout(self) -> str:
+        """The file of its output, on the machine of the user; empty where there is none."""
+        return expanded(self.asked.stdout, _marks(self))
+
+    @property
+    def stderr(self) -> str:
+        """The file of its errors."""
+        return expanded(self.asked.stderr, _marks(self))
+
     def elapsed_s(self, now: datetime) -> float:
         """How long it has run."""
         began = self.view.started_at
@@ -159,7 +170,7 @@ def picked(jobs: Iterable[Job], ref: JobRef) -> list[Job]:
     return found
 
 
-def expanded(job_: Job) -> Mapping[str, str]:
+def _marks(job_: Job) -> Mapping[str, str]:
     """What the marks in names of output files stand for."""
     return {
         "j": str(job_.number),

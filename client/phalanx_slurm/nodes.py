@@ -154,3 +154,9 @@ _SIZES: Final = ("MEMORY", "CPUS", "FREE_MEM")
 def layout_of(columns: Sequence[Column[Group]]) -> Layout[Group]:
     """Set columns without text between them, as `-O` does."""
     return Layout(tuple(columns))
+
+
+def is_in(node: NodeView, wanted: set[str]) -> bool:
+    """Tell whether a host is in one of these states, by their long or short names."""
+    own = state(node)
+    return bool({own, _SHORT[own], own.rstrip("*")} & wanted) or "all" in wanted

@@ -89,3 +89,15 @@ def check(given: Given) -> None:
             raise WrongError(f"--{long}: {REFUSED[long]}")
     if given.get("begin", "now").lower() != "now":
         raise WrongError("--begin: a job begins when there is room; hold it: sbatch --hold")
+
+
+def usual(program: str) -> tuple[str, ...]:
+    """Options that may come from variables such as `SBATCH_PARTITION`, all but those that only
+    make sense on a command line.
+    """
+    options = {"SBATCH": SBATCH, "SALLOC": SALLOC}[program]
+    return tuple(long for long in options.names if long not in _NEVER_BY_VARIABLE)
+
+
+_NEVER_BY_VARIABLE: Final = ("help", "usage", "version", "hold", "parsable", "wrap", "test-only",
+                             "quiet", "verbose")  # fmt: skip

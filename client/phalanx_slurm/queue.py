@@ -86,7 +86,7 @@ _FIELDS: Final[tuple[tuple[str, str, Field[Entry]], ...]] = (
     ("k", "comment", Field("COMMENT", lambda _: "(null)")),
     ("E", "dependency", Field("DEPENDENCY", lambda e: e.job.view.spec.after or "(null)")),
     ("Z", "workdir", Field("WORK_DIR", lambda e: e.job.asked.submit_dir)),
-    ("o", "command", Field("COMMAND", lambda e: e.job.asked.name or "(null)")),
+    ("o", "command", Field("COMMAND", lambda e: e.job.asked.script or "(null)")),
     ("Y", "schednodes", Field("SCHEDNODES", lambda _: "(null)")),
     ("f", "feature", Field("FEATURES", lambda _: "(null)")),
     ("x", "exc_nodes", Field("EXC_NODES", lambda _: "")),
@@ -97,7 +97,7 @@ _FIELDS: Final[tuple[tuple[str, str, Field[Entry]], ...]] = (
     ("y", "nice", Field("NICE", lambda _: "0")),
     ("c", "mincpus", Field("MIN_CPUS", lambda e: str(max(1, e.job.cpus // max(1, e.job.nodes))))),
     ("", "restartcnt", Field("RESTART_COUNT", lambda e: str(e.job.view.attempt - 1))),
-    ("", "stdout", Field("STDOUT", lambda _: "")),
+    ("", "stdout", Field("STDOUT", lambda e: e.job.stdout)),
 )  # fmt: skip
 LETTERS: Final[Mapping[str, Field[Entry]]] = {
     letter: field for letter, _, field in _FIELDS if letter

@@ -92,7 +92,7 @@ def runs(counts: Sequence[int]) -> str:
 
 def job_env(job: Job, rank: int) -> dict[str, str]:
     """Tell what every process of a container finds, the job's script among them."""
-    return dict(_job(job, rank)) | dict(_array(job.asked))
+    return dict(_job(job, rank)) | dict(_array(job))
 
 
 def script_env() -> dict[str, str]:
@@ -152,10 +152,11 @@ def _job(job: Job, rank: int) -> Iterator[tuple[str, str]]:
     yield "SLURMD_NODENAME", own.host
 
 
-def _array(asked: SlurmJob) -> Iterator[tuple[str, str]]:
-    if asked.array_job is None or asked.array_task is None:
+def _array(job: Job) -> Iterator[tuple[str, str]]:
+    asked = job.asked
+    if asked.array_task is None:
         return
-    yield "SLURM_ARRAY_JOB_ID", str(asked.array_job)
+    yield "SLURM_ARRAY_JOB_ID", str(asked.array_job or job.number)
     yield "SLURM_ARRAY_TASK_ID", str(asked.array_task)
     yield "SLURM_ARRAY_TASK_COUNT", str(asked.array_count)
     yield "SLURM_ARRAY_TASK_MIN", str(asked.array_first)

@@ -71,8 +71,11 @@ class SlurmJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         name: as the user wrote it; empty is the session's.
         tasks: of a step that says nothing else; None is `tasks_per_node` on each node.
         tasks_per_node, cpus_per_task: of such a step; None where nothing was asked for.
-        submit_dir, submit_host: where it was asked for, on the machine of the user.
-        array_job, array_task: number of the array's first job, and index in the array.
+        submit_dir, submit_host, submit_user: where it was asked for, on the machine of the user.
+        script: what was submitted, on that machine; empty for what is interactive.
+        stdout, stderr: patterns of files there; empty where output goes to no file.
+        array_job, array_task: number of the array's first job, None in that itself; and index in
+            the array, None outside of one.
         array_first, array_last, array_step, array_count: the array itself.
     """
 
@@ -84,6 +87,10 @@ class SlurmJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     account: str = ""
     submit_dir: str = ""
     submit_host: str = ""
+    submit_user: str = ""
+    script: str = ""
+    stdout: str = ""
+    stderr: str = ""
     array_job: int | None = None
     array_task: int | None = None
     array_first: int = 0
