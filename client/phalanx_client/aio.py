@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -38,7 +38,11 @@ class AioReply:
 class AioTransport:
     """A pool of connections; made inside a running event loop."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(
+        self, manager: Manager, on_wait: Callable[[Unavailable], None] = lambda _trouble: None
+    ) -> None:
+        """Args: on_wait: told, once, that a WebSocket is waited for."""
+        self.on_wait = on_wait
         address = urllib.parse.urlsplit(manager.url)
         unix = address.scheme == "unix"
         # How many at once is for the manager to say; aiohttp would let the 101st wait for ever.

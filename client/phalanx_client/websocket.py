@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from phalanx_client.aio import AioTransport
-from phalanx_client.failure import TRY_AGAIN, Broken, Failure, Refused
+from phalanx_client.failure import TRY_AGAIN, Broken, Failure, Refused, Unavailable
 from phalanx_client.transport import Request
 from phalanx_wire.api import Problem
 
@@ -25,6 +25,9 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 HEARTBEAT_S = 20.0
 CLOSE_S = 5.0
 WEBSOCKET_EXPECTED = 426
+AWAY = 503
+AWAY_WITHIN_S = 10.0
+AWAY_PAUSE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,8 @@ async def opened(
     heartbeat: float | None = None,
     silence_s: float | None = None,
 ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """A WebSocket, closed at the end.
+    """A WebSocket, closed at the end. An agent that is away is waited for: after a restart of the
+    manager they all are, for a moment.
 
     Args:
         heartbeat: seconds between questions whether the manager is there.
@@ -126,18 +130,27 @@ async def opened(
         Refused: with the manager's problem.
         Unavailable: the manager can't be reached.
     """
-    try:
-        socket = await transport.http.ws_connect(
-            transport.root + path,
-            params=query,
-            heartbeat=heartbeat,
-            max_msg_size=4 << 20,
-            timeout=aiohttp.ClientWSTimeout(ws_receive=silence_s, ws_close=CLOSE_S),
-        )
-    except aiohttp.WSServerHandshakeError as error:
-        raise await _refusal(transport, path, query, error.status) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise transport.trouble(error) from error
+    waited_s = 0.0
+    while True:
+        try:
+            socket = await transport.http.ws_connect(
+                transport.root + path,
+                params=query,
+                heartbeat=heartbeat,
+                max_msg_size=4 << 20,
+                timeout=aiohttp.ClientWSTimeout(ws_receive=silence_s, ws_close=CLOSE_S),
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status != AWAY or waited_s >= AWAY_WITHIN_S:
+                raise await _refusal(transport, path, query, error.status) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise transport.trouble(error) from error
+        else:
+            break
+        if not waited_s:
+            transport.on_wait(Unavailable("the container's agent", "is not connected", ""))
+        await transport.pause(AWAY_PAUSE_S)
+        waited_s += AWAY_PAUSE_S
     async with socket:
         yield socket
 

@@ -46,7 +46,7 @@ async def run_exec(call: Call) -> int:
         raise Failure("--all has no input and no terminal; leave -i and -t out", USAGE)
     if given.tty and not sys.stdout.isatty():
         raise Failure("-t needs a terminal; leave it out in a pipe", USAGE)
-    async with AioTransport(await leading(call.manager())) as transport:
+    async with AioTransport(await leading(call.manager()), call.away) as transport:
         view, kernel = await find(Client(transport), parse(given.session))
         if given.all:
             return await _in_all(transport, view, given.command)

@@ -68,7 +68,7 @@ class _Local:
 async def run(call: Call) -> int:
     """Listen, and connect every connection, until interrupted."""
     local, there = call.options.ports
-    async with AioTransport(await leading(call.manager())) as transport:
+    async with AioTransport(await leading(call.manager()), call.away) as transport:
         view, kernel = await find(Client(transport), parse(call.options.session))
         if kernel.state != "running":
             raise Failure(f"rank {kernel.rank} ({kernel.host_name}) is {kernel.state}", BAD_INPUT)

@@ -124,7 +124,7 @@ async def run_proxy(call: Call) -> int:
 
     manager = call.manager()
     home, target = _home(manager), parse(call.options.container)
-    async with AioTransport(await leading(manager)) as transport:
+    async with AioTransport(await leading(manager), call.away) as transport:
         view = ssh_client.checked(await Client(transport).ssh(target.ref))
         one = _trusted(home, view, target)
         key = ssh_client.own_key(home)

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 from aiohttp import WSMsgType, web
 
+from phalanx_client import websocket
 from tests.unit.client.conftest import Cli
 from tests.unit.client.fake_manager import ID, FakeManager, fails, session
 
@@ -101,6 +103,31 @@ def test_a_refused_handshake_is_explained(cli: Cli, manager: FakeManager) -> Non
     outcome = cli("exec", "demo", "--", "x")
 
     assert (65, "phalanx: rank 0 (main1) is pending\n") == (outcome.code, outcome.err)
+
+
+def test_an_agent_that_comes_back_in_time_is_waited_for_with_a_word(
+    cli: Cli, manager: FakeManager
+) -> None:
+    a_command(manager, b"\x01out\n", '{"exit_code": 0}')
+    works, away = manager.answers["GET", EXEC][-1], fails(503, "unavailable", "it is away")
+    manager.on("GET", EXEC, away, away, works)
+
+    outcome = cli("exec", "demo", "--", "x")
+
+    said = "phalanx: the container's agent: is not connected; trying again\n"
+    assert (0, "out\n", said) == (outcome.code, outcome.out, outcome.err)
+
+
+def test_an_agent_that_stays_away_is_told(
+    cli: Cli, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "AWAY_WITHIN_S", 0.0)
+    manager.on("GET", "/v1/sessions/demo", session())
+    manager.on("GET", EXEC, fails(503, "unavailable", "agent host1: it is not connected"))
+
+    outcome = cli("exec", "demo", "--", "x")
+
+    assert (75, "phalanx: agent host1: it is not connected\n") == (outcome.code, outcome.err)
 
 
 def test_a_connection_that_ends_before_the_command_is_a_sentence(
