@@ -7,7 +7,7 @@ JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -130,29 +130,39 @@ async def opened(
         Refused: with the manager's problem.
         Unavailable: the manager can't be reached.
     """
+    receive = aiohttp.ClientWSTimeout(ws_receive=silence_s, ws_close=CLOSE_S)
+
+    async def handshake() -> aiohttp.ClientWebSocketResponse:
+        url = transport.root + path
+        return await transport.http.ws_connect(
+            url, params=query, heartbeat=heartbeat, max_msg_size=4 << 20, timeout=receive
+        )
+
+    try:
+        socket = await _patient(transport, handshake)
+    except aiohttp.WSServerHandshakeError as error:
+        raise await _refusal(transport, path, query, error.status) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise transport.trouble(error) from error
+    async with socket:
+        yield socket
+
+
+async def _patient(
+    transport: AioTransport, handshake: Callable[[], Awaitable[aiohttp.ClientWebSocketResponse]]
+) -> aiohttp.ClientWebSocketResponse:
+    """Try again while the agent is away, up to a bound; the last refusal is raised."""
     waited_s = 0.0
     while True:
         try:
-            socket = await transport.http.ws_connect(
-                transport.root + path,
-                params=query,
-                heartbeat=heartbeat,
-                max_msg_size=4 << 20,
-                timeout=aiohttp.ClientWSTimeout(ws_receive=silence_s, ws_close=CLOSE_S),
-            )
+            return await handshake()
         except aiohttp.WSServerHandshakeError as error:
             if error.status != AWAY or waited_s >= AWAY_WITHIN_S:
-                raise await _refusal(transport, path, query, error.status) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise transport.trouble(error) from error
-        else:
-            break
+                raise
         if not waited_s:
             transport.on_wait(Unavailable("the container's agent", "is not connected", ""))
         await transport.pause(AWAY_PAUSE_S)
         waited_s += AWAY_PAUSE_S
-    async with socket:
-        yield socket
 
 
 async def _refusal(
