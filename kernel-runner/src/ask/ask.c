@@ -24,10 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef ASK_SOCKET
+#ifndef ASK_SOCKET /* tests have others */
 #define ASK_SOCKET "/run/phalanx/ask.sock"
-#endif
 #define PATIENCE_MS 30000 /* for an agent that is away */
+#endif
 #define ANSWER_MS 90000   /* for its first word; it waits for the manager meanwhile */
 #define HEADER 5
 #define INPUT 16384
@@ -105,10 +105,13 @@ static void send_frame(char kind, const void *content, size_t size) {
 
 static void ask(const char *question, size_t size, int64_t until) {
     struct sockaddr_un to = {.sun_family = AF_UNIX, .sun_path = ASK_SOCKET};
+    struct timeval a_moment = {1, 0}, for_ever = {0, 0};
     for (int wait_ms = 50;; wait_ms = wait_ms < 800 ? wait_ms * 2 : wait_ms) {
         connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (connection < 0) leave(EXIT_AWAY, strerror(errno));
+        setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &a_moment, sizeof a_moment);
         if (!connect(connection, (struct sockaddr *)&to, sizeof to)) {
+            setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &for_ever, sizeof for_ever);
             send_all(question, size);
             return;
         }
