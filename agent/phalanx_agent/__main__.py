@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import resource
+import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,7 +22,16 @@ from phalanx_agent.config import AgentConfig, ConfigError
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Docker, Unavailable
-from phalanx_agent.host import allow, inside, inventory, mounted, ports, remains, systemd
+from phalanx_agent.host import (
+    allow,
+    inside,
+    inventory,
+    mounted,
+    ports,
+    remains,
+    systemd,
+    task_processes,
+)
 from phalanx_agent.host.guard import Guard
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.scratch import NotInMemory, Scratch
@@ -37,6 +47,7 @@ from phalanx_agent.loops.streams import Streams
 from phalanx_agent.loops.supervise import for_ever
 from phalanx_agent.loops.swarm import SwarmMember
 from phalanx_agent.loops.sweep import GuardLoop, HostFigures, tidy
+from phalanx_agent.loops.tasks import Tasks
 from phalanx_agent.loops.watch import Watch
 from phalanx_agent.loops.workshop import Workshop
 from phalanx_agent.rpc.identity import (
@@ -141,7 +152,8 @@ class _Agent:
         self.guard = GuardLoop(Guard(), self.board.hinder)
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         self.swarm = SwarmMember(docker, address, self.board.swarm)
-        self.streams = Streams(docker, self.fleet, self.logs, inside.network_of)
+        tasks = Tasks(docker, task_processes, lambda: secrets.token_hex(12))
+        self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, tasks)
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
 

@@ -36,6 +36,7 @@ from phalanx_manager.loops.supervise import for_ever
 from phalanx_manager.rpc import keys
 from phalanx_manager.rpc.agents import Agents
 from phalanx_manager.rpc.port import House
+from phalanx_manager.rpc.steps import Steps
 from phalanx_manager.store.leading import Candidate, Deposed, Lease, Led
 from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import Store, TokenRow, Unavailable
@@ -248,6 +249,7 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
         loops.signals.attach(agents)
         loops.stuck.attach(agents)
         inside.attach(agents)
+        steps = Steps(agents)
         joining = Joining(config.advertise or _reachable(agents.address), site.keys.public)
         doors = Doors(
             store=store,
@@ -260,6 +262,7 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
             limits=config.limits,
             lost_after_s=config.lost_after_s,
             turns=lambda: site.turns,
+            steps=steps,
         )
         site.entrance.open(doors)
         async with contextlib.AsyncExitStack() as stack:

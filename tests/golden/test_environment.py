@@ -14,7 +14,7 @@ import pytest
 
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.model import SessionRow
-from phalanx_wire.spec import Resources, RoleSpec
+from phalanx_wire.spec import Resources, RoleSpec, SlurmJob
 from tests.support.house import row
 
 FOLDER = Path(__file__).parent / "environment"
@@ -22,6 +22,17 @@ THREE_ROLES = (
     RoleSpec(name="main"),
     RoleSpec(name="ps", replicas=2, env={"ROLE_IS": "ps"}),
     RoleSpec(name="worker", replicas=3, resources=Resources(cpu=2.5)),
+)
+
+JOB = SlurmJob(
+    name="train",
+    tasks_per_node=2,
+    cpus_per_task=2,
+    submit_dir="/home/u",
+    array_job=7,
+    array_task=3,
+    array_last=9,
+    array_count=10,
 )
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,6 +48,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "profile_node": ("aabb", {"env_profile": "node"}),
     "profile_torchrun": ("aabb", {"env_profile": "torchrun", "resources": Resources(gpu=2)}),
     "profile_none": ("aabb", {"env_profile": "none"}),
+    "profile_slurm": ("abcd", {"env_profile": "slurm", "run_on": "main", "slurm": JOB}),
+    "profile_slurm_plain": ("a", {"env_profile": "slurm"}),
 }
 
 

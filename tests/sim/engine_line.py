@@ -6,7 +6,7 @@ What was asked is done by the engine whether or not the agent lives to hear of i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -194,9 +194,15 @@ class EngineLine:
         return self._engine.logs(container_id, since_ns=since_ns, tail=tail, follow=follow)
 
     async def exec(
-        self, container_id: str, command: tuple[str, ...], *, tty: bool, stdin: bool
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        *,
+        tty: bool,
+        stdin: bool,
+        env: Mapping[str, str] | None = None,
     ) -> ExecSession:
-        return await self._engine.exec(container_id, command, tty=tty, stdin=stdin)
+        return await self._engine.exec(container_id, command, tty=tty, stdin=stdin, env=env)
 
     def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
         return self._engine.read_archive(container_id, path)

@@ -25,6 +25,7 @@ from phalanx_manager.http.doors import Doors, Joining, Rates
 from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.rpc.failure import Unavailable
+from phalanx_manager.rpc.steps import Steps
 from phalanx_manager.store.database import MEMORY
 from phalanx_manager.store.port import TokenRow
 from phalanx_manager.store.sqlite import SqliteStore
@@ -279,6 +280,7 @@ async def scene(
             Joining(("tcp://10.0.0.9:7911",), SERVER_KEY),
             Limits(),
             rates or Rates(),
+            steps=Steps(link),
         )
         entrance = Entrance.to(doors)
         server = TestServer(build(entrance))

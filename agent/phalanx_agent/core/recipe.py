@@ -169,7 +169,9 @@ def environment(assignment: Assignment, image: Image, account: Account) -> tuple
     of_image = dict(entry.partition("=")[::2] for entry in image.env)
     env = dict(assignment.env)
     path = env.get("PATH") or of_image.get("PATH") or _IMAGE_PATH
-    env["PATH"] = f"{names.BUNDLE_MOUNT}/first:{path}:{names.BUNDLE_MOUNT}/last"
+    # Lightning warns of an `srun` that it finds and was not started by, so only jobs have it.
+    slurm = f"{names.BUNDLE_MOUNT}/slurm:" if "SLURM_JOB_ID" in env else ""
+    env["PATH"] = f"{names.BUNDLE_MOUNT}/first:{slurm}{path}:{names.BUNDLE_MOUNT}/last"
     filled = {"HOME": _home(assignment, account), "USER": login(account), "LOGNAME": login(account)}
     for key, value in filled.items():
         if key not in of_image:

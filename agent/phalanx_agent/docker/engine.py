@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
@@ -203,10 +203,16 @@ class DockerEngine:
         return output.lines(self._line, container_id, since_ns=since_ns, tail=tail, follow=follow)
 
     async def exec(
-        self, container_id: str, command: tuple[str, ...], *, tty: bool, stdin: bool
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        *,
+        tty: bool,
+        stdin: bool,
+        env: Mapping[str, str] | None = None,
     ) -> ExecSession:
         """Run a command in it."""
-        return await execs.run(self._line, container_id, command, tty=tty, stdin=stdin)
+        return await execs.run(self._line, container_id, command, tty=tty, stdin=stdin, env=env)
 
     async def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
         """Read a path of it as a tar archive."""

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from aiodocker.execs import Exec
@@ -67,6 +67,21 @@ class Execution:
                 params={"h": rows, "w": columns},
             )
 
+    async def pid(self) -> int:
+        """Give its first process as this host numbers it, as soon as there is one; 0 when it has
+        ended, or does not begin.
+        """
+        deadline = asyncio.get_running_loop().time() + _CODE_WITHIN_S
+        wait = 0.002
+        while True:
+            seen = await self._look()
+            if seen["Running"] and seen["Pid"]:
+                return int(seen["Pid"])
+            if seen["ExitCode"] is not None or asyncio.get_running_loop().time() > deadline:
+                return 0
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 0.2)
+
     async def exit_code(self) -> int:
         """Give the code; the engine notes it a moment after the output has ended."""
         deadline = asyncio.get_running_loop().time() + _CODE_WITHIN_S
@@ -99,7 +114,13 @@ class Execution:
 
 
 async def run(
-    line: Line, container_id: str, command: tuple[str, ...], *, tty: bool, stdin: bool
+    line: Line,
+    container_id: str,
+    command: tuple[str, ...],
+    *,
+    tty: bool,
+    stdin: bool,
+    env: Mapping[str, str] | None = None,
 ) -> Execution:
     """Start a command in a running container."""
     what = f"container {container_id[:12]}"
@@ -114,6 +135,7 @@ async def run(
             "AttachStderr": True,
             "Tty": tty,
             "Cmd": list(command),
+            "Env": [f"{name}={value}" for name, value in (env or {}).items()],
         },
     )
     execution = Execution(line, checked_id(made["Id"]), what, tty=tty)

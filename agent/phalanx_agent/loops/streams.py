@@ -11,6 +11,7 @@ import structlog
 
 from phalanx_agent.core.seen import Absent, Created, Running
 from phalanx_agent.docker.port import Docker, ExecSession, Unavailable
+from phalanx_agent.host.task_processes import MARK
 from phalanx_agent.loops.alongside import alongside, left
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.forward import Forwards, NetworkOf
@@ -18,11 +19,13 @@ from phalanx_agent.loops.keeper import Keeper
 from phalanx_agent.loops.look import Looks
 from phalanx_agent.loops.output import OutputStore, kept, send_lines
 from phalanx_agent.loops.refusal import Refusal
+from phalanx_agent.loops.tasks import Task, Tasks
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId
 from phalanx_wire.lifecycle import ENDED
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import (
+    SIGNAL,
     STDIN,
     STDOUT,
     AskCall,
@@ -42,6 +45,7 @@ from phalanx_wire.stream import (
 )
 
 _LOG = structlog.get_logger()
+KILLED_CODE: Final = 128 + signal.SIGKILL
 _SHELL: Final = (f"{names.BUNDLE_MOUNT}/bin/phalanx-shell",)
 
 
@@ -49,20 +53,29 @@ class Streams:
     """One task per stream. `opened` may be called at any time; it never waits."""
 
     def __init__(
-        self, docker: Docker, fleet: Fleet, output: OutputStore, network_of: NetworkOf
+        self,
+        docker: Docker,
+        fleet: Fleet,
+        output: OutputStore,
+        network_of: NetworkOf,
+        tasks: Tasks | None = None,
     ) -> None:
+        """Args: tasks: of this host's containers; None is a host that runs none."""
         self._docker = docker
+        self._tasks = tasks
         self._forwards = Forwards(docker, network_of)
         self._looks = Looks(docker, network_of)
         self._fleet = fleet
         self._output = output
-        self._tasks: asyncio.TaskGroup | None = None
+        self._serving: asyncio.TaskGroup | None = None
         self._early: list[tuple[Open, Stream]] = []
 
     async def run(self) -> None:
         """Hold the tasks of all streams, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
+            self._serving = tasks
+            if self._tasks is not None:
+                tasks.create_task(self._tasks.clear())
             early, self._early = self._early, []
             for message, stream in early:
                 self.opened(message, stream)
@@ -70,10 +83,10 @@ class Streams:
 
     def opened(self, message: Open, stream: Stream) -> None:
         """The manager has opened a stream."""
-        if self._tasks is None:
+        if self._serving is None:
             self._early.append((message, stream))
         else:
-            self._tasks.create_task(self._serve(message, stream))
+            self._serving.create_task(self._serve(message, stream))
 
     async def _serve(self, message: Open, stream: Stream) -> None:
         async with stream:
@@ -106,8 +119,8 @@ class Streams:
                 container_id = self._container(kernel)
                 await self._docker.write_archive(container_id, path, _stdin(stream))
                 await stream.close()
-            case SignalCall(kernel=kernel, signal=number):
-                await self._signal(kernel, number)
+            case SignalCall():
+                await self._signal(call)
                 await stream.close()
             case ConnectCall(kernel=kernel):
                 await self._forwards.serve(call, self._running(kernel), stream)
@@ -122,9 +135,12 @@ class Streams:
 
     async def _exec(self, call: ExecCall, stream: Stream) -> None:
         container_id = self._running(call.kernel).case.container_id
+        if call.task and self._tasks is not None:
+            await self._task(call, container_id, stream, self._tasks)
+            return
         command = _SHELL if call.shell else call.command
         session = await self._docker.exec(
-            container_id, command, tty=call.tty, stdin=call.stdin or call.tty
+            container_id, command, tty=call.tty, stdin=call.stdin or call.tty, env=call.env
         )
         code: int | None = None
         try:
@@ -136,6 +152,34 @@ class Streams:
         finally:
             if code is None:
                 await session.kill()
+
+    async def _task(self, call: ExecCall, container_id: str, stream: Stream, tasks: Tasks) -> None:
+        """Run a command as a task: it hears signals, and leaves nothing behind."""
+
+        async def start(mark: str) -> ExecSession:
+            session = await self._docker.exec(
+                container_id,
+                call.command,
+                tty=call.tty,
+                stdin=call.stdin or call.tty,
+                env=call.env | {MARK: mark},
+            )
+            if call.tty:
+                await session.resize(call.rows, call.columns)
+            return session
+
+        async with tasks.task(call.kernel, start) as (task, session):
+            await alongside(
+                _show(session, stream), _feed(session, stream, task), task.follow(session)
+            )
+            code = await session.exit_code()
+            if code == KILLED_CODE and not await self._runs(container_id):
+                raise Refusal("container_ended", "its container has ended")
+        await stream.close(exit_code=code)
+
+    async def _runs(self, container_id: str) -> bool:
+        facts = await self._docker.inspect(container_id)
+        return facts is not None and facts.status == "running"
 
     # ---------------------------------------------------------------- output
 
@@ -166,11 +210,14 @@ class Streams:
 
     # ---------------------------------------------------------------- signals and look-ups
 
-    async def _signal(self, kernel: KernelId, number: int) -> None:
+    async def _signal(self, call: SignalCall) -> None:
+        number = call.signal
         if number not in signal.valid_signals():
             raise Refusal("bad_signal", f"There is no signal {number}.")
-        keeper = self._running(kernel)
-        if not keeper.signal(number):
+        keeper = self._running(call.kernel)
+        if call.to != "command" and self._tasks is not None:
+            self._tasks.signal(call.kernel, number)
+        if call.to != "tasks" and not keeper.signal(number):
             await self._docker.kill(keeper.case.container_id, _signal_name(number))
 
     def _container(self, kernel: KernelId) -> str:
@@ -199,14 +246,18 @@ async def _show(session: ExecSession, stream: Stream) -> None:
         await stream.write(*chunk)
 
 
-async def _feed(session: ExecSession, stream: Stream) -> None:
-    """Hand the caller's input on, for as long as there is a caller.
+async def _feed(session: ExecSession, stream: Stream, task: Task | None = None) -> None:
+    """Hand the caller's input on, and a task its signals, for as long as there is a caller.
 
     Raises:
         StreamClosed: the caller has left.
     """
     async for item in stream:
         match item:
+            case Data(channel=channel, data=data) if channel == SIGNAL:
+                for number in set(data) & signal.valid_signals():
+                    if task is not None:
+                        task.signal(number)
             case Data(data=data):
                 await session.write(data)
             case Eof():

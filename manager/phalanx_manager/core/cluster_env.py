@@ -9,6 +9,8 @@ from typing import Final
 
 from phalanx_manager.core import address
 from phalanx_manager.core.model import Kernel, Session
+from phalanx_manager.core.step import job_of
+from phalanx_slurm.task_env import job_env, script_env
 from phalanx_wire import names
 from phalanx_wire.api import EnvVar
 from phalanx_wire.spec import Profile
@@ -20,6 +22,20 @@ MAX_VALUE: Final = 131_000
 _TORCHRUN_HIDES: Final = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "TF_CONFIG"})
 _TORCH: Final = "PyTorch env://"
 _OPEN_MPI: Final = "Open MPI"
+_LIGHTNING: Final = "Lightning, submitit"
+_SLURM_READERS: Final = {
+    "SLURM_JOB_ID": f"{_LIGHTNING}, scontrol requeue",
+    "SLURM_JOB_NAME": "Lightning: `bash` and `interactive` turn its SLURM mode off",
+    "SLURM_JOB_NODELIST": "submitit, scontrol show hostnames",
+    "SLURM_NODELIST": "Lightning, JAX",
+    "SLURM_NNODES": "Lightning compares it with num_nodes",
+    "SLURM_NTASKS": "Lightning, JAX",
+    "SLURM_NTASKS_PER_NODE": "Lightning compares it with devices",
+    "SLURM_RESTART_COUNT": "TorchX, scripts that resume",
+    "SLURM_PROCID": _LIGHTNING,
+    "SLURM_LOCALID": _LIGHTNING,
+    "SLURM_NODEID": _LIGHTNING,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +126,12 @@ def _ours(view: _View) -> Iterator[tuple[str, str, str]]:
     yield from _master(view)
     if profile == "none":
         return
-    for name, value, reader in (*_rendezvous(view, profile), *_tensorflow(view)):
-        if profile != "torchrun" or name not in _TORCHRUN_HIDES:
-            yield name, value, reader
+    if profile == "slurm":
+        yield from _slurm(view)
+    else:
+        for name, value, reader in (*_rendezvous(view, profile), *_tensorflow(view)):
+            if profile != "torchrun" or name not in _TORCHRUN_HIDES:
+                yield name, value, reader
     if profile == "torchrun":
         yield from _torchrun(view)
     yield from _interfaces(view)
@@ -199,6 +218,14 @@ def _torchrun(view: _View) -> Iterator[tuple[str, str, str]]:
     if port is not None:
         yield "PET_MASTER_PORT", str(port), reader
     yield "PET_NPROC_PER_NODE", str(max(1, view.own.slots.gpu)), reader
+
+
+def _slurm(view: _View) -> Iterator[tuple[str, str, str]]:
+    """Yield what a job's script finds; tasks get the rest, each its own, from their step."""
+    job = job_of(view.session, view.kernels)
+    script = script_env() if view.rank == 0 else {}
+    for name, value in (job_env(job, view.rank) | script).items():
+        yield name, value, _SLURM_READERS.get(name, "programs for SLURM")
 
 
 def _interfaces(view: _View) -> Iterator[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ from phalanx_wire.stream import STDERR, STDOUT, ExecCall
 MAX_TASKS: Final = 4_096
 """Each is a stream; an agent serves so many at once."""
 
-TASK: Final = f"{names.BUNDLE_MOUNT}/bin/phalanx-task"
+TASK: Final = f"{names.BUNDLE_MOUNT}/libexec/phalanx-task"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from phalanx_manager.clock import Clock
 from phalanx_manager.core.model import Limits
 from phalanx_manager.core.session import LOST_AFTER_S
 from phalanx_manager.http.uploads import Uploads
+from phalanx_manager.rpc.steps import Steps
 from phalanx_manager.store.port import Store
 from phalanx_manager.wake import Chimes
 from phalanx_wire.ids import AgentId
@@ -66,6 +67,7 @@ class Doors:
         turns: how often each loop has turned, for the metrics.
         lost_after_s: of sessions that do not say it themselves.
         ready: why the manager cannot work now, a sentence; empty when it can.
+        steps: runs tasks in running sessions.
     """
 
     store: Store
@@ -80,3 +82,4 @@ class Doors:
     turns: Callable[[], Mapping[str, int]] = dict
     lost_after_s: float = LOST_AFTER_S
     ready: Callable[[], str] = str
+    steps: Steps = field(kw_only=True)

@@ -15,6 +15,7 @@ from phalanx_manager.http import (
     nodes,
     queue,
     sessions,
+    steps,
     why,
 )
 from phalanx_manager.http.ask import Route
@@ -255,6 +256,17 @@ _STREAMS: Final = (
             whole("port", "of the container; its ssh server's when left out", 1, 65_535),
             ssh_key("key", "a public key that the ssh server shall let in first, OpenSSH's form"),
         ),
+    ),
+    Route(
+        "GET",
+        f"{_SESSION}/steps",
+        steps.run,
+        "Run a step of tasks in the containers. The first frame is text, a StepSpec; then binary "
+        "ones: a byte (0 input, 1 output, 2 errors) and data. Other text frames of the client: "
+        '`{"eof":true}`, `{"resize":[24,80]}`, `{"signal":15}`; the last one from here: '
+        '`{"exit_code":0}` or `{"problem":{}}`. When the client goes, all tasks are ended.',
+        "socket",
+        scope="user",
     ),
     Route(
         "GET",

@@ -35,6 +35,7 @@ from phalanx_wire.stream import (
 from tests.support.agent_life import MAIN1, Life, assignment, living
 from tests.support.fake_engine import FakeExec
 from tests.support.fake_host import FakeHost
+from tests.support.task_processes import tasks_of
 
 STRANGE = KernelId("zzzzzzzzzzzz-1-0")
 LINES = [LogLine(number, stderr=False, text=f"line {number}") for number in range(1, 6)]
@@ -85,7 +86,9 @@ class Desk:
         self.life, self.host = life, host
         self.kept = Kept()
         self.network = OwnNetwork(host)
-        self.streams = Streams(host.engine, life.fleet, self.kept, self.network.of)
+        self.streams = Streams(
+            host.engine, life.fleet, self.kept, self.network.of, tasks_of(host.engine)
+        )
         self._there = Mux(self._to_agent, 0, _nobody)
         self._here = Mux(self._to_manager, 1, self.streams.opened)
 
