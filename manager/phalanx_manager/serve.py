@@ -248,8 +248,8 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
         loops.converge.attach(agents)
         loops.signals.attach(agents)
         loops.stuck.attach(agents)
-        inside.attach(agents)
         steps = Steps(agents)
+        inside.attach(agents, steps)
         joining = Joining(config.advertise or _reachable(agents.address), site.keys.public)
         doors = Doors(
             store=store,

@@ -10,8 +10,9 @@ import structlog
 
 from phalanx_manager.clock import Clock
 from phalanx_manager.core.model import Caller, Kernel, SessionRow
-from phalanx_manager.inside import slurm_words, words
+from phalanx_manager.inside import slurm_words, srun, words
 from phalanx_manager.inside.question import USAGE, Answer, Handler, Link, Question, WrongQuestion
+from phalanx_manager.rpc.steps import Steps
 from phalanx_manager.store.port import Store, Unavailable
 from phalanx_slurm.wrong import WrongError
 from phalanx_wire.ids import AgentId, KernelId, split_kernel_id
@@ -38,11 +39,11 @@ class Inside:
         self._store = store
         self._clock = clock
         self._others = others
-        self._link: Link | None = None
+        self._ways: tuple[Link, Steps] | None = None
 
-    def attach(self, link: Link) -> None:
-        """Take the way to the agents."""
-        self._link = link
+    def attach(self, link: Link, steps: Steps) -> None:
+        """Take the ways to the agents."""
+        self._ways = link, steps
 
     async def serve(self, agent: AgentId, stream: Stream) -> None:
         """Serve a stream that an agent has opened, to its end.
@@ -50,12 +51,14 @@ class Inside:
         Raises:
             StreamClosed: nobody waits for the answer any more.
         """
-        if isinstance(stream.call, AskCall) and self._link is not None:
-            await self._asked(agent, stream.call, stream, self._link)
+        if isinstance(stream.call, AskCall) and self._ways is not None:
+            await self._asked(agent, stream.call, stream, *self._ways)
         else:
             await self._others(agent, stream)
 
-    async def _asked(self, agent: AgentId, call: AskCall, stream: Stream, link: Link) -> None:
+    async def _asked(
+        self, agent: AgentId, call: AskCall, stream: Stream, link: Link, steps: Steps
+    ) -> None:
         try:
             found = await self._find(agent, call.kernel)
             if found is None:
@@ -63,6 +66,10 @@ class Inside:
                 await stream.close(code="not_live", why="This container's session is over.")
                 return
             row, kernel = found
+            log.info("ask", kernel=kernel.id, argv=[one[:40] for one in call.argv[:3]])
+            if call.argv[:1] == ("srun",):
+                await srun.serve(call, stream, row, kernel, steps)
+                return
             question = Question(call, row, kernel, self._store, self._clock, link)
             await _answer(question, stream)
         except (Unavailable, TimeoutError) as error:
@@ -87,7 +94,6 @@ class Inside:
 async def _answer(question: Question, stream: Stream) -> None:
     program = question.call.argv[0] if question.call.argv else ""
     handler = _PROGRAMS.get(program, _unknown)
-    log.info("ask", kernel=question.kernel.id, argv=[one[:40] for one in question.call.argv[:3]])
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             answer = await handler(question)

@@ -7,12 +7,13 @@ from typing import Final
 
 from phalanx_manager.inside import ending
 from phalanx_manager.inside.question import USAGE, Answer, Handler, Question, WrongQuestion
-from phalanx_slurm import accounting, columns, nodelist, queue
+from phalanx_slurm import accounting, columns, nodelist, queue, show, states
 from phalanx_slurm.argv import Given, Options
 
 _OUTSIDE: Final = "works outside of containers: ask with phalanx slurm install's programs there"
-_SQUEUE: Final = Options("jobs/j= format/o= noheader/h me long/l user/u= states/t= name/n= all/a")
-_SCANCEL: Final = Options("quiet/Q verbose/v batch/b full/f user/u= name/n=")
+_SCONTROL: Final = Options("oneliner/o details/d all/a quiet/Q verbose/v")
+_SQUEUE: Final = Options("jobs/j= format/o= noheader/h me long/l states/t= all/a array/r")
+_SCANCEL: Final = Options("quiet/Q verbose/v batch/b full/f")
 _SACCT: Final = Options(
     "jobs/j= format/o= noheader/n parsable/p parsable2/P allocations/X brief/b long/l user/u= "
     "starttime/S= endtime/E= units="
@@ -20,19 +21,24 @@ _SACCT: Final = Options(
 
 
 async def scontrol(question: Question) -> Answer:
-    """Answer `scontrol requeue [ID]`, `scontrol show hostnames|hostlist [LIST]`."""
-    words = [word for word in question.words if word not in ("-o", "--oneliner", "-d")]
+    """Answer `scontrol requeue [ID]`, `scontrol show job|hostnames|hostlist`."""
+    given, words = _SCONTROL.parse_all(question.words)
     match words:
         case ["requeue", *ids]:
             question.check_own(_ids(ids))
             await ending.requeue(question)
             return Answer()
+        case ["show", "job" | "jobs", *ids]:
+            question.check_own(_ids(ids))
+            lines = show.job_lines(question.job, question.clock.now())
+            apart = " " if "oneliner" in given else "\n   "
+            return Answer(apart.join(lines) + "\n")
         case ["show", "hostnames" | "hostname", *lists]:
             return Answer("".join(f"{host}\n" for host in _hosts(question, lists)))
         case ["show", "hostlist", *lists]:
             return Answer(f"{nodelist.compress(_hosts(question, lists))}\n")
         case _:
-            known = "scontrol requeue [ID], scontrol show hostnames|hostlist [LIST]"
+            known = "requeue [ID], show job [ID], show hostnames [LIST], show hostlist [LIST]"
             raise WrongQuestion(USAGE, f"in a container there are: {known}")
 
 
@@ -52,7 +58,10 @@ async def squeue(question: Question) -> Answer:
     layout = columns.letters(given.get("format", usual), queue.LETTERS)
     entry = queue.Entry(question.job, question.clock.now())
     lines = [] if "noheader" in given else [layout.heading()]
-    return Answer("".join(f"{line}\n" for line in (*lines, layout.row(entry))))
+    wanted = [states.named(one) for one in given.get("states", "").split(",") if one]
+    if not wanted or question.job.state in wanted:
+        lines.append(layout.row(entry))
+    return Answer("".join(f"{line}\n" for line in lines))
 
 
 async def sacct(question: Question) -> Answer:

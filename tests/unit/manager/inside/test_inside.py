@@ -1,0 +1,339 @@
+"""What containers ask about their own sessions, over the real store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from phalanx_manager.core import goals
+from phalanx_manager.core.model import SessionRow
+from phalanx_manager.inside.dispatch import Inside
+from phalanx_manager.inside.ending import ANSWER_S
+from phalanx_manager.rpc.steps import Steps
+from phalanx_manager.store.port import Unavailable
+from phalanx_wire.control import Message
+from phalanx_wire.ids import AgentId, KernelId
+from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.mux import Mux, Stream
+from phalanx_wire.stream import STDOUT, AskCall, Data, UploadCall
+from tests.support.manager_api import Scene, closed, scene
+
+HOME = AgentId("gpu-1")
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int | None
+    out: str
+    err: str
+    problem: str
+
+
+async def ask(
+    api: Scene,
+    kernel: str,
+    *argv: str,
+    agent: AgentId = HOME,
+    environ: dict[str, str] | None = None,
+) -> Said:
+    """Ask as an agent does, and read the whole answer."""
+    served: list[Stream] = []
+
+    async def up(message: Message) -> None:
+        there.receive(message)
+
+    async def down(message: Message) -> None:
+        here.receive(message)
+
+    here = Mux(up, 1, lambda _open, _stream: None)
+    there = Mux(down, 0, lambda _open, stream: served.append(stream))
+    inside = Inside(api.store, api.clock, api.doors.uploads.serve)
+    inside.attach(api.link, Steps(api.link))
+    call = AskCall(KernelId(kernel), argv, "/", environ or {})
+    stream = await here.open(call)
+    await inside.serve(agent, served[0])
+    items = [item async for item in stream if isinstance(item, Data)]
+    out, err = (
+        b"".join(item.data for item in items if (item.channel == STDOUT) is first).decode()
+        for first in (True, False)
+    )
+    end = closed(stream)
+    return Said(end.exit_code, out, err, end.code)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Scene]:
+    async with scene(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def row(api: Scene) -> SessionRow:
+    return await api.running()
+
+
+def of(row: SessionRow, rank: int = 0) -> KernelId:
+    return row.kernels[rank].id
+
+
+# ---------------------------------------------------------------- requeue
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+async def test_a_session_asks_to_be_tried_again_and_is_when_it_has_stopped(
+    api: Scene, row: SessionRow, rank: int
+) -> None:
+    said = await ask(api, of(row, rank), "phalanx", "requeue")
+    stopping = await api.view("demo")
+    await api.move(row.session.id, KernelState.STOPPED)
+    view = await api.view("demo")
+
+    assert Said(0, "session demo goes back to the queue as attempt 2\n", "", "") == said
+    assert ("stopping", 1) == (stopping.state, stopping.attempt)
+    assert ("pending", 2) == (view.state, view.attempt)
+    host = row.kernels[rank].host_name
+    assert (view.reason or "").startswith(f"attempt 2 after: requeued by itself, in {host}")
+
+
+async def test_whoever_asks_hears_the_answer_before_anything_is_stopped(
+    api: Scene, row: SessionRow
+) -> None:
+    await ask(api, of(row), "phalanx", "requeue")
+    before, waiting = goals.timely(await api.store.load(), api.clock.now())
+    api.clock.passed_s += ANSWER_S
+    after, nothing = goals.timely(await api.store.load(), api.clock.now())
+
+    assert {row.session.id: ANSWER_S} == waiting
+    assert [KernelState.RUNNING] * 2 == wanted(before.sessions[row.session.id])
+    assert ({}, [KernelState.STOPPED] * 2) == (nothing, wanted(after.sessions[row.session.id]))
+
+
+def wanted(row: SessionRow) -> list[KernelState]:
+    return [goals.goal(row, kernel, goals.barrier(row)) for kernel in row.kernels]
+
+
+async def test_a_clock_that_was_set_back_delays_no_stop(api: Scene, row: SessionRow) -> None:
+    await ask(api, of(row), "phalanx", "requeue")
+    api.clock.passed_s -= 3600
+    now, waiting = goals.timely(await api.store.load(), api.clock.now())
+
+    assert ({}, [KernelState.STOPPED] * 2) == (waiting, wanted(now.sessions[row.session.id]))
+
+
+async def test_asked_twice_it_is_tried_again_once(api: Scene, row: SessionRow) -> None:
+    first = await ask(api, of(row), "scontrol", "requeue", str(row.session.number))
+    second = await ask(api, of(row, 1), "scontrol", "requeue")
+    await api.move(row.session.id, KernelState.STOPPED)
+
+    assert [Said(0, "", "", "")] * 2 == [first, second]
+    assert 2 == (await api.view("demo")).attempt
+
+
+async def test_a_command_that_ends_well_after_it_has_asked_runs_again(
+    api: Scene, row: SessionRow
+) -> None:
+    await ask(api, of(row), "phalanx", "requeue")
+    await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+    view = await api.view("demo")
+
+    assert ("pending", 2) == (view.state, view.attempt)
+
+
+async def test_what_its_user_has_stopped_does_not_go_back(api: Scene, row: SessionRow) -> None:
+    await api.post("/v1/sessions/demo/stop", {})
+    said = await ask(api, of(row), "phalanx", "requeue")
+
+    assert (1, "") == (said.code, said.out)
+    assert "session demo does not go back to the queue: stopped by ada" in said.err
+
+
+async def test_its_users_stop_is_stronger_than_its_own_wish(api: Scene, row: SessionRow) -> None:
+    await ask(api, of(row), "phalanx", "requeue")
+    await api.post("/v1/sessions/demo/stop", {})
+    await api.move(row.session.id, KernelState.STOPPED)
+
+    assert ("cancelled", 1) == ((v := await api.view("demo")).state, v.attempt)
+
+
+async def test_a_stop_from_inside_is_the_end(api: Scene, row: SessionRow) -> None:
+    said = await ask(api, of(row), "phalanx", "stop")
+    await api.move(row.session.id, KernelState.STOPPED)
+    view = await api.view("demo")
+
+    assert Said(0, "session demo is stopped\n", "", "") == said
+    assert ("cancelled", "stopped by itself, in main1") == (view.state, view.reason)
+
+
+# ---------------------------------------------------------------- who may ask what
+
+
+async def test_nobody_else_is_heard(api: Scene, row: SessionRow) -> None:
+    kernel = of(row)
+    session = row.session.id
+    strangers = {
+        "another agent": await ask(api, kernel, "phalanx", "requeue", agent=AgentId("gpu-2")),
+        "no kernel": await ask(api, "nonsense", "phalanx", "requeue"),
+        "another attempt": await ask(api, f"{session}-2-0", "phalanx", "requeue"),
+        "another rank": await ask(api, f"{session}-1-7", "phalanx", "requeue"),
+        "no session": await ask(api, "zzzzzzzzzzzz-1-0", "phalanx", "requeue"),
+    }
+
+    assert dict.fromkeys(strangers, "not_live") == {who: s.problem for who, s in strangers.items()}
+    assert "running" == (await api.view("demo")).state
+
+
+async def test_what_has_ended_is_not_heard(api: Scene, row: SessionRow) -> None:
+    await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+
+    assert "not_live" == (await ask(api, of(row), "phalanx", "requeue")).problem
+
+
+ABOUT_ANOTHER = [
+    ("phalanx", "requeue", "other"),
+    ("phalanx", "show", "other", "-o", "json"),
+    ("phalanx", "stop", "other"),
+    ("phalanx", "why", "other"),
+    ("scontrol", "requeue", "7"),
+    ("scontrol", "show", "job", "7"),
+    ("squeue", "-j", "7"),
+    ("sacct", "-j", "7"),
+    ("scancel", "7"),
+]
+
+
+@pytest.mark.parametrize("argv", ABOUT_ANOTHER, ids=" ".join)
+async def test_a_container_cannot_ask_about_another_session(
+    api: Scene, row: SessionRow, argv: tuple[str, ...]
+) -> None:
+    await api.running(name="other")
+    said = await ask(api, of(row), *argv)
+    states = [(await api.view(name)).state for name in ("demo", "other")]
+
+    assert (77, "") == (said.code, said.out)
+    assert "only the own session can be asked about in a container: demo" in said.err
+    assert ["running", "running"] == states
+
+
+async def test_its_own_session_may_be_named_in_each_way(api: Scene, row: SessionRow) -> None:
+    session = row.session
+    names = (session.id, session.name, str(session.number))
+
+    assert [0, 0, 0] == [(await ask(api, of(row), "phalanx", "show", one)).code for one in names]
+
+
+WRONG = [
+    (("phalanx", "run", "--", "true"), 64, "run does not work in a container; these do: requeue"),
+    (("phalanx", "requeue", "--force"), 64, "requeue has no option --force"),
+    (("scontrol", "update"), 64, "in a container there are: requeue [ID]"),
+    (("scontrol",), 64, "in a container there are"),
+    (("scontrol", "show", "hostnames", "a[3-1]"), 1, "scontrol: error: "),
+    (("squeue", "--unheard-of"), 1, "squeue: error: unrecognized option"),
+    (("scancel",), 1, "No job identification provided"),
+    (("sbatch", "job.sh"), 64, "works outside of containers"),
+    (("rm", "-rf"), 64, "rm: it cannot be asked for in a container"),
+    ((), 64, "it cannot be asked for in a container"),
+]
+
+
+@pytest.mark.parametrize(("argv", "code", "why"), WRONG, ids=lambda one: str(one)[:30])
+async def test_bad_usage_is_told_of(
+    api: Scene, row: SessionRow, argv: tuple[str, ...], code: int, why: str
+) -> None:
+    said = await ask(api, of(row), *argv)
+
+    assert (code, "") == (said.code, said.out)
+    assert why in said.err
+
+
+async def test_what_agents_ask_for_themselves_is_still_served(api: Scene) -> None:
+    muxes: list[Stream] = []
+
+    async def quiet(_message: Message) -> None:
+        return
+
+    stream = await Mux(quiet, 1, lambda _open, _stream: None).open(UploadCall("sha256:00"))
+    inside = Inside(api.store, api.clock, lambda _agent, one: _note(muxes, one))
+    await inside.serve(HOME, stream)
+
+    assert [stream] == muxes
+
+
+async def _note(found: list[Stream], stream: Stream) -> None:
+    found.append(stream)
+
+
+async def test_a_database_that_is_away_is_told_of(
+    api: Scene, row: SessionRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_arguments: object) -> None:
+        raise Unavailable("phalanx.db", "it cannot be read")
+
+    monkeypatch.setattr(api.store, "session", away)
+
+    assert "unavailable" == (await ask(api, of(row), "phalanx", "requeue")).problem
+
+
+# ---------------------------------------------------------------- what is told
+
+
+async def test_help_tells_what_works_inside(api: Scene, row: SessionRow) -> None:
+    asked = await ask(api, of(row), "phalanx", "--help")
+    bare = await ask(api, of(row), "phalanx")
+
+    assert "phalanx requeue" in asked.out
+    assert (0, 64, asked.out) == (asked.code, bare.code, bare.out)
+
+
+async def test_a_session_is_shown_to_itself(api: Scene, row: SessionRow) -> None:
+    short = await ask(api, of(row, 1), "phalanx", "show")
+    document = json.loads((await ask(api, of(row), "phalanx", "show", "-o", "json")).out)
+
+    assert f"demo is running, attempt 1, id {row.session.id}" == short.out.splitlines()[0]
+    assert [" ", "*"] == [line[0] for line in short.out.splitlines()[1:]]
+    assert (row.session.id, 2) == (document["id"], len(document["kernels"]))
+
+
+async def test_a_session_is_told_why_it_is_as_it_is(api: Scene, row: SessionRow) -> None:
+    said = await ask(api, of(row), "phalanx", "why")
+
+    assert (0, "") == (said.code, said.err)
+    assert said.out.strip()
+
+
+async def test_lists_of_hosts_are_taken_apart_and_put_together(api: Scene, row: SessionRow) -> None:
+    kernel = of(row)
+    show = ("scontrol", "show")
+    own = await ask(api, kernel, *show, "hostnames")
+    told = {"SLURM_JOB_NODELIST": "a[08-10],b"}
+    environ = await ask(api, kernel, *show, "hostnames", environ=told)
+    given = await ask(api, kernel, *show, "hostnames", "x[1-2]", environ=told)
+    together = await ask(api, kernel, *show, "hostlist", "sub1,sub2,sub3")
+
+    assert ("main1\nsub1\n", "a08\na09\na10\nb\n") == (own.out, environ.out)
+    assert ("x1\nx2\n", "sub[1-3]\n") == (given.out, together.out)
+
+
+async def test_the_queue_is_the_own_job(api: Scene, row: SessionRow) -> None:
+    api.clock.passed_s += 75
+    kernel, number = of(row), str(row.session.number)
+    usual = (await ask(api, kernel, "squeue")).out.splitlines()
+    chosen = await ask(api, kernel, "squeue", "-h", "-j", number, "-o", "%i %t %M %D")
+    waiting = await ask(api, kernel, "squeue", "-h", "-t", "PENDING")
+    asked = await ask(api, kernel, "scontrol", "-o", "show", "job", number)
+    accounted = await ask(api, kernel, "sacct", "-X", "-n", "-P", "-o", "JobID,State")
+
+    assert ("JOBID", number) == (usual[0].split()[0], usual[1].split()[0])
+    assert (f"{number} R 1:15 2\n", "") == (chosen.out, waiting.out)
+    assert asked.out.startswith(f"JobId={number} JobName=demo ")
+    assert f"{number}|RUNNING\n" == accounted.out
+
+
+async def test_a_job_that_cancels_itself_is_stopped(api: Scene, row: SessionRow) -> None:
+    said = await ask(api, of(row), "scancel", f"{row.session.number}.batch")
+
+    assert Said(0, "", "", "") == said
+    assert "stopping" == (await api.view("demo")).state
