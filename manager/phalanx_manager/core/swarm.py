@@ -68,13 +68,14 @@ def goals(
     *,
     eager: bool,
     founder: AgentId | None = None,
-    unheard: Collection[AgentId] = (),
+    unanswered: Collection[AgentId] = (),
 ) -> Mapping[AgentId, SwarmGoal]:
     """Tell each agent of a cluster what its engine shall be in the swarm.
 
     Nothing is asked for until a session waits for several hosts, unless `eager`. The founder is
     the agent that was told to make the swarm: while it may be at it nobody else is, since two
-    swarms never become one. The unheard have not reported to this process of the manager.
+    swarms never become one. The unanswered have not answered to goals of this process of the
+    manager: they may still do what an earlier one has told them.
     """
     reports = _reports(snapshot, cluster)
     active = {name: report for name, report in reports.items() if report.state == "active"}
@@ -86,7 +87,7 @@ def goals(
         return plan
     outside = [name for name, r in reports.items() if r.state in ("inactive", "pending", "error")]
     if not active:
-        first = _first(snapshot, cluster, reports, outside, founder, unheard)
+        first = _first(snapshot, cluster, reports, outside, founder, unanswered)
         return {first: SwarmGoal("init", canary=True)} if first else {}
     if canary is None:
         return plan
@@ -99,15 +100,15 @@ def _first(
     reports: Mapping[AgentId, SwarmReport],
     outside: Sequence[AgentId],
     founder: AgentId | None,
-    unheard: Collection[AgentId],
+    unanswered: Collection[AgentId],
 ) -> AgentId | None:
     """Choose who makes the swarm; nobody while another may have made it: one that is away, or one
-    whose engine was asked to and has not answered. Without a founder one that was not heard yet
+    whose engine was asked to and has not answered. Without a founder one that has not answered yet
     may have been told to by an earlier process of the manager.
     """
     if any(report.state == "pending" for report in reports.values()):
         return None
-    doubtful = (one for name, one in snapshot.agents.items() if name in unheard and not one.lost)
+    doubtful = (one for name, one in snapshot.agents.items() if name in unanswered and not one.lost)
     if founder is None and any(record.cluster == cluster for record in doubtful):
         return None
     away = [

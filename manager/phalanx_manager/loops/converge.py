@@ -81,7 +81,7 @@ class Converge:
         self._removals: dict[str, int] = {}
         self._founders: dict[ClusterName, AgentId] = {}
         self._beginners: set[AgentId] = set()
-        self._reported: set[AgentId] = set()
+        self._answered: set[AgentId] = set()
         self._memo = goals.Memo()
         self._started_s = clock.monotonic_s()
         self._heard_s: dict[AgentId, float] = {}
@@ -163,7 +163,6 @@ class Converge:
             if not await self._store.record(found.kernels, found.networks, now):
                 self._inbox.setdefault(agent, _Inbox(report=report))
                 self.bell.ring()
-        self._reported.add(agent)
         if await self._store.saw(agent, report, now):
             self._everybody = True
             self._room_changed.ring()
@@ -174,6 +173,9 @@ class Converge:
         if sent is None:
             return
         if report.revision >= sent.revision:
+            if agent not in self._answered:
+                self._answered.add(agent)
+                self._everybody = True  # who may begin the swarm is known by then
             swarm_goal = sent.goals.swarm
             if agent in self._beginners and (swarm_goal is None or swarm_goal.action != "init"):
                 self._beginners.discard(agent)
@@ -238,11 +240,12 @@ class Converge:
     def _swarms(self, snapshot: Snapshot, agents: Collection[AgentId]) -> dict[AgentId, SwarmGoal]:
         pools = {snapshot.agents[agent].cluster for agent in agents if agent in snapshot.agents}
         found: dict[AgentId, SwarmGoal] = {}
-        unheard = snapshot.agents.keys() - self._reported
+        # Whoever has not answered may still do what an earlier process has told it.
+        unanswered = snapshot.agents.keys() - self._answered
         for cluster in pools:
             founder = self._founders.get(cluster)
             plan = swarm.goals(
-                snapshot, cluster, eager=self._eager_swarm, founder=founder, unheard=unheard
+                snapshot, cluster, eager=self._eager_swarm, founder=founder, unanswered=unanswered
             )
             begins = next((name for name, goal in plan.items() if goal.action == "init"), None)
             if begins is not None:

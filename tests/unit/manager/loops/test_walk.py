@@ -186,6 +186,8 @@ async def test_a_session_that_needs_hosts_makes_the_swarm_and_then_gets_them(hou
         player.connect()
     await house.settle()
     assert (None, None) == (house.post.told[A].swarm, house.post.told[B].swarm)
+    for player in (a, b):
+        player.say()
     await house.submit(size=2, mode="multi-node")
     await house.settle()
     asked = house.post.told[A].swarm
@@ -212,6 +214,8 @@ async def test_another_begins_the_swarm_only_when_the_first_has_heard_that_it_sh
     for player in (a, b):
         player.connect()
     await house.settle()
+    for player in (a, b):
+        player.say()
     await house.submit(size=2, mode="multi-node")
     await house.settle()
     a.base = observed("a", swarm=SwarmReport(state="inactive", problem="port 2377 is taken"))
@@ -372,3 +376,29 @@ async def test_a_lost_hosts_session_goes_on_elsewhere_while_the_host_is_away(hou
     assert (2, [other.name]) == (moved.session.attempt, [k.agent for k in moved.kernels])
     assert ["REMOVED"] == told_home
     assert {} == (await house.store.load()).sessions
+
+
+async def test_a_new_manager_begins_the_swarm_only_when_all_have_answered_to_it(
+    house: House,
+) -> None:
+    await house.join("a", "b")
+    a, b = Player(house, "a"), Player(house, "b")
+    await house.submit(size=2, mode="multi-node")
+    house.kill()
+    for player in (a, b):
+        player.base = msgspec.structs.replace(player.base, revision=-1)
+        player.connect()
+        house.converge.observed(player.name, player.base)
+    await house.settle()
+    early = house.post.told[A].swarm, house.post.told[B].swarm
+    a.say()
+    await house.settle()
+    half = house.post.told[A].swarm
+    b.say()
+    await house.settle()
+    asked = house.post.told[A].swarm
+
+    assert (None, None) == early
+    assert half is None
+    assert asked is not None
+    assert "init" == asked.action
