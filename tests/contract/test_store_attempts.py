@@ -178,6 +178,16 @@ async def test_only_what_waits_is_held_and_only_a_limit_is_extended(case: Case) 
     assert not await case.store.hold(ONE, "released", later(3), held=False)
 
 
+async def test_what_is_held_as_it_gets_its_place_stays_in_the_queue(case: Case) -> None:
+    await case.join()
+    await case.submit()
+    await case.store.hold(ONE, "held", later(1), held=True)
+    held = await case.place()
+    await case.store.hold(ONE, "released", later(2), held=False)
+
+    assert (False, True) == (held, await case.place())
+
+
 async def test_an_attempt_is_warned_once(case: Case) -> None:
     await case.join()
     await case.submit()

@@ -237,7 +237,7 @@ class Ledger(Access):
                 row = work.row(placement.session)
                 if row is None or row.session.state != "pending" or row.session.stop:
                     return False
-                if row.session.attempt != placement.attempt:
+                if row.session.held or row.session.attempt != placement.attempt:
                     return False
                 work.place(row, placement, at)
         except Clash:
