@@ -184,6 +184,8 @@ class Postgres:
                     await self._commit(writer)
                 except (Refused, asyncpg.IntegrityConstraintViolationError):
                     await writer.execute("ROLLBACK")
+                    # Rows that are not as we know them: maybe because another leads.
+                    await writer.execute(f"SELECT phalanx_fence({self._epoch:d})")
                     raise
 
     async def _execute(self, writer: asyncpg.Connection, write: Write) -> None:
