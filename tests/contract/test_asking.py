@@ -50,7 +50,7 @@ class Told:
     def disconnected(self) -> None:
         return
 
-    def unknown(self) -> None:
+    def unknown(self, why: str, *, told: bool) -> None:  # noqa: ARG002 - the port has it so
         return
 
 
