@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tests.sim.climate import AGENT_POINTS, MANAGER_POINTS
-from tests.sim.world import Outcome, simulate, summarize
+from tests.sim.story import Outcome, simulate, summarize
 
 _TAIL_LINES: Final = 25
 _PROGRESS_EVERY_S: Final = 10.0

@@ -17,6 +17,10 @@ from phalanx_wire.ids import AgentId, KernelId, SessionId, split_kernel_id
 from phalanx_wire.lifecycle import ENDED, KernelState
 from phalanx_wire.slots import Slots
 from tests.sim.host import SimHost
+from tests.sim.promised import Promised
+
+DRAIN_SIGNAL: Final = 10
+"""The one that operators send; users choose another."""
 
 _COLUMNS: Final = (
     "id, state, agent, ended_as, exit_code, cause, cpu_milli, mem_bytes, gpu, pids, gpus"
@@ -73,6 +77,7 @@ class Auditor:
         """Args: silence_s: for how long the living manager has not heard an agent."""
         self.violations: list[str] = []
         self.seen = Seen()
+        self.promised = Promised(database, self.demand)
         self._database = database
         self._hosts = hosts
         self._note = note
@@ -109,6 +114,7 @@ class Auditor:
         missing = [one for one in self._gang(kernel) if one not in seen.created]
         self.demand(not missing, f"{kernel} starts before {missing} of its gang are created")
         self._crowded(host)
+        self._clashing(host, kernel)
 
     def ended(self, host: AgentId, facts: ContainerFacts) -> None:
         self._note(host, f"container ended {facts.kernel} with {facts.exit_code}")
@@ -133,6 +139,11 @@ class Auditor:
         gang = self._gang(kernel)
         behind = [one for one in gang if one not in self.seen.meshed] if len(gang) > 1 else []
         self.demand(not behind, f"{kernel} runs before {behind} have reached their peers")
+
+    def signalled(self, kernel: KernelId, number: int) -> None:
+        """A command hears a signal."""
+        self._note("hosts", f"signal {number} heard {kernel}")
+        self.promised.signalled(kernel, number, by_drain=number == DRAIN_SIGNAL)
 
     def network_made(self, host: AgentId, facts: NetworkFacts) -> None:
         self._note(host, f"network made {facts.name}")
@@ -167,6 +178,32 @@ class Auditor:
         capacity = self._hosts[name].capacity
         self.demand(total.fits(capacity), f"{name} runs {total}, more than its {capacity}")
 
+    def _clashing(self, name: AgentId, kernel: KernelId) -> None:
+        """Look for two that were given one port of their host's network."""
+        own = self._ports(kernel)
+        for other, where in self.seen.running.items():
+            both = own & self._ports(other) if where == name and other != kernel else own - own
+            self.demand(not both, f"{kernel} and {other} share ports {sorted(both)} of {name}")
+
+    def _ports(self, kernel: KernelId) -> frozenset[int]:
+        query = "SELECT ssh_port, service_port FROM kernel WHERE id = ?"
+        ((ssh, service),) = self._database.execute(query, (kernel,))
+        return frozenset({ssh, service}) - {0}
+
+    def hearers(self, host: AgentId) -> frozenset[KernelId]:
+        """Find the kernels on a host whose command takes signals, as the database has it."""
+        query = (
+            "SELECT kernel.id, rank, spec FROM kernel JOIN session ON session.id = session "
+            "WHERE agent = ? AND kernel.state = ? AND stop_cause IS NULL"
+        )
+        found = self._database.execute(query, (host, int(KernelState.RUNNING))).fetchall()
+        specs = [(kernel, rank, json.loads(spec)) for kernel, rank, spec in found]
+        return frozenset(
+            kernel
+            for kernel, rank, spec in specs
+            if spec["kind"] == "batch" and (rank == 0 or spec.get("run_on") != "main")
+        )
+
     # ---------------------------------------------------------------- the database
 
     def changed(self, session: SessionId) -> None:
@@ -184,11 +221,14 @@ class Auditor:
                 broken = f"the outcome of {line.id} was changed: {before} to {line}"
                 self.demand(same or learnt, broken)
         self._sessions(session)
+        self.promised.stopped(session)
         self._booked()
 
     def _moved(self, before: KernelLine | None, line: KernelLine) -> None:
         forward = before is None or before.state < line.state
         self.demand(forward, f"{line.id} went back to {line.state.name}")
+        if line.agent is not None and (before is None or before.agent is None):
+            self.promised.placed(line.id, split_kernel_id(line.id)[0], line.agent)
         if line.state is KernelState.LOST and line.agent is not None:
             silent_s = self._silence_s(line.agent)
             long = silent_s > self._lost_after_s - 0.1
@@ -290,7 +330,7 @@ class Auditor:
             for line in self._lines(session):
                 if line.id in self.seen.starts:
                     self.demand(line.ended_as is not None, f"the exit of {line.id} was lost")
-        for table in ("gpu_hold", "network"):
+        for table in ("gpu_hold", "port_hold", "network"):
             left = self._database.execute(f"SELECT * FROM {table} WHERE released = 0").fetchall()  # noqa: S608 - constant
             self.demand(not left, f"{table} still has {left}")
         for name, host in self._hosts.items():

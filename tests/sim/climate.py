@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tests.sim.dice import Dice
@@ -44,6 +44,9 @@ class Climate:
         wild: the link loses, doubles and reorders single messages, which TCP never does.
         slow_s: longest pull of an image.
         skew_s: how wrong a process's wall clock is at most.
+        managers: of one database; one of them leads.
+        drains: how many hosts are taken out of service for a while.
+        host_ports: how many ports a host gives to containers on its own network; 0 lets none there.
         strikes: how many big things (partitions, restarts, kills) happen in the storm.
     """
 
@@ -63,6 +66,9 @@ class Climate:
     skew_s: float = 0.0
     strikes: int = 0
     eager_swarm: bool = False
+    drains: int = 0
+    host_ports: int = 0
+    managers: int = 1
 
     @property
     def calm(self) -> bool:
@@ -75,7 +81,7 @@ class Climate:
 
 def climate(seed: int) -> Climate:
     """Draw a seed's climate: one in eight is calm, the others are each bad in ways of their own."""
-    dice = Dice(seed, "climate")
+    dice, rest = Dice(seed, "climate"), Dice(seed, "the rest of the climate")
     agents = dice.whole(1, 5)
     quiet = Climate(
         agents=agents,
@@ -84,15 +90,16 @@ def climate(seed: int) -> Climate:
         storm_s=dice.between(50, 180),
         lost_after_s=dice.pick((40.0, 40.0, 60.0, 300.0)),
         eager_swarm=dice.chance(0.3),
+        drains=rest.pick((0, 0, 1, 2)),
+        host_ports=rest.pick((0, 6, 40)),
+        managers=rest.pick((1, 1, 2)),
     )
+    if quiet.managers > 1:  # whatever comes of a change of the lead has to fit into the storm
+        quiet = replace(quiet, lost_after_s=20.0)
     if dice.chance(0.125):
         return quiet
-    return Climate(
-        agents=quiet.agents,
-        gpus=quiet.gpus,
-        sessions=quiet.sessions,
-        storm_s=quiet.storm_s,
-        lost_after_s=quiet.lost_after_s,
+    return replace(
+        quiet,
         crashes=tuple(_crash(dice) for _ in range(dice.whole(0, 6))),
         delay_s=dice.skewed(0.001, 3.0),
         wild=dice.chance(0.4),
@@ -103,7 +110,6 @@ def climate(seed: int) -> Climate:
         slow_s=dice.skewed(1.0, 90.0),
         skew_s=dice.pick((0.0, 0.0, 5.0, 3600.0)),
         strikes=dice.whole(0, 6),
-        eager_swarm=quiet.eager_swarm,
     )
 
 

@@ -94,6 +94,7 @@ class ManagerLife(Process):
 
     Attributes:
         changed: called with each session that a commit has changed.
+        office: where agents reach it; None while it does not lead.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ManagerLife(Process):
         dice = Dice(number, "manager's clock")
         self.clock = SkewedClock(dice.between(-climate.skew_s, climate.skew_s))
         self._changed = changed
+        self.office: Office | None = None
         self._loops: Loops | None = None
         self._database = LifeDatabase(durable[0], self, durable[1])
         self._config = ManagerConfig(
@@ -116,7 +118,7 @@ class ManagerLife(Process):
             swarm="eager" if climate.eager_swarm else "on-demand",
         )
 
-    def open(self) -> Office:
+    def open(self) -> Office | None:
         """Read the database and open the agents' door; run when the process begins.
 
         Raises:
@@ -125,9 +127,16 @@ class ManagerLife(Process):
         with _opened(self._database):
             self.store = SqliteStore.open(MEMORY, self.clock.now(), CLUSTER_ID, self._touched)
         self._loops = Loops(self.store, self.clock, self._config, ())
-        office = Office(self, self._loops.converge, welcome(CLUSTER_ID))
-        self._loops.converge.attach(office)
+        office = Office(self, self._loops.converge, welcome(CLUSTER_ID, self.store.epoch))
+        self._attach(office)
         return office
+
+    def _attach(self, office: Office) -> None:
+        """Lead by this door."""
+        assert self._loops is not None
+        self.office = office
+        self._loops.converge.attach(office)
+        self._loops.signals.attach(office)
 
     def _touched(self, session: SessionId) -> None:
         self._changed(session)
@@ -190,7 +199,7 @@ class AgentLife(Process):
             lives=lambda _pid: True,
             mounts_hold=lambda _pid, _binds: True,
             end_remains=_nothing_is_left,
-            check_ports=lambda _ports: None,
+            check_ports=host.check_ports,
             account=_root,
             clock=loop.time,
             lease=Lease(loop.time),
@@ -202,11 +211,12 @@ class AgentLife(Process):
         self.guard = GuardLoop(NoRules(), self.board.hinder)
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         self.swarm = SwarmMember(docker, lambda: host.address, self.board.swarm)
+        self.streams = Streams(docker, self.fleet, logs, network_of)
         self.hub = Hub(
             self.board,
             self.fleet,
             self.swarm,
-            Streams(docker, self.fleet, logs, network_of),
+            self.streams,
             self._welcomed,
             self.guard.take,
         )
@@ -217,13 +227,14 @@ class AgentLife(Process):
 
     async def run(self) -> None:
         host = self.host
-        routes = Routes((host.address,), ())
+        routes = Routes((host.address,), (), host.network)
         self.board.host(host.capacity, host.address, host.gpus, routes)
         loops: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
             ("fleet", self.fleet.run),
             ("events", self.watch.events),
             ("listings", self.watch.listings),
             ("swarm", self.swarm.run),
+            ("streams", self.streams.run),
             ("guard", self.guard.run),
             ("link", lambda: self.dialler.run(self.hub)),
             ("heartbeat", self.hub.heartbeat),

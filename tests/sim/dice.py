@@ -35,6 +35,10 @@ class Dice:
         """Draw one of several."""
         return self._random.choice(things)
 
+    def some(self, things: Sequence[_T], count: int) -> list[_T]:
+        """Draw several, each at most once; all of them when there are not more."""
+        return self._random.sample(list(things), min(count, len(things)))
+
     def bytes(self, count: int) -> bytes:
         """Draw bytes."""
         return self._random.randbytes(count)

@@ -19,6 +19,7 @@ from phalanx_agent.docker.port import (
     Reopened,
     Unavailable,
 )
+from phalanx_wire import names
 from phalanx_wire.control import Network, SwarmReport
 from phalanx_wire.ids import AgentId, SessionId
 from tests.sim.dice import Dice
@@ -183,7 +184,7 @@ class SimEngine(FakeEngine):
                 self._listeners.remove(queue)
 
     def _reaches(self, network_id: str) -> bool:
-        return network_id in self.networks or (
+        return network_id in (*self.networks, names.HOST_NETWORK) or (
             self.swarm_report.state == "active" and network_id in self._swarm.networks
         )
 

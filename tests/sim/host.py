@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from phalanx_agent.core.recipe import Account, ContainerRecipe
+from phalanx_agent.core.refused import Refused
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.host.scratch import PublicKeys
 from phalanx_runner.messages import Event
 from phalanx_wire.api import LogLine
-from phalanx_wire.control import Gpu
+from phalanx_wire.control import Gpu, HostNetwork
 from phalanx_wire.ids import AgentId, KernelId
 from phalanx_wire.slots import Slots
 from tests.sim.climate import Climate
@@ -28,6 +29,7 @@ from tests.support.fake_host import FakeScratch
 
 EPOCH_S: Final = 1_800_000_000.0
 GIB: Final = 1 << 30
+FIRST_PORT: Final = 61_000
 
 
 @dataclass
@@ -51,7 +53,8 @@ class SimHost:
         skew_s: how far its wall clock is off.
         disk_fault: chance that a write fails; 0 once the world is healed.
         luck: the runners' bad luck; 0 once the world is healed.
-        reachable, released: what runners ask of the world beyond their host.
+        reachable, released, signalled: what runners ask of the world beyond their host.
+        foreign: ports of the host that somebody else listens on.
     """
 
     def __init__(
@@ -74,6 +77,10 @@ class SimHost:
         self.engine.launch = self._launch
         self.reachable: Callable[[KernelId], bool] = lambda _kernel: True
         self.released: Callable[[KernelId], None] = lambda _kernel: None
+        self.signalled: Callable[[KernelId, int], None] = lambda _kernel, _number: None
+        last = FIRST_PORT + climate.host_ports - 1
+        self.network = HostNetwork("eth0", FIRST_PORT, last) if climate.host_ports else None
+        self.foreign = {FIRST_PORT + 1} if climate.runner_fault else set[int]()
 
     def wall(self) -> float:
         """Tell Unix seconds, as this host sees them."""
@@ -93,6 +100,16 @@ class SimHost:
     def finish(self, container_id: str, code: int) -> None:
         """A runner ends; an engine that is down notes it when it is back."""
         self.engine.finish(container_id, code)
+
+    def check_ports(self, ports: tuple[int, ...]) -> None:
+        """Look for others on ports that a container shall have.
+
+        Raises:
+            Refused: one is taken.
+        """
+        for port in ports:
+            if port in self.foreign:
+                raise Refused(f"Port {port} of the host is taken by nc (pid 7).")
 
     def forget_memory(self) -> None:
         """The machine restarts: material in memory is gone, the disk is not."""

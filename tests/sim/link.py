@@ -1,21 +1,24 @@
 """The network between agents and their manager: slow, lossy, cut, half open.
 
 A connection is in order and loses nothing until it breaks, as TCP is; in a wild climate single
-messages are lost, doubled and overtaken too.
+messages are lost, doubled and overtaken too, but those of streams, which do not claim to bear it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from phalanx_agent.rpc.manager import LinkHandler
+from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.greeting import Incarnations
 from phalanx_manager.rpc.port import AgentHandler
 from phalanx_wire.codec import AnyMessage, decode, encode
 from phalanx_wire.control import PROTOCOL, Beat, Goals, Heard, Hello, Message, Observed, Welcome
 from phalanx_wire.ids import AgentId, ClusterName
+from phalanx_wire.mux import Mux, Stream, StreamClosed
+from phalanx_wire.stream import Call
 from tests.sim.climate import Climate
 from tests.sim.dice import Dice
 from tests.sim.process import Process
@@ -24,6 +27,8 @@ from tests.sim.virtual_loop import TICK_S
 HEARTBEAT_TTL_S: Final = 8.0
 HELLO_EVERY_S: Final = 1.0
 RETRY_S: Final = (0.1, 2.0)
+WHOLE: Final = Hello | Welcome | Goals | Observed | Beat | Heard
+"""What bears to be lost, doubled and overtaken."""
 
 
 class Way:
@@ -44,7 +49,7 @@ class Way:
         if self.blocked:
             self._held.append(data)
             return
-        copies = self._air.copies()
+        copies = self._air.copies() if isinstance(message, WHOLE) else 1
         for _ in range(copies):
             loop = asyncio.get_running_loop()
             at = loop.time() + self._air.delay_s()
@@ -83,6 +88,11 @@ class Connection:
         self.up = Way(air, host, lambda data: office.received(self, data))
         self.down = Way(air, host, self._came)
         self.gone = False
+        self.mux = Mux(self._send_down, 0, lambda _open, _stream: None)
+
+    async def _send_down(self, message: Message) -> None:
+        if not self.gone:
+            self.down.send(message)
 
     def _came(self, data: bytes) -> None:
         self.heard(data)
@@ -93,6 +103,7 @@ class Connection:
 
     def end_for_manager(self) -> None:
         self.gone = True
+        self.mux.abort("The connection to the agent broke.")
         self.up.open = False
         self.office.lost(self)
 
@@ -101,12 +112,12 @@ class Air:
     """All connections, and what is between their ends.
 
     Attributes:
-        office: of the manager that lives; None while none does.
+        offices: of the managers that lead, or think so.
         overtaking: messages of one direction may overtake each other.
     """
 
     def __init__(self, climate: Climate, seed: int) -> None:
-        self.office: Office | None = None
+        self.offices: list[Office] = []
         self.overtaking = climate.wild
         self._dice = Dice(seed, "link")
         self._delay_s = climate.delay_s
@@ -153,9 +164,11 @@ class Air:
 
     def dial(self, host: AgentId) -> Connection | None:
         """Connect, if there is a manager and a way to it."""
-        if self.office is None or any(self._cut.get(host, (False, False))):
+        if not self.offices or any(self._cut.get(host, (False, False))):
             return None
-        connection = Connection(self, host, self.office)
+        several = len(self.offices) > 1
+        office = self._dice.pick(self.offices) if several else self.offices[0]
+        connection = Connection(self, host, office)
         self._connections.append(connection)
         return connection
 
@@ -166,10 +179,13 @@ class Air:
             delay_s = HEARTBEAT_TTL_S if silently or connection.up.blocked else self.delay_s()
             asyncio.get_running_loop().call_later(delay_s, connection.end_for_manager)
 
-    def manager_died(self) -> None:
-        """All connections end; agents notice soon, or by heartbeats where the way is cut."""
-        self.office = None
+    def manager_died(self, office: Office) -> None:
+        """All its connections end; agents notice soon, or by heartbeats where the way is cut."""
+        if office in self.offices:
+            self.offices.remove(office)
         for connection in self._connections:
+            if connection.office is not office:
+                continue
             connection.gone = True
             connection.up.open = False
             delay_s = HEARTBEAT_TTL_S if connection.down.blocked else self.delay_s()
@@ -184,12 +200,19 @@ class Office:
         began_s: when the manager began to listen.
     """
 
-    def __init__(self, process: Process, handler: AgentHandler, welcome: Welcome) -> None:
+    def __init__(
+        self,
+        process: Process,
+        handler: AgentHandler,
+        welcome: Welcome,
+        surely_leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.heard_s: dict[AgentId, float] = {}
         self.began_s = asyncio.get_running_loop().time()
         self.handler = handler
         self._process = process
         self._welcome = welcome
+        self._surely_leads = surely_leads
         self._links: dict[AgentId, Connection] = {}
         self._incarnations: dict[AgentId, Incarnations] = {}
 
@@ -201,6 +224,16 @@ class Office:
         connection.down.send(goals)
         self._process.point("link.goals.after")
         return True
+
+    async def open(self, agent: AgentId, call: Call) -> Stream:
+        """See `rpc.signals.Link`."""
+        connection = self._links.get(agent)
+        if connection is None:
+            raise Unavailable(f"agent {agent}", "opening a stream", "It is not connected.")
+        try:
+            return await connection.mux.open(call)
+        except StreamClosed as error:
+            raise Unavailable(f"agent {agent}", "opening a stream", str(error)) from error
 
     def received(self, connection: Connection, data: bytes) -> None:
         """Something came from an agent."""
@@ -216,9 +249,10 @@ class Office:
             case Beat(number=number) if self._links.get(connection.host) is connection:
                 self.heard_s[connection.host] = asyncio.get_running_loop().time()
                 self.handler.alive(connection.host)
-                connection.down.send(Heard(number))
+                if self._surely_leads():
+                    connection.down.send(Heard(number))
             case _:
-                pass
+                connection.mux.receive(message)
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
         if not self._incarnations.setdefault(hello.name, Incarnations()).enter(hello.incarnation):
@@ -250,6 +284,7 @@ class Dialler:
         self._dice = dice
         self._connection: Connection | None = None
         self._welcomed = False
+        self._epoch = 0
 
     def say(self, message: Observed | Beat) -> bool:
         if self._connection is None or not self._welcomed or not self._process.alive:
@@ -267,10 +302,11 @@ class Dialler:
             connection = self._air.dial(self._host)
             if connection is None:
                 continue
-            connection.heard = lambda data: self._process.inside(
-                lambda message: self._hear(message, hub), decode(data)
-            )
             self._connection, self._welcomed = connection, False
+            mux = Mux(self._sender(connection), 1, hub.opened)
+            connection.heard = lambda data, connection=connection, mux=mux: self._process.inside(  # type: ignore[misc]
+                lambda message: self._hear(message, hub, (connection, mux)), decode(data)
+            )
             while not connection.broken.is_set():
                 if not self._welcomed:
                     connection.up.send(hello)
@@ -280,12 +316,24 @@ class Dialler:
                 except TimeoutError:
                     continue
             self._connection = None
+            mux.abort("The connection to the manager broke.")
             if self._welcomed:
                 hub.disconnected()
 
-    def _hear(self, message: AnyMessage, hub: LinkHandler) -> None:
+    def _sender(self, connection: Connection) -> Callable[[Message], Awaitable[None]]:
+        async def send(message: Message) -> None:
+            if self._process.alive:
+                connection.up.send(message)
+
+        return send
+
+    def _hear(self, message: AnyMessage, hub: LinkHandler, line: tuple[Connection, Mux]) -> None:
+        connection, mux = line
         match message:
+            case Welcome(epoch=epoch) if epoch < self._epoch:
+                connection.broken.set()
             case Welcome() as welcome:
+                self._epoch = welcome.epoch
                 first, self._welcomed = not self._welcomed, True
                 if first:
                     hub.welcomed(welcome)
@@ -294,9 +342,9 @@ class Dialler:
             case Heard(number=number):
                 hub.heard(number)
             case _:
-                pass
+                mux.receive(message)
 
 
-def welcome(cluster_id: str) -> Welcome:
+def welcome(cluster_id: str, epoch: int) -> Welcome:
     """Spell what a manager answers to a greeting."""
-    return Welcome(cluster_id, ClusterName("default"), 5.0, "10.212.0.0/20")
+    return Welcome(cluster_id, ClusterName("default"), 5.0, "10.212.0.0/20", epoch)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from tests.sim.climate import Climate
 from tests.sim.daemons import AgentLife, ManagerLife
 from tests.sim.dice import Dice
 from tests.sim.host import SimHost
+from tests.sim.leads import Lead
 from tests.sim.link import Air
+
+_PATIENCE_S: Final = 20
+_ALONE_S: Final = 3.0
 
 
 @dataclass
@@ -28,6 +33,7 @@ class Nemesis:
     hosts: list[SimHost]
     manager: Callable[[], ManagerLife | None]
     agent: Callable[[SimHost], AgentLife | None]
+    lead: Lead
     note: Callable[[str, str], None]
 
     async def live(self) -> None:
@@ -36,6 +42,8 @@ class Nemesis:
             for _ in range(self.climate.strikes):
                 at = self.dice.between(0, self.climate.storm_s)
                 tasks.create_task(self._strike(at, self.dice.pick(self.hosts)))
+            if self.climate.managers > 1 and not self.climate.calm:
+                tasks.create_task(self._cut_leader())
 
     async def _strike(self, at: float, host: SimHost) -> None:
         await asyncio.sleep(at)
@@ -51,6 +59,7 @@ class Nemesis:
             "fail starts": self._poison,
             "set the clock": self._set_clock,
             "remove a container": self._remove_by_hand,
+            "remove a container unheard": self._remove_unheard,
         }
         kind = self.dice.pick(sorted(kinds))
         self.note("nemesis", f"{kind} of {host.name}")
@@ -66,6 +75,20 @@ class Nemesis:
         agent = self.agent(host)
         if agent is not None:
             agent.kill()
+
+    async def _cut_leader(self) -> None:
+        """Have the database not answer its leader for a while; agents and users reach it."""
+        await asyncio.sleep(self.dice.between(0, self.climate.storm_s * 0.6))
+        manager = self.manager()
+        if manager is None:
+            return
+        cut = self.dice.pick((self.lead.cut, self.lead.late))
+        self.note("nemesis", f"cut {manager.name} off its database")
+        cut.add(manager.name)
+        long_s = 12.0 + self.climate.lost_after_s * self.dice.between(1.0, 1.5)
+        await asyncio.sleep(self.dice.pick((self.dice.between(1, 20), long_s, long_s)))
+        cut.discard(manager.name)
+        self.note("nemesis", f"{manager.name} reaches its database")
 
     async def _reboot(self, host: SimHost) -> None:
         self.air.agent_died(host.name, silently=True)
@@ -105,9 +128,19 @@ class Nemesis:
         host.engine.poisoned = False
 
     async def _remove_by_hand(self, host: SimHost) -> None:
-        running = [f for f in host.engine.containers.values() if f.status == "running"]
-        if running:
-            host.engine.remove_by_hand(self.dice.pick(running).id)
+        for _ in range(_PATIENCE_S):  # until there is something to remove
+            running = [f for f in host.engine.containers.values() if f.status == "running"]
+            if running:
+                host.engine.remove_by_hand(self.dice.pick(running).id)
+                return
+            await asyncio.sleep(1.0)
+
+    async def _remove_unheard(self, host: SimHost) -> None:
+        """Let the manager learn of it only when its agent has had time to do something wrong."""
+        self.air.cut(host.name, up=True, down=True)
+        await self._remove_by_hand(host)
+        await asyncio.sleep(_ALONE_S)
+        self.air.cut(host.name, up=False, down=False)
 
     async def _set_clock(self, host: SimHost) -> None:
         host.skew_s += self.dice.between(-self.climate.skew_s, self.climate.skew_s)

@@ -14,15 +14,24 @@ from phalanx_agent.core.seen import Absent, Container, Ended, Seen
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.loops import case, deeds, keeper
 from phalanx_agent.loops.found import container_of
-from phalanx_manager.core import goals, observe, place
-from phalanx_manager.core.model import Kernel, SessionRow, Snapshot
+from phalanx_manager.core import after, goals, observe, place
+from phalanx_manager.core.explain import agent_state
+from phalanx_manager.core.model import AgentRecord, Kernel, Session, SessionRow, Snapshot
+from phalanx_manager.core.observe import KernelChange
+from phalanx_manager.loops.converge import Converge
+from phalanx_manager.loops.lead import Hold
 from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import NewSession
-from phalanx_wire.ids import AgentId, ClusterName
+from phalanx_manager.store.work import Work
+from phalanx_wire.api import NodeState
+from phalanx_wire.control import Observed
+from phalanx_wire.ids import AgentId, ClusterName, SessionId
 from phalanx_wire.lifecycle import KernelState
+from tests.sim.leads import FencedDatabase
 
 _submit = Ledger.submit
 _rooms = place.rooms
+_move = Work.move
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,34 @@ def _for_ever(answered_s: float, lost_after_s: float, grace_s: float) -> Fence:
     return Fence(1e9, 1e9)
 
 
+def _takes_drained(record: AgentRecord, now: datetime) -> tuple[NodeState, str | None]:
+    return agent_state(replace(record, drain=None), now)
+
+
+def _follows_at_once(wishes: object, others: object) -> None:
+    return None
+
+
+async def _holds_nothing(
+    ledger: Ledger, session: SessionId, text: str, at: datetime, *, held: bool
+) -> bool:
+    return True
+
+
+def _never_extended(session: Session) -> float | None:
+    return session.spec.time_limit_s
+
+
+def _keeps_ports(work: Work, change: KernelChange, at: datetime) -> bool:
+    moved = _move(work, change, at)
+    work.writes.all[:] = [write for write in work.writes.all if write.name != "port_release"]
+    return moved
+
+
+def _sends_once(converge: Converge, agent: AgentId, report: Observed) -> None:
+    converge._answered.add(agent)
+
+
 PLANTS: Final = (
     Plant(
         "a container that was started once is made again",
@@ -142,5 +179,53 @@ PLANTS: Final = (
         ((deeds, "fence"), (keeper, "fence")),
         _for_ever,
         "is given up, and runs on",
+    ),
+    Plant(
+        "a drained host gets new work",
+        ((place, "agent_state"),),
+        _takes_drained,
+        ", which is drained",
+    ),
+    Plant(
+        "a follower does not wait for the end of others",
+        ((after, "verdict"),),
+        _follows_at_once,
+        " gets a place after",
+    ),
+    Plant(
+        "a hold is only said",
+        ((Ledger, "hold"),),
+        _holds_nothing,
+        " gets a place, and is held",
+    ),
+    Plant(
+        "what was added to a time limit does not count",
+        ((Session, "time_limit_s"),),
+        property(_never_extended),
+        " s of its ",
+    ),
+    Plant(
+        "ports of hosts are never given back",
+        ((Work, "move"),),
+        _keeps_ports,
+        "port_hold still has",
+    ),
+    Plant(
+        "what is said without the lead is written",
+        ((FencedDatabase, "fence"),),
+        lambda _database: None,
+        "a commit of lead ",
+    ),
+    Plant(
+        "beats are answered without the lead",
+        ((Hold, "sure"),),
+        lambda _hold: True,
+        "is given up, and runs on",
+    ),
+    Plant(
+        "goals that were lost on their way are not sent again",
+        ((Converge, "_judge_answer"),),
+        _sends_once,
+        " never ended",
     ),
 )

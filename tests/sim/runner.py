@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal as signals
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from phalanx_agent.core.recipe import ContainerRecipe
 from phalanx_agent.docker.port import ContainerFacts
@@ -41,6 +43,9 @@ class Surroundings(Protocol):
 
     def released(self, kernel: KernelId) -> None:
         """The user's command starts, or its idling."""
+
+    def signalled(self, kernel: KernelId, number: int) -> None:
+        """The user's command hears a signal."""
 
 
 class Door:
@@ -181,6 +186,8 @@ class Runner:
     def signalled(self, signal: str) -> None:
         if signal == "SIGTERM":
             self._stop(10.0)
+        elif self._started and self._code is None and self._recipe.command:
+            self._around.signalled(self.kernel, int(signals.Signals[signal]))
 
     # ---------------------------------------------------------------- its line
 
@@ -218,11 +225,11 @@ class Runner:
 
     def told(self, command: bytes) -> None:
         """A command arrives a little later."""
-        op = command.split(b'"')[3].decode()
-        self._after(self._dice.skewed(0.0002, 0.01), lambda: self._obey(op))
+        order = json.loads(command)
+        self._after(self._dice.skewed(0.0002, 0.01), lambda: self._obey(order))
 
-    def _obey(self, op: str) -> None:
-        match op:
+    def _obey(self, order: dict[str, Any]) -> None:
+        match order["op"]:
             case "mesh":
                 self._mesh_until = asyncio.get_running_loop().time() + MESH_S
                 self._mesh()
@@ -230,6 +237,8 @@ class Runner:
                 self._release()
             case "stop":
                 self._stop(10.0)
+            case "signal" if self._started and self._code is None and self._recipe.command:
+                self._around.signalled(self.kernel, order["signal"])
             case "exit" if self._code is not None:
                 self._end(self._code)
             case _:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.plants import PLANTS, Plant
-from tests.sim.world import simulate
+from tests.sim.story import simulate
 
-WITHIN_SEEDS = 120
+WITHIN_SEEDS = 60
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.bug)

@@ -5,19 +5,23 @@ minds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from phalanx_manager.core.admit import admit
-from phalanx_manager.core.model import Caller, Limits, Refusal, Stop, StopCause
+from phalanx_manager.core.model import Caller, Limits, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.store.port import NewSession, Unavailable
 from phalanx_wire.ids import SessionId, session_id
 from phalanx_wire.spec import Resources, SessionSpec
+from tests.sim.auditor import Auditor
 from tests.sim.climate import Climate
 from tests.sim.daemons import ManagerLife
 from tests.sim.dice import Dice
 from tests.sim.engine import BIG, MISSING
+from tests.sim.operators import insist
 from tests.sim.process import Crash
 
 UPLOAD: Final = "sha256:" + "1" * 64
@@ -49,13 +53,15 @@ class People:
     """All users of one seed.
 
     Attributes:
+        rest: what they ask for beside a session and its end is drawn from this.
         manager: the one that lives now, or None.
     """
 
     climate: Climate
     dice: Dice
+    rest: Dice
     manager: Callable[[], ManagerLife | None]
-    demand: Callable[[bool, str], None]
+    auditor: Auditor
     note: Callable[[str, str], None]
     wishes: list[Wish] = field(default_factory=list)
 
@@ -71,11 +77,16 @@ class People:
         dice = self.dice
         storm_s = self.climate.storm_s
         await asyncio.sleep(dice.between(0, storm_s * 0.7))
+        self._follow(wish)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(1 if dice.chance(0.8) else 3):
                 tasks.create_task(self.submit(wish))
         if wish.accepted is None:
             return
+        if self.rest.chance(0.2):
+            await self._hold(wish, wish.accepted)
+        if wish.spec.time_limit_s is not None and self.rest.chance(0.5):
+            await self._extend(wish.accepted)
         if dice.chance(0.2):
             await asyncio.sleep(dice.between(0, 60))
             await self.submit(wish)
@@ -117,16 +128,56 @@ class People:
             return False  # the answer is lost on its way
         if isinstance(outcome, Refusal):
             again = "name_taken" if wish.accepted else ""
-            self.demand(outcome.code != again, f"key {wish.key} was accepted, and is refused now")
+            self.auditor.demand(
+                outcome.code != again, f"key {wish.key} was accepted, and is refused now"
+            )
             wish.refused = "" if wish.accepted else outcome.code
             self.note("user", f"{wish.key} refused {outcome.code}")
             return True
         session = SessionId(getattr(outcome, "session", ""))
         self.note("user", f"{wish.key} is {session}")
         same = wish.accepted in (None, session)
-        self.demand(same, f"key {wish.key} is session {wish.accepted} and session {session}")
+        self.auditor.demand(
+            same, f"key {wish.key} is session {wish.accepted} and session {session}"
+        )
         wish.accepted, wish.refused = session, ""
         return True
+
+    def _follow(self, wish: Wish) -> None:
+        """Have a session wait for the end of another one now and then."""
+        others = [one.accepted for one in self.wishes if one.accepted is not None]
+        if others and self.rest.chance(0.25):
+            kind = self.rest.pick(("afterok", "afterok", "afternotok", "afterany"))
+            wish.spec = msgspec.structs.replace(wish.spec, after=f"{kind}:{self.rest.pick(others)}")
+
+    async def _hold(self, wish: Wish, session: SessionId) -> None:
+        """Keep a session in the queue for a while, if it is still there."""
+
+        def order(text: str, *, held: bool) -> Callable[[ManagerLife], Awaitable[bool]]:
+            return lambda manager: manager.store.hold(session, text, manager.clock.now(), held=held)
+
+        if not await insist(self.manager, order("held by ada", held=True)):
+            return
+        self.auditor.promised.holds(session)
+        self.note("user", f"{wish.key} held")
+        await asyncio.sleep(self.rest.skewed(0.1, self.climate.storm_s))
+        self.auditor.promised.held.discard(session)
+        await insist(self.manager, order("released by ada", held=False))
+        self.note("user", f"{wish.key} released")
+
+    async def _extend(self, session: SessionId) -> None:
+        """Add to the time limit of whichever attempt there is."""
+        await asyncio.sleep(self.rest.skewed(0.5, 20.0))
+        seconds = self.rest.between(1, 60)
+
+        async def extend(manager: ManagerLife) -> bool:
+            store, now = manager.store, manager.clock.now()
+            return await store.extend(session, seconds, "ada has added to its time limit", now)
+
+        row = await insist(self.manager, lambda manager: manager.store.session(session, ADA))
+        if isinstance(row, SessionRow) and await insist(self.manager, extend):
+            self.auditor.promised.adds(session, row.session.attempt, seconds)
+            self.note("user", f"{session} has {seconds:.3f} s more")
 
     async def stop(self, wish: Wish, grace_s: float | None) -> None:
         """Stop a session; ask until it was heard."""
@@ -184,5 +235,21 @@ class People:
             spec["max_attempts"] = dice.pick((2, 3))
         if dice.chance(0.1) and not interactive:
             spec["hold_on_failure_s"] = dice.between(1, 30)
+        spec |= self._rest(spec)
         plain = not interactive and not {"time_limit_s"} & spec.keys() and spec["image"] != MISSING
-        return Wish(f"key-{number}", SessionSpec(**spec), code if plain else None)
+        return Wish(
+            f"key-{number}", SessionSpec(**spec), int(spec["command"][2]) if plain else None
+        )
+
+    def _rest(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Draw limits that are reached, work that outlasts a leader, signals, hosts' networks."""
+        rest, wishes = self.rest, dict[str, Any]()
+        if spec["command"] and rest.chance(0.12):
+            wishes = {"time_limit_s": rest.between(5, 25), "command": ("work", "60", "0")}
+        elif spec["command"] and self.climate.managers > 1 and rest.chance(0.4):
+            wishes = {"command": ("work", "70", "0")}
+        if "time_limit_s" in {**spec, **wishes} and rest.chance(0.5):
+            wishes["warn_signal"] = f"USR2@{rest.whole(0, 4)}"
+        if self.climate.host_ports and spec["mode"] != "single-node" and rest.chance(0.2):
+            wishes |= {"network": "host", "egress": True}
+        return wishes

@@ -6,14 +6,13 @@ import asyncio
 import sqlite3
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from phalanx_manager.core.explain import session_reason
 from phalanx_manager.store.database import MEMORY, Database
 from phalanx_manager.store.port import Joined, TokenRow, Unavailable
-from phalanx_wire.ids import AgentId, ClusterName, KernelId, split_kernel_id
+from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId, split_kernel_id
 from tests.sim.auditor import Auditor
 from tests.sim.climate import Climate, climate
 from tests.sim.daemons import AgentLife, Disk, ManagerLife, SkewedClock
@@ -21,12 +20,13 @@ from tests.sim.dice import Dice
 from tests.sim.engine import Swarm
 from tests.sim.engine_line import Service
 from tests.sim.host import SimHost
+from tests.sim.leads import CandidateLife, Lead
 from tests.sim.link import Air
 from tests.sim.nemesis import Nemesis
+from tests.sim.operators import Operators
 from tests.sim.process import Crash, Process
-from tests.sim.trace import Trace, recording
+from tests.sim.trace import Trace
 from tests.sim.users import People
-from tests.sim.virtual_loop import Stuck, run
 
 QUIET_S: Final = 600.0
 """How long everything that ends by itself may take once nothing breaks any more."""
@@ -36,24 +36,6 @@ ENDED_S: Final = 2_400.0
 
 JUDGED_S: Final = 70.0
 """Two listings of an agent, which finds strays."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a seed.
-
-    Attributes:
-        crashes: the points at which processes died, as `role point`.
-        counts: what happened how often, for the summary.
-    """
-
-    seed: int
-    violations: tuple[str, ...]
-    trace: tuple[str, ...]
-    digest: str
-    crashes: tuple[str, ...]
-    counts: dict[str, int]
-    virtual_s: float
 
 
 class World:
@@ -66,8 +48,9 @@ class World:
         self.dice = Dice(seed, "world")
         self.tasks = tasks
         self.troubled = False
-        self.manager: ManagerLife | None = None
+        self.seats: list[ManagerLife | None] = [None] * self.climate.managers
         self.managers = 0
+        self._speaks: ManagerLife | None = None
         self.agents: dict[AgentId, AgentLife | None] = {}
         self.crashes: list[str] = []
         self._passed: dict[tuple[str, str], int] = {}
@@ -80,14 +63,16 @@ class World:
         self.auditor = Auditor(
             self.database, self.hosts, trace.note, self._silence_s, self.climate.lost_after_s
         )
+        self.lead = Lead(self.auditor.demand)
         self.services: list[Service] = []
         for number, gpus in enumerate(self.climate.gpus):
             self._build_host(AgentId(f"host{number}"), gpus)
         self.people = People(
             self.climate,
             Dice(seed, "people"),
+            Dice(seed, "the rest of the people"),
             lambda: self.manager,
-            self.auditor.demand,
+            self.auditor,
             trace.note,
         )
 
@@ -95,6 +80,7 @@ class World:
         host = SimHost(name, gpus, self.climate, self.swarm, self.auditor, self.seed)
         host.reachable = self._reachable
         host.released = self.auditor.released
+        host.signalled = self.auditor.signalled
         self.hosts[name] = host
         self.services.append(Service(host.engine, self.climate, host.dice, self.tasks))
 
@@ -119,9 +105,11 @@ class World:
         after_s = self.dice.skewed(0.2, 15.0)
         loop = asyncio.get_running_loop()
         if isinstance(process, ManagerLife):
-            self.manager = None
-            self.air.manager_died()
-            loop.call_later(after_s, self.begin_manager)
+            seat = self.seats.index(process)
+            self.seats[seat] = None
+            if process.office is not None:
+                self.air.manager_died(process.office)
+            loop.call_later(after_s, self.begin_manager, seat)
         elif isinstance(process, AgentLife):
             host = process.host
             self.agents[host.name] = None
@@ -136,13 +124,32 @@ class World:
         text = "".join(traceback.format_exception(error))
         self.auditor.demand(False, f"{process.name} ended by itself: {text}")
 
-    def begin_manager(self) -> None:
+    @property
+    def manager(self) -> ManagerLife | None:
+        """The one that leads; where several think so any of them."""
+        leading = [one for one in self.seats if one is not None and one.office is not None]
+        if len(leading) > 1:
+            return self.dice.pick(leading)
+        return leading[0] if leading else None
+
+    def begin_manager(self, seat: int) -> None:
         """Start a manager."""
-        if self.manager is not None:
+        if self.seats[seat] is not None:
             return
         self.managers += 1
         durable = (self.database, self.disk)
-        life = ManagerLife(self.managers, self, self.climate, durable, self.auditor.changed)
+
+        def changed(session: SessionId) -> None:
+            self._speaks = life
+            self.auditor.changed(session)
+
+        life: ManagerLife
+        if len(self.seats) == 1:
+            life = ManagerLife(self.managers, self, self.climate, durable, changed)
+        else:
+            shared = (self.lead, self.air)
+            life = CandidateLife(self.managers, self, self.climate, durable, changed, shared)
+        self.seats[seat] = life
         self.trace.note(life.name, "begins")
         try:
             office = life.open()
@@ -152,8 +159,8 @@ class World:
             self.trace.note(life.name, f"cannot begin: {error}")
             life.kill()
             return
-        self.manager = life
-        self.air.office = office
+        if office is not None:
+            self.air.offices.append(office)
         life.begin(self.tasks)
 
     def begin_agent(self, name: AgentId) -> None:
@@ -167,7 +174,7 @@ class World:
         life.begin(self.tasks)
 
     def _silence_s(self, agent: AgentId) -> float:
-        office = self.air.office
+        office = self._speaks.office if self._speaks is not None else None
         now = asyncio.get_running_loop().time()
         return now - (office.heard_s.get(agent, office.began_s) if office is not None else now)
 
@@ -176,6 +183,8 @@ class World:
         self.trace.note("world", "heals")
         self.troubled = False
         self.disk.fault = 0.0
+        self.lead.cut.clear()
+        self.lead.late.clear()
         self.air.heal()
         for service in self.services:
             service.troubled = False
@@ -217,11 +226,13 @@ class World:
             list(self.hosts.values()),
             lambda: self.manager,
             lambda host: self.agents.get(host.name),
+            self.lead,
             self.trace.note,
         )
         async with asyncio.TaskGroup() as storm:
             storm.create_task(self.people.live())
             storm.create_task(nemesis.live())
+            storm.create_task(self._operators().live())
             await asyncio.sleep(self.climate.storm_s)
             self.heal()
         await self._until(QUIET_S, self._quiet)
@@ -235,9 +246,19 @@ class World:
             await asyncio.sleep(JUDGED_S)
             self._judge()
 
+    def _operators(self) -> Operators:
+        return Operators(
+            self.climate,
+            Dice(self.seed, "operators"),
+            tuple(self.hosts),
+            lambda: self.manager,
+            self.auditor,
+            self.trace.note,
+        )
+
     def end(self) -> None:
         """Let everything that still runs go, unheard."""
-        for process in (self.manager, *self.agents.values()):
+        for process in (*self.seats, *self.agents.values()):
             if process is not None:
                 process.alive = False
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -245,7 +266,9 @@ class World:
 
     async def _found(self) -> None:
         """Begin the manager, let the agents join, begin them."""
-        self.begin_manager()
+        for seat in range(len(self.seats)):
+            self.begin_manager(seat)
+        await self._until(QUIET_S, lambda: self.manager is not None)
         assert self.manager is not None
         store, now = self.manager.store, SkewedClock(0.0).now()
         for name in self.hosts:
@@ -285,6 +308,7 @@ class World:
         for row in (await self.manager.store.load()).sessions.values():
             told = row.session.state != "pending" or session_reason(row)
             self.auditor.demand(bool(told), f"session {row.session.id} waits, nobody says why")
+        self.auditor.promised.waiting()
 
     def _judge(self) -> None:
         accepted = [wish.accepted for wish in self.people.wishes if wish.accepted is not None]
@@ -302,25 +326,18 @@ class World:
 
     def _as_their_commands(self) -> None:
         """Where nothing went wrong, a session ends as its command did."""
-        query = "SELECT state, exit_code FROM session WHERE id = ?"
+        query = (
+            "SELECT state, exit_code FROM session "
+            "WHERE id = ? AND coalesce(stop_cause, '') NOT IN ('drain', 'dependency')"
+        )
         for wish in self.people.wishes:
             if wish.accepted is None or wish.expected is None or wish.stopped:
                 continue
             found = self.database.execute(query, (wish.accepted,)).fetchone()
+            if found is None:
+                continue  # its host was drained, or its turn could never come
             wanted = ("failed" if wish.expected else "succeeded", wish.expected)
             self.auditor.demand(found == wanted, f"{wish.key} ended as {found}, not {wanted}")
-
-
-def _noting(trace: Trace) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
-    """Callbacks of the dead fail; one of the living that fails is a bug."""
-
-    def note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if error is not None and not isinstance(error, Crash):
-            text = "".join(traceback.format_exception(error)[-6:])
-            trace.bugs.append(f"{context['message']}: {text}")
-
-    return note
 
 
 @cache
@@ -336,47 +353,3 @@ def _fresh_database() -> sqlite3.Connection:
     connection.deserialize(_schema())
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
-
-
-async def _story(seed: int, trace: Trace) -> Outcome:
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_noting(trace))
-    async with asyncio.TaskGroup() as tasks:
-        world = World(seed, trace, tasks)
-        await world.live()
-        world.end()
-    violations = [*world.auditor.violations, *trace.bugs]
-    counts = {
-        "sessions": len(world.people.wishes),
-        "crashes": len(world.crashes),
-        "kernels started": len(world.auditor.seen.starts),
-        "commands run": len(world.auditor.seen.released),
-        "manager lives": world.managers,
-        "agent lives": sum(host.lives for host in world.hosts.values()),
-    }
-    return Outcome(
-        seed,
-        tuple(violations),
-        tuple(trace.lines),
-        trace.digest(),
-        tuple(world.crashes),
-        counts,
-        loop.time(),
-    )
-
-
-def simulate(seed: int) -> Outcome:
-    """Live through one seed."""
-    trace = Trace()
-    trace.expected = (Unavailable,)
-    with recording(trace):
-        try:
-            return run(_story(seed, trace))
-        except Stuck as error:
-            return Outcome(seed, (str(error),), tuple(trace.lines), trace.digest(), (), {}, 0.0)
-
-
-def summarize(seed: int) -> Outcome:
-    """Live through one seed; the trace of a good one stays behind, for it is long."""
-    outcome = simulate(seed)
-    return outcome if outcome.violations else replace(outcome, trace=())

@@ -62,11 +62,14 @@ def test_nobody_begins_another_while_an_agent_with_one_is_away() -> None:
     assert {} == planned(waiting(gone, outside("b"), outside("c")))
 
 
-def test_nobody_begins_it_while_one_has_not_answered_that_an_earlier_manager_may_have_told_to() -> None:
+def test_nobody_begins_it_while_one_has_not_answered_whom_an_earlier_manager_may_have_told() -> (
+    None
+):
     both, one = waiting(outside("a"), outside("b")), AgentId("b")
 
     assert {} == swarm.goals(both, CLUSTER, eager=True, unanswered={one})
-    assert {"a"} == set(swarm.goals(both, CLUSTER, eager=True, unanswered={one}, founder=AgentId("a")))
+    told = swarm.goals(both, CLUSTER, eager=True, unanswered={one}, founder=AgentId("a"))
+    assert {"a"} == set(told)
 
 
 def test_nobody_begins_another_while_an_engine_has_not_been_asked_since_its_agent_began() -> None:
