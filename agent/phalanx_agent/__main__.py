@@ -21,7 +21,7 @@ from phalanx_agent import config as configuration
 from phalanx_agent.config import AgentConfig, ConfigError
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
-from phalanx_agent.docker.port import Docker, Unavailable
+from phalanx_agent.docker.port import Docker
 from phalanx_agent.host import (
     allow,
     inside,
@@ -142,7 +142,7 @@ class _Agent:
             check_ports=lambda wanted: ports.check(wanted, config.host_ports),
             lives=inside.lives,
             mounts_hold=mounted.as_judged,
-            end_remains=_end_remains,
+            end_remains=remains.end,
             account=Accounts(docker).of,
             clock=lease.now_s,
             lease=Lease(lease.now_s),
@@ -301,14 +301,6 @@ def _shortfalls(granted: Ulimits) -> tuple[str, ...]:
     if granted.memlock != wanted.memlock:
         found.append("Containers may lock little memory here, which RDMA needs: the host's limit.")
     return tuple(found)
-
-
-async def _end_remains(container_id: str) -> None:
-    try:
-        await remains.end(container_id)
-    except remains.RemainsStay as error:
-        what = f"container {container_id[:12]}"
-        raise Unavailable(what, "ending what is left of it", str(error), kind="not_sent") from error
 
 
 async def _watchdog() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.core.refused import Refused
-from phalanx_agent.docker.port import ContainerFacts, Unavailable
+from phalanx_agent.docker.port import ContainerFacts
+from phalanx_agent.host.remains import RemainsStay
 from phalanx_agent.host.scratch import PublicKeys
 from phalanx_agent.loops.lease import Lease
 from phalanx_agent.loops.workshop import Workshop
@@ -193,7 +194,7 @@ class FakeHost:
         self.skipped = 0.0
         self.mounts_hold = True
         self.remains_ended: list[str] = []
-        self.remains_stay: Unavailable | None = None
+        self.remains_stay: RemainsStay | None = None
         self.lives = True
         self.taken: set[int] = set()
         self.asking: set[KernelId] = set()

@@ -18,6 +18,7 @@ from phalanx_agent.core.refused import Refused
 from phalanx_agent.core.seen import Absent, Created
 from phalanx_agent.core.step import Op
 from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
+from phalanx_agent.host.remains import RemainsStay
 from phalanx_agent.loops.case import Case
 from phalanx_agent.loops.workshop import RunnerLine, Workshop
 from phalanx_runner import messages
@@ -348,11 +349,19 @@ class Deeds:
         """
         case = self._case
         if case.is_torn:
-            await self._workshop.end_remains(case.container_id)
+            await self._end_remains()
         await self._workshop.docker.remove(case.container_id)
         if isinstance(case.seen.container, Created):
             self._ask(cancelled=True)  # it was begun, and was not to run any more
         case.found(None)
+
+    async def _end_remains(self) -> None:
+        container_id = self._case.container_id
+        try:
+            await self._workshop.end_remains(container_id)
+        except RemainsStay as error:
+            what, doing = f"container {container_id[:12]}", "ending what is left of it"
+            raise Unavailable(what, doing, str(error), kind="not_sent") from error
 
     async def _clear(self) -> None:
         case = self._case

@@ -144,7 +144,7 @@ class Workshop:
         lives: tells whether a process of this host is there.
         mounts_hold: tells whether the container of a process has them from where they were judged.
         end_remains: ends what a container that does not run has left below its engine, by its id.
-            Raises `Unavailable`.
+            Raises `RemainsStay`.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         clock: seconds of CLOCK_BOOTTIME: never set, and going on while the host is suspended.
         lease: by the same clock.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 
 from phalanx_agent.docker.port import Unavailable
+from phalanx_agent.host.remains import RemainsStay
 from phalanx_wire.lifecycle import KernelState as S
 from tests.support.agent_life import MAIN1, assignment, living
 from tests.support.fake_host import FakeHost
 
 DIED = Unavailable("the engine", "starting it", "The connection broke.", kind="unknown")
-STAY = Unavailable("container", "ending what is left of it", "Process 7 stays.", kind="not_sent")
+STAY = RemainsStay("Process 7 stays.")
 
 
 async def test_a_container_whose_start_was_broken_off_is_ended_below_its_engine(
