@@ -12,6 +12,7 @@ import msgspec
 
 from phalanx_wire.ids import AgentId, KernelId, SessionId
 from phalanx_wire.spec import Kind, Mode, SessionSpec
+from phalanx_wire.stream import Recipients
 
 SessionState = Literal[
     "pending",
@@ -236,10 +237,16 @@ class StopRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of `POST /v1/sessions/{id}/signal`: `TERM`, `SIGUSR1` or `10`; None is all ranks."""
+    """Body of `POST /v1/sessions/{id}/signal`: `TERM`, `SIGUSR1` or `10`; None is all ranks.
+
+    Attributes:
+        to: the command, the tasks of steps (`srun`), or both; None is both under the profile
+            `slurm`, else the command.
+    """
 
     signal: str
     ranks: tuple[int, ...] | None = None
+    to: Recipients | None = None
 
 
 class ExtendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,10 @@ BEGUN = 3
 SIGNAL = 4
 
 
+Recipients = Literal["command", "tasks", "all"]
+"""Who of a kernel hears a signal: its command, the tasks of steps, both."""
+
+
 class ExecCall(Message, frozen=True):
     """Run a command in a running container; data is STDIN, STDOUT, STDERR; ends with its code.
     Signals for a task come by their numbers, a byte each, on SIGNAL.
@@ -83,7 +87,7 @@ class SignalCall(Message, frozen=True):
 
     kernel: KernelId
     signal: int
-    to: Literal["command", "tasks", "all"] = "command"
+    to: Recipients = "command"
 
 
 class ConnectCall(Message, frozen=True):

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Final
 
 _NAME: Final = re.compile(r"(?:SIG)?(?P<name>[A-Z]+[0-9]*(?:[+-][0-9]+)?)")
-_WISH: Final = re.compile(r"(?P<signal>[^@]{1,20})@(?P<before>[0-9]{1,7})")
+_WISH: Final = re.compile(r"(?P<batch>B:)?(?P<signal>[^@:]{1,20})@(?P<before>[0-9]{1,7})")
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """`USR1@90`: a signal, and how many seconds before the limit it is sent."""
+    """`USR1@90`: a signal, and how many seconds before the limit it is sent; with `B:` before it
+    to the command also where there are tasks.
+    """
 
     number: int
     before_s: float
+    batch: bool = False
 
 
 def signal_number(text: str) -> int | None:
@@ -45,4 +48,4 @@ def parse(text: str) -> Wish | None:
     number = signal_number(match["signal"]) if match is not None else None
     if match is None or number is None:
         return None
-    return Wish(number, float(match["before"]))
+    return Wish(number, float(match["before"]), match["batch"] is not None)

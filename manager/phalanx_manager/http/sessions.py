@@ -19,7 +19,7 @@ from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.clusters import closed
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
-from phalanx_manager.core.notice import hearers
+from phalanx_manager.core.notice import hearers, recipients
 from phalanx_manager.core.session import is_gone
 from phalanx_manager.core.warning import signal_number
 from phalanx_manager.http import bodies, views
@@ -39,7 +39,7 @@ from phalanx_wire.api import (
 )
 from phalanx_wire.ids import session_id
 from phalanx_wire.spec import SessionSpec
-from phalanx_wire.stream import Closed
+from phalanx_wire.stream import Closed, Recipients
 
 MAX_WAIT_S: Final = 300.0
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -222,30 +222,34 @@ async def send_signal(ask: Ask) -> web.Response:
     wanted = [one for one in row.kernels if named is None or one.rank in named]
     if named is not None and len(wanted) != len(set(named)):
         raise refused("no_such_rank", 404, f"it has ranks 0 to {len(row.kernels) - 1}", "ranks")
-    running = [one for one in hearers(row) if one in wanted]
+    to = wish.to or ("all" if row.session.spec.env_profile == "slurm" else "command")
+    running = [one for one in hearers(row, to) if one in wanted]
     if not running or (named is not None and len(running) != len(wanted)):
         where = f"session {row.session.name} is {row.session.state}"
         raise refused("not_running", 409, f"{where}, but no command runs there that takes a signal")
-    problems = await _signal_all(ask, running, number)
+    addressed = [(one, recipients(row.session, one, to) or to) for one in running]
+    problems = await _signal_all(ask, addressed, number)
     if problems:
         raise refused(problems[0].code, problems[0].status, problems[0].title)
     return web.Response(status=204)
 
 
-async def _signal_all(ask: Ask, kernels: Sequence[Kernel], number: int) -> list[Problem]:
+async def _signal_all(
+    ask: Ask, addressed: Sequence[tuple[Kernel, Recipients]], number: int
+) -> list[Problem]:
     gate = asyncio.Semaphore(signals.AT_ONCE)
     problems: list[Problem] = []
 
-    async def one(kernel: Kernel) -> None:
+    async def one(kernel: Kernel, to: Recipients) -> None:
         async with gate:
             try:
-                closed = await signals.send(ask.doors.link, kernel, number)
+                closed = await signals.send(ask.doors.link, kernel, number, to)
             except Unavailable as error:
                 closed = Closed(0, code="unavailable", why=str(error))
             if closed.code:
                 problems.append(of_stream(closed))
 
     async with asyncio.TaskGroup() as tasks:
-        for kernel in kernels:
-            tasks.create_task(one(kernel))
+        for kernel, to in addressed:
+            tasks.create_task(one(kernel, to))
     return problems

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from phalanx_manager.core.notice import Notice, hearers
+from phalanx_manager.core.notice import Notice, hearers, recipients
 from phalanx_manager.rpc import signals
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.store.port import Store
@@ -50,7 +50,7 @@ class Signals:
         """Have a signal sent to all commands of an attempt that run now."""
         row = await self._store.attempt(notice.session, notice.attempt)
         if row is not None:
-            self._orders += [_Order(notice, kernel.rank) for kernel in hearers(row)]
+            self._orders += [_Order(notice, kernel.rank) for kernel in hearers(row, notice.to)]
             self.bell.ring()
 
     async def turn(self) -> None:
@@ -68,11 +68,12 @@ class Signals:
         if row is None or row.kernels[order.rank].state is not KernelState.RUNNING:
             return True
         kernel = row.kernels[order.rank]
-        if self._link is None:
-            return False
+        to = recipients(row.session, kernel, notice.to)
+        if self._link is None or to is None:
+            return to is None
         async with self._gate:
             try:
-                closed = await signals.send(self._link, kernel, notice.number)
+                closed = await signals.send(self._link, kernel, notice.number, to)
             except Unavailable:
                 return False
         if closed.code:

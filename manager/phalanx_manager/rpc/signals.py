@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from phalanx_manager.core.model import Kernel
 from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Stream
-from phalanx_wire.stream import Call, Closed, SignalCall
+from phalanx_wire.stream import Call, Closed, Recipients, SignalCall
 
 PATIENCE_S: Final = 20.0
 AT_ONCE: Final = 64
@@ -21,7 +21,7 @@ class Link(Protocol):
         """Open a stream, or raise `Unavailable`."""
 
 
-async def send(link: Link, kernel: Kernel, number: int) -> Closed:
+async def send(link: Link, kernel: Kernel, number: int, to: Recipients = "command") -> Closed:
     """Send a signal; how its stream ended, with a code where it was not (surely) taken.
 
     Raises:
@@ -31,7 +31,7 @@ async def send(link: Link, kernel: Kernel, number: int) -> Closed:
         return Closed(0, code="not_running", why=f"{kernel.host_name} has no agent")
     try:
         async with asyncio.timeout(PATIENCE_S):
-            stream = await link.open(kernel.agent, SignalCall(kernel.id, number))
+            stream = await link.open(kernel.agent, SignalCall(kernel.id, number, to))
             async with stream:
                 async for _item in stream:
                     pass
