@@ -71,6 +71,10 @@ class Process:
         """Tell it the terminal's new size."""
         await self._socket.send_str(json.dumps({"resize": [rows, columns]}))
 
+    async def signal(self, number: int) -> None:
+        """Send a signal to all tasks of a step."""
+        await self._socket.send_str(json.dumps({"signal": number}))
+
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """(STDOUT or STDERR, data) until it ends; then `exit_code` is set.
 

@@ -113,6 +113,8 @@ class Job:
     def exit_text(self) -> str:
         """`code:signal` as accounting writes it."""
         code = self.view.exit_code or 0
+        if self.view.state == "cancelled":
+            return "0:15"
         if self.ended and code > _SIGNALLED:
             return f"0:{code - _SIGNALLED}"
         return f"{code}:0" if self.ended else "0:0"

@@ -34,6 +34,14 @@ _BATCH: Final = """
 SBATCH: Final = Options(_JOB, _PASSED_OVER, _BATCH)
 SALLOC: Final = Options(_JOB, _PASSED_OVER, "bell no-bell no-shell immediate/I=? kill-command/K=?")
 
+_STEP: Final = """
+    bcast=? compress=? cpu-bind= disable-status/X error/e= exact epilog= prolog= het-group=
+    immediate/I=? jobid= kill-on-bad-exit/K=? label/l mpi= multi-prog no-allocate/Z open-mode=
+    output/o= overlap preserve-env/E pty=? quit-on-interrupt relative/r= resv-ports=?
+    slurmd-debug= task-epilog= task-prolog= threads= unbuffered/u wait/W= whole requeue no-requeue
+"""
+SRUN_OUTSIDE: Final = Options(_JOB, _PASSED_OVER, _STEP)
+
 RENAMED: Final = {"array": "ARRAY_INX", "time": "TIMELIMIT"}
 """Options whose variable is called otherwise."""
 
@@ -63,6 +71,8 @@ REFUSED: Final[Mapping[str, str]] = {
     "export-file": "variables come from the environment; see --export",
     "container": "OCI bundles can't be run; use --container-image",
     "container-id": "OCI bundles can't be run; use --container-image",
+    "multi-prog": "all tasks run the same command; let it look at SLURM_PROCID",
+    "no-allocate": "tasks run in containers; there is no way around them",
     "container-save": "containers can't be saved; build an image",
     "batch": "hosts have no features",
 }

@@ -41,6 +41,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NAMES = ("base", "busybox", "empty", "torch", "mpi", "older", "musl", "hostile")
 SITE_ML = "site-ml"
 SITE_MORE = "site-more"
+SITE_SLURM = "site-slurm"
 OPEN = 0o755  # what an image's folders are to anybody
 FOLDERS = {"bin": OPEN, "etc": OPEN, "root": 0o700, "tmp": 0o1777}
 
@@ -85,6 +86,12 @@ def site_ml(report: Report) -> str:
 def site_more(report: Report) -> str:
     """The folder to mount besides `site_ml`; its `bin` goes on the path."""
     return _site(SITE_MORE, str(wheels.MORE), lambda to: wheels.install_more(to, report), report)
+
+
+def site_slurm(report: Report) -> str:
+    """The folder to mount for programs that speak to SLURM, also where they are started."""
+    wanted = wheels.SLURM_TOOLS
+    return _site(SITE_SLURM, str(wanted), lambda to: wheels.install(to, wanted, report), report)
 
 
 def _site(name: str, recipe: str, fill: Callable[[str], None], report: Report) -> str:

@@ -32,6 +32,9 @@ MORE = (  # to the last package, since their needs would bring a PyTorch with CU
     "tornado==6.6.1", "truststore==0.10.5", "typing-inspection==0.4.5", "tzdata==2026.6",
     "xgboost-cpu==3.2.0", "zict==3.0.0", "zipp==4.1.2",
 )  # fmt: skip
+SLURM_TOOLS = (  # programs that speak to a cluster by SLURM's commands; `setuptools` is TorchX's
+    "submitit==1.5.4", "torchx==0.7.0", "setuptools==65.5.0",
+)  # fmt: skip
 TORCHRUN = "#!/usr/bin/python3\nfrom torch.distributed.run import main\n\nmain()\n"
 IMAGE_PYTHON = "#!/usr/bin/python3"
 FOR_ANYBODY = 0o755

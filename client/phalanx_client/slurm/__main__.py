@@ -13,7 +13,7 @@ from phalanx_client.failure import Failure
 from phalanx_slurm import show
 from phalanx_slurm.wrong import WrongError
 
-PROGRAMS: Final = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct")
+PROGRAMS: Final = ("sbatch", "srun", "salloc", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 VERSION: Final = f"slurm {show.VERSION}"
 """Of the programs whose options and output these have."""
 FAILED: Final = 1
