@@ -43,6 +43,9 @@ def verdict(snapshot: Snapshot, cluster: ClusterName) -> Verdict:
     if clash:
         return Verdict(waits=clash)
     if not active:
+        gone = _lost_members(snapshot, cluster)
+        if gone:
+            return Verdict(waits=_alone(gone))
         return Verdict(joining=frozenset(reports), waits=_nobody(reports))
     canary = _canary(active)
     outside = [name for name, r in reports.items() if r.state in ("inactive", "pending")]
@@ -108,6 +111,8 @@ def _first(
     """
     if any(report.state == "pending" for report in reports.values()):
         return None
+    if _lost_members(snapshot, cluster):
+        return None  # two swarms never become one, and its host may be back
     doubtful = (one for name, one in snapshot.agents.items() if name in unanswered and not one.lost)
     if founder is None and any(record.cluster == cluster for record in doubtful):
         return None
@@ -164,6 +169,24 @@ def _counts(record: AgentRecord, cluster: ClusterName) -> bool:
         and not record.lost
         and record.observed is not None
         and not record.observed.engine.problem
+    )
+
+
+def _lost_members(snapshot: Snapshot, cluster: ClusterName) -> list[AgentId]:
+    """Find agents that are lost, and whose engine was in the swarm."""
+    return [
+        name
+        for name, record in sorted(snapshot.agents.items())
+        if record.cluster == cluster and record.lost and record.observed is not None
+        and record.observed.swarm.state == "active"
+    ]  # fmt: skip
+
+
+def _alone(gone: Sequence[AgentId]) -> str:
+    names = ", ".join(gone)
+    return (
+        f"the swarm is known to nobody but {names}, which is lost; bring it back, or give it up "
+        f"by `phalanx node forget {gone[0]}`"
     )
 
 

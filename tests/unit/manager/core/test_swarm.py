@@ -62,6 +62,15 @@ def test_nobody_begins_another_while_an_agent_with_one_is_away() -> None:
     assert {} == planned(waiting(gone, outside("b"), outside("c")))
 
 
+def test_nobody_begins_another_until_the_lost_host_that_has_it_is_given_up() -> None:
+    lost = agent("a", in_swarm("a", control=True), connected=False, lost=True)
+    shot = waiting(lost, outside("b"), outside("c"))
+
+    assert {} == planned(shot)
+    assert "phalanx node forget a" in swarm.verdict(shot, CLUSTER).waits
+    assert {"b"} == set(planned(waiting(outside("b"), outside("c"))))
+
+
 def test_nobody_begins_it_while_one_has_not_answered_whom_an_earlier_manager_may_have_told() -> (
     None
 ):
