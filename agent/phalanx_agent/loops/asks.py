@@ -25,7 +25,7 @@ _LOG = structlog.get_logger()
 PATIENCE_S: Final = 60.0
 """For the manager's first word; it may be away for a while."""
 
-AT_ONCE: Final = 64
+AT_ONCE: Final = 32
 """Of one container; whoever asks for more is told so."""
 
 _USAGE, _AWAY, _BUSY = 64, 69, 75

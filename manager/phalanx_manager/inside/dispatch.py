@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -20,6 +21,9 @@ from phalanx_wire.mux import Stream
 from phalanx_wire.stream import STDERR, STDOUT, AskCall
 
 ANSWER_WITHIN_S: Final = 30.0
+AT_ONCE: Final = 512
+"""Of one agent, running steps included: each keeps a command line and an environment."""
+
 _ANYBODY: Final = Caller("", "admin")
 
 Serve = Callable[[AgentId, Stream], Awaitable[None]]
@@ -40,6 +44,7 @@ class Inside:
         self._clock = clock
         self._others = others
         self._ways: tuple[Link, Steps] | None = None
+        self._busy: Counter[AgentId] = Counter()
 
     def attach(self, link: Link, steps: Steps) -> None:
         """Take the ways to the agents."""
@@ -51,10 +56,19 @@ class Inside:
         Raises:
             StreamClosed: nobody waits for the answer any more.
         """
-        if isinstance(stream.call, AskCall) and self._ways is not None:
-            await self._asked(agent, stream.call, stream, *self._ways)
-        else:
+        call = stream.call
+        if not isinstance(call, AskCall) or self._ways is None:
             await self._others(agent, stream)
+            return
+        if self._busy[agent] >= AT_ONCE:
+            why = f"{AT_ONCE} questions of containers of {agent} are under way; try again"
+            await stream.close(code="busy", why=why)
+            return
+        self._busy[agent] += 1
+        try:
+            await self._asked(agent, call, stream, *self._ways)
+        finally:
+            self._busy[agent] -= 1
 
     async def _asked(
         self, agent: AgentId, call: AskCall, stream: Stream, link: Link, steps: Steps

@@ -266,6 +266,16 @@ async def _note(found: list[Stream], stream: Stream) -> None:
     found.append(stream)
 
 
+async def test_more_questions_than_an_agent_may_have_are_refused(
+    api: Scene, row: SessionRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_manager.inside.dispatch.AT_ONCE", 0)
+    said = await ask(api, of(row), "phalanx", "requeue")
+
+    assert "busy" == said.problem
+    assert "running" == (await api.view("demo")).state
+
+
 async def test_a_database_that_is_away_is_told_of(
     api: Scene, row: SessionRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
