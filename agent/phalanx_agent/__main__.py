@@ -13,17 +13,18 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from phalanx_agent import config as configuration
 from phalanx_agent.config import AgentConfig, ConfigError
-from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Docker
 from phalanx_agent.host import (
     allow,
+    belongings,
     inside,
     inventory,
     mounted,
@@ -36,13 +37,14 @@ from phalanx_agent.host.guard import Guard
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.scratch import NotInMemory, Scratch
 from phalanx_agent.host.uploads import Uploads
-from phalanx_agent.loops import fetch
+from phalanx_agent.loops import fetch, limits
 from phalanx_agent.loops.accounts import Accounts
 from phalanx_agent.loops.asks import Asks
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.hub import Hub
 from phalanx_agent.loops.lease import Lease
+from phalanx_agent.loops.leave import Leaving
 from phalanx_agent.loops.streams import Streams
 from phalanx_agent.loops.supervise import for_ever
 from phalanx_agent.loops.swarm import SwarmMember
@@ -68,6 +70,12 @@ from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import Call, Closed
 
 _LOG = structlog.get_logger()
+DISMISSED = 4
+"""Exit code of an agent whose cluster was removed: starting it again would not help."""
+
+
+class Dismissed(Exception):  # noqa: N818 - the end of the process, said to its operator
+    """The manager does not know the agent any more; nothing of it is left here."""
 
 
 class CannotStart(Exception):  # noqa: N818 - the end of the process, said to its operator
@@ -81,6 +89,7 @@ async def serve(config: AgentConfig, ready: Callable[[], None] | None = None) ->
 
     Raises:
         CannotStart: something here has to be mended first.
+        Dismissed: its cluster was removed; it has left its host clean.
     """
     with _alone(config.state_dir):
         try:
@@ -91,12 +100,16 @@ async def serve(config: AgentConfig, ready: Callable[[], None] | None = None) ->
         except (IdentityError, JoinRefused, NotInMemory, bundle.BundleMissing, OSError) as error:
             raise CannotStart(str(error)) from error
         address = _Address(config.advertise, manager)
-        ulimits = _ulimits()
+        ulimits = limits.granted()
         async with DockerEngine.open(config.engine, manager.cluster_id, ulimits) as docker:
             agent = _Agent(config, address, docker, scratch, folder)
-            agent.workshop.shortfalls = _shortfalls(ulimits)
+            agent.workshop.shortfalls = limits.shortfalls(ulimits)
             agent.board.warn("limits", agent.workshop.shortfalls)
-            await agent.run(manager, own, ready or (lambda: None))
+            try:
+                await agent.run(manager, own, ready or (lambda: None))
+            except Dismissed:
+                belongings.clear_identity(config.state_dir)
+                raise
 
 
 class _Address:
@@ -151,7 +164,9 @@ class _Agent:
         self.fleet = Fleet(config.name, self.workshop, self.board)
         self.guard = GuardLoop(Guard(), self.board.hinder)
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
-        self.swarm = SwarmMember(docker, address, self.board.swarm)
+        note = partial(belongings.note_swarm, config.state_dir)
+        self.swarm = SwarmMember(docker, address, self.board.swarm, note)
+        self._folders = own
         tasks = Tasks(docker, task_processes, lambda: secrets.token_hex(12))
         self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, tasks)
         self.figures = HostFigures(config, address, self.board)
@@ -168,13 +183,34 @@ class _Agent:
             self.guard.take,
         )
         self.link = Link(self._name, manager, own, hub)
+        ours = partial(belongings.is_in_our_swarm, self._folders[0])
+        hub.leaving = leaving = Leaving(self.workshop.docker, self._clear, ours, self.board.left)
         async with asyncio.TaskGroup() as tasks:
-            for name, loop in (
-                *self._loops(),
-                ("link", self.link.run),
-                ("heartbeat", hub.heartbeat),
-            ):
+            running = [
+                tasks.create_task(for_ever(name, loop), name=name) for name, loop in self._loops()
+            ]
+            talking = [
                 tasks.create_task(for_ever(name, loop), name=name)
+                for name, loop in (
+                    ("link", self.link.run),
+                    ("heartbeat", hub.heartbeat),
+                    ("watchdog", _watchdog),
+                )
+            ]
+            await leaving.begun.wait()
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+            await leaving.take_all_away()
+            why = await leaving.dismissed
+            for task in talking:
+                task.cancel()
+        raise Dismissed(why)
+
+    async def _clear(self) -> None:
+        """Take away what is not the engine's."""
+        await Guard().remove()
+        await asyncio.to_thread(belongings.clear_sessions, *self._folders)
 
     def _loops(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
         """All that runs for ever, by name."""
@@ -188,7 +224,6 @@ class _Agent:
             ("guard", self.guard.run),
             ("figures", self.figures.run),
             ("tidy", lambda: tidy(self.logs, self.uploads, self.fleet)),
-            ("watchdog", _watchdog),
         )
 
     def _say(self, message: Observed | Beat) -> bool:
@@ -286,23 +321,6 @@ async def _joined(config: AgentConfig) -> Manager:
     return moved
 
 
-def _ulimits() -> Ulimits:
-    return Ulimits(inventory.largest_nofile(), -1 if inventory.may_lock_memory() else 0)
-
-
-def _shortfalls(granted: Ulimits) -> tuple[str, ...]:
-    """What containers of this host get less of than they should, as sentences."""
-    wanted, found = Ulimits(), []
-    if granted.nofile < wanted.nofile:
-        found.append(
-            f"Containers may open {granted.nofile} files here, not {wanted.nofile}: the host "
-            f"allows no more."
-        )
-    if granted.memlock != wanted.memlock:
-        found.append("Containers may lock little memory here, which RDMA needs: the host's limit.")
-    return tuple(found)
-
-
 async def _watchdog() -> None:
     """Tell systemd that the event loop turns."""
     every_s = systemd.watchdog_s()
@@ -341,10 +359,13 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold keys and tokens
     parser = argparse.ArgumentParser(prog="phalanx agent", description="The Phalanx agent.")
     parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH)
+    parser.add_argument("--join", metavar="TOKEN", help="join by this token; needs no file")
+    parser.add_argument("--name", metavar="NAME", help="this agent's name; else the host's")
     parser.add_argument("--check", action="store_true", help="read the configuration and leave")
     given = parser.parse_args()
     try:
-        config = configuration.load(given.config)
+        said = {"join": given.join, "name": given.name}
+        config = configuration.load(given.config, {k: v for k, v in said.items() if v})
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -357,6 +378,9 @@ def main() -> int:
     except CannotStart as error:
         print(error, file=sys.stderr)
         return 1
+    except Dismissed as error:
+        print(f"This host is free of Phalanx: {error}.", file=sys.stderr)
+        return DISMISSED
     return 0
 
 

@@ -101,8 +101,9 @@ class AgentConfig:
     mounts: tuple[AllowedMount, ...] = ()
 
 
-def load(path: Path) -> AgentConfig:
-    """Read a configuration file.
+def load(path: Path, said: Mapping[str, str] | None = None) -> AgentConfig:
+    """Read a configuration file. What was said on the command line wins over it; with a join
+    token there the file need not be.
 
     Raises:
         ConfigError: it cannot be read, or has mistakes; all of them.
@@ -110,7 +111,13 @@ def load(path: Path) -> AgentConfig:
     try:
         with path.open("rb") as file:
             _refuse_anybodys(path, file.fileno())
-            return parse(tomllib.load(file))
+            return parse({**tomllib.load(file), **(said or {})})
+    except FileNotFoundError as error:
+        if said and "join" in said:
+            return parse(said)
+        raise ConfigError(
+            [f"{path}: {error.strerror}; name another file with --config."]
+        ) from error
     except OSError as error:
         reason = f"{path}: {error.strerror}; name another file with --config."
         raise ConfigError([reason]) from error

@@ -29,6 +29,7 @@ from phalanx_manager.loops.directory import Directory
 from phalanx_manager.loops.govern import Govern
 from phalanx_manager.loops.lead import Hold, keep, win
 from phalanx_manager.loops.retain import Retain
+from phalanx_manager.loops.retire import Retire
 from phalanx_manager.loops.schedule import Schedule
 from phalanx_manager.loops.signals import Signals
 from phalanx_manager.loops.stuck import Stuck
@@ -123,6 +124,7 @@ class Loops:
             store, clock, self.converge.silence_s, config.lost_after_s, order=self.signals.order
         )
         self.stuck = Stuck(store, clock)
+        self.retire = Retire(store, clock)
         self.retain = Retain(store, clock, timedelta(days=config.keep_days))
 
     def touch(self, session: SessionId) -> None:
@@ -130,6 +132,7 @@ class Loops:
         self.converge.touch(session)
         self.schedule.bell.ring()
         self.govern.bell.ring()
+        self.retire.bell.ring()
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Run them until the group is cancelled."""
@@ -138,6 +141,7 @@ class Loops:
             ("converge", self.converge.turn),
             ("govern", self.govern.turn),
             ("signals", self.signals.turn),
+            ("retire", self.retire.turn),
         ):
             tasks.create_task(for_ever(name, turn, self.turns), name=name)
         # Their turns are long: they are not what the watchdog looks at.
@@ -250,6 +254,7 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
         loops.stuck.attach(agents)
         steps = Steps(agents)
         inside.attach(agents, steps)
+        loops.retire.attach(agents.dismiss)
         joining = Joining(config.advertise or _reachable(agents.address), site.keys.public)
         doors = Doors(
             store=store,

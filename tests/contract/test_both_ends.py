@@ -49,6 +49,9 @@ class Told:
     def opened(self, message: Open, stream: Stream) -> None:
         self.serving.append(asyncio.ensure_future(self._echo(stream)))
 
+    def unknown(self, why: str, *, told: bool) -> None:
+        """Not looked at here."""
+
     def disconnected(self) -> None:
         self.told.put_nowait("disconnected")
 

@@ -332,5 +332,14 @@ class FakeEngine:
         await self._call("swarm_join")
         self.swarm_report = SwarmReport("active", "s", "n2", control=token == "M", address=address)
 
+    async def swarm_leave(self) -> None:
+        await self._call("swarm_leave")
+        self.swarm_report = SwarmReport()
+
+    async def clear(self) -> None:
+        await self._call("clear")
+        self.containers.clear()
+        self.networks.clear()
+
     async def swarm_canary(self) -> None:
         await self._call("swarm_canary")

@@ -124,6 +124,9 @@ class Follower:
     def opened(self, message: Open, stream: Stream) -> None:
         """Nothing is served here."""
 
+    def unknown(self, why: str, *, told: bool) -> None:
+        """Not looked at here."""
+
     def disconnected(self) -> None:
         """The link dials again."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import structlog
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
-from phalanx_agent.docker import execs, networks, output, swarm, userfiles
+from phalanx_agent.docker import clearing, execs, networks, output, swarm, userfiles
 from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
 from phalanx_agent.docker.containers import Containers, Ulimits, unix_seconds
 from phalanx_agent.docker.images import Images
@@ -253,6 +253,15 @@ class DockerEngine:
     async def swarm_join(self, address: str, remotes: tuple[str, ...], token: str) -> None:
         """Join a swarm."""
         await swarm.join(self._line, address, remotes, token)
+
+    async def swarm_leave(self) -> None:
+        """Take it out of its swarm; in none already is fine."""
+        await clearing.leave_swarm(self._line)
+
+    async def clear(self) -> None:
+        """Remove all that is ours and local: containers, networks, the way out."""
+        self._egress = None
+        await clearing.clear(self._line, self.cluster)
 
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""

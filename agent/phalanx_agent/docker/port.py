@@ -239,5 +239,11 @@ class Docker(Protocol):
     async def swarm_join(self, address: str, remotes: tuple[str, ...], token: str) -> None:
         """Join a swarm."""
 
+    async def swarm_leave(self) -> None:
+        """Take it out of its swarm; in none already is fine."""
+
+    async def clear(self) -> None:
+        """Remove all that is ours and local: containers, networks, the way out."""
+
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""

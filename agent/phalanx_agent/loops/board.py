@@ -53,6 +53,7 @@ class Board:
         self._strays: tuple[Stray, ...] = ()
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._leaving = False
+        self._left = False
 
     def observed(self) -> Observed:
         """Say all."""
@@ -72,6 +73,7 @@ class Board:
             subnets=self._routes.subnets,
             host_network=self._routes.host_network,
             warnings=tuple(dict.fromkeys(warnings)),
+            left=self._left,
         )
 
     def _told_engine(self) -> Engine:
@@ -153,6 +155,11 @@ class Board:
         if strays != self._strays:
             self._strays = strays
             self.changed()
+
+    def left(self) -> None:
+        """Nothing of ours is on this host any more."""
+        self._left = True
+        self.changed()
 
     def warn(self, source: str, texts: tuple[str, ...]) -> None:
         """What an operator should know, by who found it; replaces what that one said before."""

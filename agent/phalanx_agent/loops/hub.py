@@ -11,6 +11,7 @@ import structlog
 
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.leave import Leaving
 from phalanx_agent.loops.streams import Streams
 from phalanx_agent.loops.swarm import SwarmMember
 from phalanx_wire.control import Goals, Welcome
@@ -25,7 +26,7 @@ class Hub:
     """The agent's `LinkHandler`.
 
     Attributes:
-        fresh: rings when the manager has welcomed us on a new connection.
+        leaving: how this agent ends; None where it never does.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Hub:
         guard: Callable[[tuple[str, ...]], None],
     ) -> None:
         """Args: guard: takes the addresses that containers must not reach."""
+        self.leaving: Leaving | None = None
         self._board = board
         self._fleet = fleet
         self._swarm = swarm
@@ -69,6 +71,8 @@ class Hub:
             _LOG.info("goals.stale", revision=goals.revision, newest=self._revision)
             return
         self._revision = goals.revision
+        if goals.leave and self.leaving is not None:
+            self.leaving.begin()
         self._guard(goals.guarded)
         self._swarm.take(goals.swarm)
         self._fleet.take(goals)
@@ -79,6 +83,11 @@ class Hub:
     def opened(self, message: Open, stream: Stream) -> None:
         """Serve a stream."""
         self._streams.opened(message, stream)
+
+    def unknown(self, why: str, *, told: bool) -> None:
+        """The manager does not know us, by its word or by its door."""
+        if self.leaving is not None:
+            self.leaving.unknown(why, told=told)
 
     def disconnected(self) -> None:
         """Nothing changes here: kernels live on while their lease lasts, and all is told at the

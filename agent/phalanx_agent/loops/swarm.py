@@ -24,9 +24,17 @@ class SwarmMember:
     """Brings the engine into the swarm as told, and tells how it fares there."""
 
     def __init__(
-        self, docker: Docker, address: Callable[[], str], tell: Callable[[SwarmReport], None]
+        self,
+        docker: Docker,
+        address: Callable[[], str],
+        tell: Callable[[SwarmReport], None],
+        note: Callable[[], None] = lambda: None,
     ) -> None:
-        """Args: address: by which the other hosts reach this one."""
+        """Args:
+        address: by which the other hosts reach this one.
+        note: called before the engine is taken into a swarm.
+        """
+        self._note = note
         self._docker = docker
         self._address = address
         self._tell = tell
@@ -68,6 +76,7 @@ class SwarmMember:
         goal = self._goal
         self._report = report = await self._docker.swarm()
         if goal is not None and goal.action != "keep" and report.state == "inactive":
+            self._note()
             if goal.action == "init":
                 # Until it is known how this ends nobody else may begin a swarm.
                 self._tell(msgspec.structs.replace(report, state=UNKNOWN))

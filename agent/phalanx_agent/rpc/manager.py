@@ -20,6 +20,7 @@ from phalanx_agent.rpc.dealer import Dealer, Unavailable, connect
 from phalanx_agent.rpc.identity import KeyPair, Manager, key_pair, own_keys, save_manager
 from phalanx_wire.codec import AnyMessage
 from phalanx_wire.control import (
+    FORGOTTEN,
     PROTOCOL,
     Beat,
     Enrol,
@@ -67,6 +68,9 @@ class LinkHandler(Protocol):
 
     def opened(self, message: Open, stream: Stream) -> None:
         """The manager wants bytes."""
+
+    def unknown(self, why: str, *, told: bool) -> None:
+        """The manager does not know this agent: told so by it, or refused at its door."""
 
     def disconnected(self) -> None:
         """The connection of the last `welcomed` has broken."""
@@ -231,9 +235,13 @@ class Link:
                         await self._converse(dealer, address, backoff.reset)
                 except Unavailable as error:
                     _LOG.warning("link.unavailable", address=address, why=str(error))
+                    if error.stranger:
+                        self._handler.unknown(error.hint, told=False)
                 refused, self._refused = self._refused, None
                 if refused is not None:
                     _LOG.error("link.refused", code=refused.code, why=refused.why)
+                    if refused.code == FORGOTTEN:
+                        self._handler.unknown(refused.why, told=True)
                 await backoff.wait(REFUSED_BACKOFF_S if refused else 0.0)
 
     async def _converse(self, dealer: Dealer, address: str, is_well: Callable[[], None]) -> None:

@@ -146,6 +146,9 @@ class Heard:
     def opened(self, message: Open, stream: Stream) -> None:
         self.events.put_nowait(stream)
 
+    def unknown(self, why: str, *, told: bool) -> None:
+        """Not looked at here."""
+
     def disconnected(self) -> None:
         self.events.put_nowait("disconnected")
 

@@ -1,0 +1,46 @@
+"""An agent's own files beside its configuration: what goes when it leaves for good."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Final
+
+_OF_SESSIONS: Final = ("logs", "uploads", "started")
+_IN_MEMORY: Final = "k"
+_IDENTITY: Final = ("manager.json", "agent.key")
+_SWARM: Final = "swarm-entered"
+
+
+def note_swarm(state_dir: Path) -> None:
+    """Note that it is by us that the engine is in a swarm: who made it so may undo it."""
+    (state_dir / _SWARM).touch(mode=0o600)
+
+
+def is_in_our_swarm(state_dir: Path) -> bool:
+    """Tell whether it is by us that the engine is in a swarm."""
+    return (state_dir / _SWARM).exists()
+
+
+def clear_sessions(state_dir: Path, runtime_dir: Path) -> None:
+    """Remove what sessions have left: output, archives, markers, keys.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for folder in (*(state_dir / name for name in _OF_SESSIONS), runtime_dir / _IN_MEMORY):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+
+def clear_identity(state_dir: Path) -> None:
+    """Be nobody's agent any more.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for name in (*_IDENTITY, _SWARM):
+        (state_dir / name).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(state_dir / "runner")
