@@ -52,6 +52,8 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "wait": ("stop", "wait for a session to run or to end"),
     "nodes": ("nodes", "the hosts, their resources and who holds them"),
     "node": ("nodes", "drain, undrain, forget: hosts out of service, back, and given up"),
+    "cluster": ("cluster", "create, ls, show, logs, rm: named pools of hosts"),
+    "app": ("app", "run a script with its folder on a cluster; ls: such runs"),
     "token": ("token", "create, ls, revoke: access for people, programs and agents"),
     "slurm": ("slurm", "install, uninstall: sbatch, srun, squeue and the others, for this manager"),
     "doctor": ("doctor", "is this machine fit to be an agent, and if not, what to do"),
@@ -64,6 +66,13 @@ PROGRAMS: Final[dict[str, tuple[str, str]]] = {
 }
 LAST_STANDARD: Final = 2
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+ALIASES: Final = {
+    "create cluster": ("cluster", "create"),
+    "list clusters": ("cluster", "ls"),
+    "delete cluster": ("cluster", "rm"),
+    "list apps": ("app", "ls"),
+}
+"""The words in the order in which other programs have them, where they mean nothing else here."""
 WITH_VALUE: Final = ("--url", "--token", "-o", "--output")
 
 
@@ -139,6 +148,7 @@ def dispatch(argv: list[str]) -> int:
         before, argv = before + argv[:taken], argv[taken:]
     if not argv:
         return usage(code=USAGE)
+    argv = [*ALIASES.get(" ".join(argv[:2]), argv[:2]), *argv[2:]]
     name, *rest = argv
     if name == "help":
         return dispatch([rest[0], "--help"]) if rest else usage()
@@ -166,7 +176,7 @@ def parse(name: str, verb: Verb, argv: list[str]) -> argparse.Namespace:
     everywhere.add_argument("-o", "--output", choices=FORMS, default="table")
     everywhere.add_argument("-q", "--quiet", action="store_true", help="only the result")
     command: list[str] | None = None
-    if verb.command == "dashes" and "--" in argv:
+    if verb.command == "after" or (verb.command == "dashes" and "--" in argv):
         argv, command = split_command(argv)
     elif verb.command:
         parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD")

@@ -32,6 +32,7 @@ from phalanx_wire.api import (
     UploadCreated,
     WhyView,
 )
+from phalanx_wire.pools import ClusterList, ClusterView
 from phalanx_wire.spec import SessionSpec
 
 
@@ -205,6 +206,39 @@ class BlockingClient:
     def revoke_token(self, token: str) -> None:
         """Make a token worthless."""
         finish(self._client.revoke_token(token))
+
+    def create_cluster(self, name: str, *, reuse_name: bool = False) -> ClusterView:
+        """Make a pool; hosts join it by tokens of `create_agent_token`."""
+        return finish(self._client.create_cluster(name, reuse_name=reuse_name))
+
+    def clusters(self, *, gone: bool = False) -> ClusterList:
+        """All pools by name, on request also those that are gone."""
+        return finish(self._client.clusters(gone=gone))
+
+    def cluster(self, name: str) -> ClusterView:
+        """One pool, also one that is gone."""
+        return finish(self._client.cluster(name))
+
+    def remove_cluster(self, name: str, *, force: bool = False) -> ClusterView:
+        """Order a pool's end; by force agents that are away are not waited for."""
+        return finish(self._client.remove_cluster(name, force=force))
+
+    def wait_cluster(
+        self, name: str, *, nodes: int = 1, removed: bool = False, timeout_s: float = math.inf
+    ) -> ClusterView | None:
+        """Wait until so many agents of a pool are ready, or until it is gone; None: not in time.
+
+        A pool that is being removed gets no agents any more: it is given back as it is.
+        """
+        return finish(
+            self._client.wait_cluster(name, nodes=nodes, removed=removed, timeout_s=timeout_s)
+        )
+
+    def cluster_events(
+        self, name: str, *, follow: bool = False, after: str = ""
+    ) -> Iterator[EventView]:
+        """What happened in a pool; follows over restarts of the manager until it is gone."""
+        return iterate(self._client.cluster_events(name, follow=follow, after=after))
 
     def close(self) -> None:
         """Give connections back."""

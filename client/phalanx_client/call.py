@@ -73,12 +73,12 @@ class Verb:
     Attributes:
         usage: as in `phalanx USAGE`.
         command: `last`: all after the first word that is no option is a command; `dashes`: all
-            after `--`, where there is one.
+            after `--`, where there is one; `after`: only what is after `--`.
         loop: it needs an event loop.
     """
 
     usage: str
     declare: Callable[[Parser], None]
     run: Callable[[Call], Coroutine[Any, Any, int]]
-    command: Literal["", "last", "dashes"] = ""
+    command: Literal["", "last", "dashes", "after"] = ""
     loop: bool = False

@@ -21,7 +21,8 @@ import msgspec
 from msgspec.structs import replace
 
 from phalanx_client.answers import decode
-from phalanx_client.exchange import JSON, Exchange
+from phalanx_client.clusters import Clusters
+from phalanx_client.exchange import JSON
 from phalanx_client.failure import Failure, Unavailable
 from phalanx_client.handle import Session
 from phalanx_client.inside import Completed, Inside
@@ -60,7 +61,7 @@ POLL_S = 25.0
 TRANSFER_S = 600.0
 
 
-class Client(Exchange):
+class Client(Clusters):
     """Requests to one manager; made by `connect`.
 
     Attributes:

@@ -12,7 +12,11 @@ CLIENT = Path(__file__).parents[2] / "client" / "phalanx_client"
 TWIN = CLIENT / "blocking_client.py"
 
 SOURCES = {
-    "BlockingClient": (("session.py", "Client"), ("exchange.py", "Exchange")),
+    "BlockingClient": (
+        ("session.py", "Client"),
+        ("clusters.py", "Clusters"),
+        ("exchange.py", "Exchange"),
+    ),
     "BlockingSession": (("handle.py", "Session"),),
 }
 TWINS = {"Client": "BlockingClient", "Session": "BlockingSession"}
