@@ -39,6 +39,8 @@ def options(args: argparse.Namespace) -> Options:
         "mem": args.mem,
         "engines_only": args.engines_only,
         "engine_root": args.engine_root,
+        "nat": tuple(args.nat),
+        "bare": tuple(args.bare),
         "mounts": tuple(args.mount),
     }
 
@@ -162,6 +164,10 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--engine-root", default="", metavar="DIR", help="a Debian to take engines from"
         )
+        made.add_argument("--nat", action="append", default=[], metavar="HOST",
+                          help="a host behind a router: it reaches others, nobody it")  # fmt: skip
+        made.add_argument("--bare", action="append", default=[], metavar="HOST",
+                          help="a host with an engine and no agent")  # fmt: skip
         made.add_argument("--mount", action="append", default=[], metavar="DIR[:rw]",
                           help="a folder that sessions may mount")  # fmt: skip
     verb("down", down)

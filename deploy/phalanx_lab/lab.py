@@ -228,7 +228,7 @@ class Lab:
     def _address(self, target: str) -> str:
         if self._part(target) == MANAGER:
             return self.plan.manager_address
-        return self.plan.address(self._host_number(target))
+        return self.plan.outer_address(self._host_number(target))
 
     def _host_number(self, target: str) -> int:
         for host in self.plan.hosts:

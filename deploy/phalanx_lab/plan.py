@@ -34,6 +34,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     engines_only: bool = False
     way_out: bool = True
     engine_root: str = ""  # another Debian to take the engines from; empty for the machine's own
+    nat: tuple[int, ...] = ()  # hosts behind a router that masquerades them
+    bare: tuple[int, ...] = ()  # hosts that have an engine and no agent
     mounts: tuple[str, ...] = ()  # folders that sessions may mount, `PATH` or `PATH:rw`
     manager: dict[str, str | float] = {}  # settings of the manager that tests turn
     agent: dict[str, str | float | bool] = {}  # settings of every agent that tests turn
@@ -47,8 +49,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return ipaddress.IPv4Network(f"10.99.{self.subnet}.0/24")
 
     def address(self, host: int) -> str:
-        """A host's address on the switch; hosts count from 1."""
+        """A host's own address; hosts count from 1."""
+        return f"10.98.{host}.1" if host in self.nat else self.outer_address(host)
+
+    def outer_address(self, host: int) -> str:
+        """A host's address on the switch, which is its router's where it has one."""
         return f"10.99.{self.subnet}.{host}"
+
+    def inner_gateway(self, host: int) -> str:
+        """The inner address of a host's router."""
+        return f"10.98.{host}.254"
 
     @property
     def manager_address(self) -> str:
@@ -76,6 +86,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def hosts(self) -> range:
         """The hosts' numbers."""
         return range(1, self.nodes + 1)
+
+    @property
+    def agents(self) -> tuple[int, ...]:
+        """The numbers of the hosts that get an agent."""
+        return tuple(host for host in self.hosts if host not in self.bare)
 
     @property
     def state(self) -> str:

@@ -110,11 +110,11 @@ class Supervisor:
             MANAGER_READY,
             "manager",
         )
-        self.doing(f"starting {plan.nodes} agent{'s' * (plan.nodes > 1)}")
-        for host in plan.hosts:
+        self.doing(f"starting {len(plan.agents)} agent{'s' * (len(plan.agents) > 1)}")
+        for host in plan.agents:
             await asyncio.to_thread(prepare_agent, plan, host, port)
             self._keep(group, agent_program(plan, host, inside[host].agent))
-        names = {plan.host_name(host) for host in plan.hosts}
+        names = {plan.host_name(host) for host in plan.agents}
         await self._until(
             lambda: names <= daemons.connected_agents(plan, port), AGENTS_READY, "agent-"
         )

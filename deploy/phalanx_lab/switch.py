@@ -35,18 +35,24 @@ def build(plan: Plan) -> None:
     )
     run(["nsenter", f"--net={path(switch)}", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])
     for host in plan.hosts:
-        _plug(plan, f"h{host}", plan.address(host))
+        if host in plan.nat:
+            _plug(plan, f"n{host}", plan.outer_address(host), port=f"h{host}")
+            _hide(plan, host)
+        else:
+            _plug(plan, f"h{host}", plan.address(host))
     if not plan.engines_only:
         _plug(plan, MANAGER, plan.manager_address)
 
 
-def _plug(plan: Plan, part: str, address: str) -> None:
-    """Make a namespace with `eth0` on the switch; the switch's end is named after the part."""
-    netns, switch = plan.netns(part), plan.netns(SWITCH)
+def _plug(plan: Plan, part: str, address: str, port: str = "") -> None:
+    """Make a namespace with `eth0` on the switch; the switch's end has the name of the port, or
+    of the part.
+    """
+    netns, switch, port = plan.netns(part), plan.netns(SWITCH), port or part
     run(["ip", "netns", "add", netns])
     peer = ["peer", "name", "eth0", "netns", netns]
-    run(["ip", "link", "add", part, "netns", switch, "type", "veth", *peer])
-    _configure(switch, f"link set {part} master sw", f"link set {part} up")
+    run(["ip", "link", "add", port, "netns", switch, "type", "veth", *peer])
+    _configure(switch, f"link set {port} master sw", f"link set {port} up")
     _configure(
         netns,
         "link set lo up",
@@ -54,6 +60,28 @@ def _plug(plan: Plan, part: str, address: str) -> None:
         f"address add {address}/24 dev eth0",
         f"route add default via {plan.gateway}",
     )
+
+
+def _hide(plan: Plan, host: int) -> None:
+    """Put a host behind a router on the switch: out by the router's address, in by no way."""
+    router, netns, inner = plan.netns(f"n{host}"), plan.netns(f"h{host}"), plan.inner_gateway(host)
+    run(["ip", "netns", "add", netns])
+    peer = ["peer", "name", "eth0", "netns", netns]
+    run(["ip", "link", "add", "in", "netns", router, "type", "veth", *peer])
+    _configure(router, "link set in up", f"address add {inner}/24 dev in")
+    _configure(
+        netns,
+        "link set lo up",
+        "link set eth0 up",
+        f"address add {plan.address(host)}/24 dev eth0",
+        f"route add default via {inner}",
+    )
+    inside = ["nsenter", f"--net={path(router)}"]
+    run([*inside, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])
+    masked = ["POSTROUTING", "-o", "eth0", "-j", "MASQUERADE"]
+    run([*inside, "iptables", "-w", "-t", "nat", "-A", *masked])
+    fresh = ["-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"]
+    run([*inside, "iptables", "-w", "-A", "FORWARD", "-i", "eth0", *fresh])
 
 
 def _configure(netns: str, *lines: str) -> None:

@@ -19,6 +19,8 @@ class Options(TypedDict, total=False):
     mem: int  # bytes that each agent advertises; without it the machine's memory
     engines_only: bool  # no manager, no agents
     engine_root: str  # another Debian to take the engines from
+    nat: tuple[str, ...]  # names of hosts behind a router that masquerades them
+    bare: tuple[str, ...]  # names of hosts that have an engine and no agent
     mounts: tuple[str, ...]  # folders that sessions may mount, `PATH` to read or `PATH:rw`
     manager: dict[str, str | float]  # settings of the manager's configuration
     agent: dict[str, str | float | bool]  # settings of every agent's configuration
@@ -46,6 +48,8 @@ def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:
         run_root=plans.run_root(),
         engines_only=options.get("engines_only", False),
         engine_root=os.path.abspath(root) if root else "",
+        nat=tuple(check_host(host, nodes) for host in options.get("nat", ())),
+        bare=tuple(check_host(host, nodes) for host in options.get("bare", ())),
         mounts=tuple(check_mount(mount) for mount in options.get("mounts", ())),
         manager=options.get("manager", {}),
         agent=options.get("agent", {}),
@@ -53,6 +57,14 @@ def wish(name: str, nodes: int, **options: Unpack[Options]) -> Plan:
         agent_module=options.get("agent_module", "phalanx_agent"),
         way_out=uplink,
     )
+
+
+def check_host(name: str, nodes: int) -> int:
+    """The number of a host; `ValueError` when the lab has none of that name."""
+    number = name.removeprefix("host")
+    if not (name.startswith("host") and number.isdigit() and 1 <= int(number) <= nodes):
+        raise ValueError(f"there is no {name[:40]!r}; the hosts are host1 to host{nodes}")
+    return int(number)
 
 
 def check_mount(mount: str) -> str:
