@@ -66,16 +66,21 @@ def install_more(folder: str, report: Callable[[str], None]) -> None:
     report(f"  installing {', '.join(MORE)}")
     # DeepSpeed is published as source only, which is why wheels alone would not do.
     _install(folder, ["--python-version", PYTHON, "--no-deps", *MORE], report)
-    for name in os.listdir(f"{folder}/bin"):
-        with open(f"{folder}/bin/{name}", "rb+") as file:
-            first, text = file.readline(), file.read()
-            if first.startswith(b"#!") and b"python" in first:  # the one that ran pip
-                file.seek(0)
-                file.truncate()
-                file.write(f"{IMAGE_PYTHON}\n".encode() + text)
+    run_by_the_images_python(f"{folder}/bin")
     with open(f"{folder}/bin/torchrun", "w", encoding="ascii") as torchrun:
         torchrun.write(TORCHRUN)
     os.chmod(torchrun.name, FOR_ANYBODY)
+
+
+def run_by_the_images_python(folder: str) -> None:
+    """Let the commands in a folder begin with the image's Python, not with the one that ran pip."""
+    for name in os.listdir(folder):
+        with open(f"{folder}/{name}", "rb+") as file:
+            first, text = file.readline(), file.read()
+            if first.startswith(b"#!") and b"python" in first:
+                file.seek(0)
+                file.truncate()
+                file.write(f"{IMAGE_PYTHON}\n".encode() + text)
 
 
 def _install(folder: str, wanted: list[str], report: Callable[[str], None]) -> None:
