@@ -41,6 +41,7 @@ def add(parser: Parser) -> None:
         help="sent to all ranks' commands so long before the time limit: USR1@90")  # fmt: skip
     say("--hold-on-failure", type=checked(arguments.seconds), metavar="TIME",
         help="after a failure keep its containers, stopped, for so long")  # fmt: skip
+    say("--hold", action="store_true", help="keep it in the queue until: phalanx release")
     say("--after", metavar="afterok:ID,...",
         help="wait for the end of other sessions: afterok, afternotok or afterany")  # fmt: skip
     say("--requeue", action="store_true",
@@ -98,6 +99,7 @@ def spec(
         "after": options.after,
         "hold_on_failure_s": options.hold_on_failure,
         "requeue": True if options.requeue else None,
+        "hold": True if options.hold else None,
         "max_attempts": options.max_attempts,
         "lost_after_s": options.lost_after,
         "grace_s": options.grace,

@@ -158,6 +158,7 @@ def session(wish: JobRequest, site: Site) -> SessionSpec:
         priority=wish.priority,
         time_limit_s=wish.time_limit_s,
         requeue=bool(wish.requeue),
+        hold=wish.hold,
         warn_signal=_warning(wish),
         slurm=_slurm(wish, site, wish.name or "interactive", None),
     )

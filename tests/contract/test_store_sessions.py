@@ -107,6 +107,16 @@ async def test_sessions_are_counted_as_they_arrive_and_found_by_their_number(cas
     assert 3 == await number("1-", ADA)
 
 
+async def test_a_session_may_be_held_from_the_start(case: Case) -> None:
+    await case.submit(hold=True)
+    await case.again()
+    held = (await case.row()).session.held
+    await case.store.hold(ONE, "ada lets it go", later(1), held=False)
+    await case.again()
+
+    assert (True, False) == (held, (await case.row()).session.held)
+
+
 async def test_a_number_is_not_given_again_when_its_session_is_forgotten(case: Case) -> None:
     await case.submit()
     await case.store.stop(ONE, Stop(StopCause.USER, "enough", NOW))

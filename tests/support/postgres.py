@@ -77,6 +77,7 @@ class Server:
             )
             names = ", ".join(f'"{name}"' for (name,) in tables)
             await connection.execute(f"TRUNCATE {names} RESTART IDENTITY")
+            await connection.execute("INSERT INTO cluster (name) VALUES ('default')")
         finally:
             await connection.close()
         return self._emptied

@@ -121,6 +121,7 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             profile `slurm` to every task of its steps, and `B:USR1@90` to the command.
         master_port: None is 12345, or on the host's network a port that its agent has kept.
         slurm: with the profile of that name only.
+        hold: it stays in the queue until it is released.
     """
 
     name: str | None = None
@@ -154,3 +155,4 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     after: str | None = None
     hold_on_failure_s: float | None = None
     slurm: SlurmJob | None = None
+    hold: bool = False

@@ -106,8 +106,6 @@ async def submit(
             after.append(f"afterany:{submitted[-array.at_once].view.id}")
         spec = with_fields(asked.spec, upload=upload, after=",".join(after) or None)
         submitted.append(await _one(client, spec))
-        if wish.hold:
-            await client.hold(submitted[-1].view.id, held=True)
     return submitted
 
 

@@ -97,7 +97,8 @@ def _wants_more(session: Session, kernels: Sequence[Kernel], charged: int) -> bo
     if session.state in ends:
         return False
     if cause is StopCause.TIME_LIMIT or _was_warned(session):
-        return spec.requeue
+        # SLURM's programs expect TIMEOUT at the limit, but where a warning lets jobs save first.
+        return spec.requeue and (spec.slurm is None or spec.warn_signal is not None)
     if cause is StopCause.DRAIN or host_trouble(kernels) is not None:
         return spec.requeue or spec.max_attempts > 1
     return charged < spec.max_attempts

@@ -59,8 +59,11 @@ class Work:
             created_at=request.at,
             warnings=request.admitted.warnings,
             number=number,
+            held=spec.hold,
         )
         self.writes.run("session_add", rows.new_session(session))
+        if session.held:
+            self.writes.run("session_set", rows.session_values(session, done=False))
         self.writes.run("meta_set", {"key": "last_number", "value": str(number)})
         kernels = tuple(
             Kernel(

@@ -12,6 +12,7 @@ from phalanx_manager.core.model import Session, SessionRow, Stop, StopCause, The
 from phalanx_manager.core.session import settle
 from phalanx_wire.ids import kernel_id
 from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.spec import SlurmJob
 from tests.support.house import NOW, SID, later, row, snapshot, with_kernel, with_session
 
 S = KernelState
@@ -268,3 +269,12 @@ def test_what_is_kept_is_let_go_in_time_and_not_overdue_before() -> None:
 
     assert ((), (), later(600)) == (early.overdue, early.looked_at, early.next_at)
     assert ((SID, 1),) == late.looked_at
+
+
+@pytest.mark.parametrize(("signal", "again"), [(None, False), ("USR1@90", True)])
+def test_a_slurm_job_goes_on_after_its_time_limit_only_when_it_was_to_be_warned(
+    signal: str | None, *, again: bool
+) -> None:
+    wish = {"requeue": True, "slurm": SlurmJob(), "time_limit_s": 600.0, "warn_signal": signal}
+
+    assert again is tried_again(over(stopped(StopCause.TIME_LIMIT, **wish)))
