@@ -13,7 +13,7 @@ from phalanx_manager.core.model import AgentRecord, Limits, Refusal
 from phalanx_manager.core.session import LOST_AFTER_S
 from phalanx_wire import names
 from phalanx_wire.ids import AgentId
-from phalanx_wire.spec import RoleSpec, SessionSpec
+from phalanx_wire.spec import RoleSpec, SessionSpec, Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def admit(
     refusal = _reachable(filled, kernels, agents)
     if refusal is not None:
         return refusal
-    return Admitted(spec=filled, kernels=kernels)
+    return Admitted(filled, kernels, _nowhere_to_save(spec, full))
 
 
 def _role_mistakes(
@@ -138,11 +138,32 @@ def _filled(
             )
             for role, size in zip(full, sizes, strict=True)
         ),
-        spread=spec.spread or ("spread" if spec.mode == "multi-node" else "pack"),
+        spread=spec.spread or _spread(spec),
         master_port=spec.master_port or (names.MASTER_PORT if spec.network == "private" else None),
         env_profile=spec.env_profile or ("default" if count > 1 else "none"),
         resources=sizes[0].resources,
     )
+
+
+def _spread(spec: SessionSpec) -> Spread:
+    if spec.mode == "single-node":
+        return "pack"
+    if spec.env_profile == "slurm":
+        return "one-per-node"  # a container is a node there
+    return "spread" if spec.mode == "multi-node" else "pack"
+
+
+def _nowhere_to_save(spec: SessionSpec, full: list[RoleSpec]) -> tuple[str, ...]:
+    """Say so where a warning is asked for and what it makes a program save cannot stay."""
+    lacking = [role.name for role in full if all(mount.read_only for mount in role.mounts or ())]
+    if spec.warn_signal is None or not lacking:
+        return ()
+    text = (
+        f"containers of role {', '.join(lacking)} mount no folder that they can write: what a "
+        "program saves at its warning is gone in the next attempt, and one rank's checkpoint is "
+        "not there for the others; mount a folder that all hosts share: -v /shared:/shared:rw"
+    )
+    return (text,)
 
 
 def _reachable(

@@ -173,6 +173,25 @@ def test_one_container_gets_no_rendezvous_unless_asked_for() -> None:
     assert "default" == admitted(size=1, env_profile="default").spec.env_profile
 
 
+def test_under_slurm_a_container_is_a_node_unless_told_otherwise() -> None:
+    found = [
+        admitted(size=2, env_profile="slurm", **fields).spec.spread
+        for fields in ({}, {"spread": "pack"}, {"mode": "single-node"})
+    ]
+
+    assert ["one-per-node", "pack", "pack"] == found
+
+
+def test_a_warning_that_nothing_can_be_saved_by_is_told() -> None:
+    wish = {"warn_signal": "USR1@90", "time_limit_s": 600.0}
+    shared = (Mount("/shared", "/shared", read_only=False),)
+
+    assert () == admitted(**wish, mounts=shared).warnings
+    assert () == admitted(time_limit_s=600.0).warnings
+    (told,) = admitted(**wish, mounts=(Mount("/data", "/data"),)).warnings
+    assert "mount a folder that all hosts share" in told
+
+
 def test_without_a_command_a_session_is_interactive() -> None:
     assert "interactive" == admitted(command=()).spec.kind
     assert "batch" == admitted(command=(), kind="batch").spec.kind

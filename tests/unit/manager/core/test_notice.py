@@ -8,7 +8,7 @@ import pytest
 
 from phalanx_manager.core import govern
 from phalanx_manager.core.model import AgentRecord, Drain, SessionRow, Stop, StopCause
-from phalanx_manager.core.notice import Notice, hearers, notices
+from phalanx_manager.core.notice import Notice, hearers, notices, recipients
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from tests.support.house import NOW, SID, agent, later, row, snapshot, with_kernel, with_session
@@ -67,6 +67,27 @@ def test_who_idles_or_has_ended_hears_nothing() -> None:
 
     assert [0] == [kernel.rank for kernel in hearers(main)]
     assert [0, 2] == [kernel.rank for kernel in hearers(some)]
+
+
+@pytest.mark.parametrize(
+    ("wish", "to", "who"), [("USR1@90", "tasks", [0, 1, 2]), ("B:USR1@90", "command", [0])]
+)
+def test_in_a_slurm_job_the_tasks_of_all_nodes_are_warned_or_the_script(
+    wish: str, to: str, who: list[int]
+) -> None:
+    job = row(
+        "abc", S.RUNNING, time_limit_s=600.0, warn_signal=wish, env_profile="slurm", run_on="main"
+    )
+    ((_, notice),) = notices(snapshot([with_session(job, started_at=NOW)]), NOW)
+
+    assert to == notice.to
+    assert who == [kernel.rank for kernel in hearers(job, notice.to)]
+
+
+def test_a_signal_for_all_is_for_the_tasks_where_no_command_runs() -> None:
+    job = row("ab", S.RUNNING, env_profile="slurm", run_on="main")
+
+    assert ["all", "tasks"] == [recipients(job.session, one, "all") for one in job.kernels]
 
 
 def test_a_drain_with_a_signal_tells_all_ranks_of_the_sessions_that_run_there() -> None:
