@@ -37,3 +37,17 @@ def test_engines_from_another_debian_need_no_docker_here(monkeypatch: pytest.Mon
     (miss,) = fitness.missing_tools(engines=False)
 
     assert "docker" not in miss
+
+
+def test_hosts_are_named_and_hidden_ones_have_an_address_of_their_own() -> None:
+    plan = wish.wish("lab", 2, nat=("host2",), bare=("host2",))
+
+    assert ((2,), (1,)) == (plan.nat, plan.agents)
+    assert ("10.98.2.1", "10.99.0.2") == (plan.address(2), plan.outer_address(2))
+    assert "10.99.0.1" == plan.address(1) == plan.outer_address(1)
+
+
+@pytest.mark.parametrize("name", ["host3", "host0", "2", "hostile", ""])
+def test_a_host_that_the_lab_does_not_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="the hosts are host1 to host2"):
+        wish.wish("lab", 2, nat=(name,))
