@@ -34,6 +34,7 @@ from phalanx_wire.api import (
 )
 from phalanx_wire.pools import ClusterList, ClusterView
 from phalanx_wire.spec import SessionSpec
+from phalanx_wire.stream import Recipients
 
 
 class BlockingClient:
@@ -120,9 +121,15 @@ class BlockingClient:
         """Add to a session's time limit."""
         return finish(self._client.extend(ref, seconds))
 
-    def signal(self, ref: str, signal: str, ranks: tuple[int, ...] | None = None) -> None:
-        """Send a signal to the command of all ranks, or of some."""
-        finish(self._client.signal(ref, signal, ranks))
+    def signal(
+        self,
+        ref: str,
+        signal: str,
+        ranks: tuple[int, ...] | None = None,
+        to: Recipients | None = None,
+    ) -> None:
+        """Send a signal to the command of all ranks, or of some; or to the tasks of steps."""
+        finish(self._client.signal(ref, signal, ranks, to))
 
     def env(self, ref: str) -> EnvView:
         """The environment of every rank."""

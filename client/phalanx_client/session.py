@@ -51,6 +51,7 @@ from phalanx_wire.api import (
     WhyView,
 )
 from phalanx_wire.spec import SessionSpec
+from phalanx_wire.stream import Recipients
 
 Until = Literal["running", "ended", "removed"]
 PAST_START = ("running", "stopping")
@@ -190,9 +191,15 @@ class Client(Clusters):
         """Add to a session's time limit."""
         return await self._post(_of(ref, "/extend"), ExtendRequest(seconds), SessionView)
 
-    async def signal(self, ref: str, signal: str, ranks: tuple[int, ...] | None = None) -> None:
-        """Send a signal to the command of all ranks, or of some."""
-        await self._command(_of(ref, "/signal"), SignalRequest(signal, ranks), repeat=False)
+    async def signal(
+        self,
+        ref: str,
+        signal: str,
+        ranks: tuple[int, ...] | None = None,
+        to: Recipients | None = None,
+    ) -> None:
+        """Send a signal to the command of all ranks, or of some; or to the tasks of steps."""
+        await self._command(_of(ref, "/signal"), SignalRequest(signal, ranks, to), repeat=False)
 
     async def env(self, ref: str) -> EnvView:
         """The environment of every rank."""

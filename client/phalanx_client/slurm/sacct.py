@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from phalanx_client.session import Client
@@ -104,7 +104,9 @@ def _between(given: Given, now: datetime, *, whole: bool) -> Callable[[Job], boo
     """Make the test of the time: since midnight when nothing is said and no job is named."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     begin = times.moment(given["starttime"], now) if "starttime" in given else midnight
-    end = times.moment(given["endtime"], now) if "endtime" in given else now + timedelta(days=1)
+    end = times.moment(given["endtime"], now) if "endtime" in given else None
     if whole and "starttime" not in given:
         begin = datetime.fromtimestamp(0, now.tzinfo)
-    return lambda one: (one.view.ended_at or now) >= begin and one.view.created_at <= end
+    return lambda one: (
+        (one.view.ended_at or now) >= begin and (end is None or one.view.created_at <= end)
+    )

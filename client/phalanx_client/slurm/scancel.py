@@ -13,6 +13,7 @@ from phalanx_slurm.argv import Given, Options
 from phalanx_slurm.arrays import job_ref
 from phalanx_slurm.jobs import Job
 from phalanx_slurm.wrong import WrongError
+from phalanx_wire.stream import Recipients
 
 USAGE: Final = """Usage: scancel [-n NAME] [-p PARTITION] [-s SIGNAL] [-t STATES] [-u USER] [--me]
                [-b|-f] [-Q] [JOBID[_TASK] ...]"""
@@ -91,7 +92,9 @@ async def _end(asker: ask.Asker, client: Client, given: Given, one: Job, *, name
         elif signal in _ENDING and "batch" not in given:
             await client.stop(one.view.id, 0.0)
         else:
-            await client.signal(one.view.id, signal, (0,) if "batch" in given else None)
+            to: Recipients = "all" if "full" in given else "tasks"
+            to = "command" if "batch" in given else to
+            await client.signal(one.view.id, signal, None, to)
     except Refused as refused:
         asker.note(f"error: Kill job error on job id {one.id}: {refused}")
         return 1

@@ -276,5 +276,6 @@ def test_a_slurm_job_goes_on_after_its_time_limit_only_when_it_was_to_be_warned(
     signal: str | None, *, again: bool
 ) -> None:
     wish = {"requeue": True, "slurm": SlurmJob(), "time_limit_s": 600.0, "warn_signal": signal}
+    ended = over(stopped(StopCause.TIME_LIMIT, "", **wish))
 
-    assert again is tried_again(over(stopped(StopCause.TIME_LIMIT, **wish)))
+    assert again is tried_again(ended)
