@@ -238,6 +238,7 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
     await _ensure_admin(store, clock, config.token_file)
     uploads = Uploads(config.data_dir / "uploads")
     uploads.prepare()
+    loops.retain.attach(uploads.forget)
     inside = Inside(store, clock, uploads.serve)
     house = House(
         store.cluster_id,

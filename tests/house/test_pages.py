@@ -34,5 +34,6 @@ def test_every_bad_input_has_its_test_or_can_not_be() -> None:
     rows = list(ROW.finditer((ROOT / "docs" / "BAD_INPUTS.md").read_text()))
     without = [row[0] for row in rows if "`test_" not in row["tests"]]
 
-    assert [str(number) for number in range(1, 91)] == [row["number"] for row in rows]
+    assert len(rows) >= 90
+    assert [str(number + 1) for number in range(len(rows))] == [row["number"] for row in rows]
     assert [] == [line for line in without if "*no such thing*" not in line]

@@ -22,7 +22,7 @@ from phalanx_wire.stream import CHUNK_BYTES, STDOUT, UploadCall
 _DIGEST: Final = re.compile(r"sha256:(?P<hex>[0-9a-f]{64})")
 _ROOM_BYTES: Final = 256 << 20
 _AT_ONCE: Final = 4
-_UNUSED_S: Final = 24 * 3600.0
+_UNUSED_S: Final = 3600.0
 _READ_BYTES: Final = 16 * CHUNK_BYTES
 
 log = structlog.get_logger(__name__)
@@ -100,7 +100,7 @@ class Uploads:
         return f"sha256:{hashed.hexdigest()}", size
 
     def forget(self, live: Collection[str]) -> int:
-        """Remove archives that no live session names and that are a day old; returns how many."""
+        """Remove archives that no live session names and that are an hour old; returns how many."""
         removed = 0
         oldest = time.time() - _UNUSED_S
         for path in self._folder.glob("sha256-*"):
