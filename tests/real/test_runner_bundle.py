@@ -27,7 +27,9 @@ def test_the_bundle_is_what_its_manifest_says() -> None:
 def test_every_program_of_the_bundle_is_static_and_the_whole_is_small() -> None:
     path = bundle.locate()
     programs = [
-        file for folder in ("bin", "first", "last", "libexec") for file in path.glob(f"{folder}/*")
+        file
+        for folder in ("bin", "first", "last", "libexec", "slurm")
+        for file in path.glob(f"{folder}/*")
     ]
 
     assert [] == [file.name for file in programs if not elf.is_static(file)]

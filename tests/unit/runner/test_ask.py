@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import socket
 
 import pytest
 
-from phalanx_runner.ask import Malformed, Question, parse
+from phalanx_runner import messages
+from phalanx_runner.ask import Asker, Door, Malformed, Question, parse
+from phalanx_runner.conf import RunnerConf
+from phalanx_runner.messages import Ready
+from tests.unit.runner.box import Boxes
 
 WELL = b"1 3 1 30 100\0/work\0srun\0-n\0\0A=b=c\0=x\0none\0\xff=1\0EMPTY=\0"
 
@@ -45,3 +51,35 @@ def test_a_mutated_question_is_read_or_refused_and_nothing_else(seed: int) -> No
         assert 0 < question.rows <= 0xFFFF
 
     assert read > 300
+
+
+async def test_a_command_asks_where_its_container_is_mounted_and_ends_with_the_answers_code(
+    boxes: Boxes,
+) -> None:
+    asked: list[Question] = []
+    boxes.material.mkdir()
+
+    async def answer(door: Door, peer: socket.socket) -> None:
+        async with Asker.on(peer) as asker:
+            asked.append(await asker.question())
+            door.read()
+            await asker.output(b"well\n")
+            await asker.end(7)
+
+    async with asyncio.TaskGroup() as tasks:
+
+        def come(door: Door, peer: socket.socket) -> None:
+            tasks.create_task(answer(door, peer))
+
+        with Door.open(boxes.material, come):
+            conf = RunnerConf("k1", peers=("main1",), linger_s=0)
+            command = ("/opt/phalanx/bin/scontrol", "requeue", "42")
+            async with boxes.open(conf, *command, env={"A": "b"}) as box:
+                await box.wait(Ready)
+                box.send(messages.start())
+                code = await box.code()
+                said = await box.output()
+
+    assert (7, "well\n") == (code, said)
+    assert [("scontrol", "requeue", "42")] == [question.argv for question in asked]
+    assert "b" == asked[0].environ["A"]
