@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from phalanx_agent import config as configuration
@@ -58,6 +59,7 @@ from phalanx_agent.rpc.identity import (
     KeyPair,
     Manager,
     load_manager,
+    note_epoch,
     own_keys,
     save_manager,
 )
@@ -182,9 +184,15 @@ class _Agent:
             _on_welcome(self, ready),
             self.guard.take,
         )
-        self.link = Link(self._name, manager, own, hub)
+        self.link = Link(self._name, manager, own, hub, partial(note_epoch, self._folders[0]))
         ours = partial(belongings.is_in_our_swarm, self._folders[0])
-        hub.leaving = leaving = Leaving(self.workshop.docker, self._clear, ours, self.board.left)
+        hub.leaving = leaving = Leaving(
+            self.workshop.docker,
+            self._clear,
+            ours,
+            self.board.left,
+            lambda why: self.board.warn("leave", (why,)),
+        )
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(for_ever(name, loop), name=name) for name, loop in self._loops()
@@ -291,7 +299,7 @@ async def _manager(config: AgentConfig) -> Manager:
     found = await _joined(config)
     if not config.managers:
         return found
-    return Manager(config.managers, found.server_key, found.cluster_id)
+    return msgspec.structs.replace(found, addresses=config.managers)
 
 
 async def _joined(config: AgentConfig) -> Manager:
@@ -316,7 +324,7 @@ async def _joined(config: AgentConfig) -> Manager:
         )
     if token.addresses == known.addresses:
         return known
-    moved = Manager(token.addresses, known.server_key, known.cluster_id)
+    moved = msgspec.structs.replace(known, addresses=token.addresses)
     save_manager(config.state_dir, moved)
     return moved
 

@@ -13,7 +13,13 @@ import pytest
 from phalanx_agent.core.recipe import Image
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
-from phalanx_agent.docker.port import Conflict, ContainerFacts, ExecSession, Unavailable
+from phalanx_agent.docker.port import (
+    Conflict,
+    ContainerFacts,
+    ExecSession,
+    Inventory,
+    Unavailable,
+)
 from phalanx_agent.host import inventory
 from phalanx_lab.lab import Lab
 from phalanx_wire.ids import KernelId, kernel_id
@@ -335,3 +341,16 @@ async def test_a_container_on_a_network_that_is_gone_does_not_start(
         await stage.docker.start(await stage.docker.create_container(recipe))
 
     assert "answered" == failure.value.kind
+
+
+async def test_all_that_is_ours_goes_however_often_it_is_asked_for(
+    stage: Stage, running: str
+) -> None:
+    await stage.docker.ensure_egress(EGRESS)
+    for _ in range(2):
+        await stage.docker.clear()
+        await stage.docker.swarm_leave()
+
+    assert Inventory((), ()) == await stage.docker.inventory()
+    assert None is await stage.docker.inspect(running)
+    assert "inactive" == (await stage.docker.swarm()).state

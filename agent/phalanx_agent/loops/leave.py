@@ -27,11 +27,13 @@ class Leaving:
         others: Callable[[], Awaitable[None]],
         in_our_swarm: Callable[[], bool],
         told: Callable[[], None],
+        complain: Callable[[str], None],
     ) -> None:
         """Args:
         others: takes away what is not the engine's: firewall rules and files. Raises OSError.
         in_our_swarm: whether it was we who took the engine into its swarm.
         told: called when nothing is left.
+        complain: told why something cannot be taken away.
         """
         self.begun = asyncio.Event()
         self.dismissed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -39,6 +41,7 @@ class Leaving:
         self._others = others
         self._in_our_swarm = in_our_swarm
         self._told = told
+        self._complain = complain
         self._left = False
 
     def begin(self) -> None:
@@ -63,6 +66,7 @@ class Leaving:
                 await self._others()
             except (Unavailable, OSError) as error:
                 _LOG.warning("leave.unavailable", why=str(error), again_in_s=retry_s)
+                self._complain(f"It cannot leave this host clean: {error}")
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, RETRY_S[1])
             else:

@@ -19,9 +19,14 @@ class Host:
     def __init__(self, *, in_our_swarm: bool = False) -> None:
         self.engine = FakeEngine()
         self.did: list[str] = []
+        self.complaints: list[str] = []
         self.fails = 0
         self.leaving = Leaving(
-            self.engine, self._others, lambda: in_our_swarm, lambda: self.did.append("told")
+            self.engine,
+            self._others,
+            lambda: in_our_swarm,
+            lambda: self.did.append("told"),
+            self.complaints.append,
         )
 
     async def _others(self) -> None:
@@ -54,6 +59,8 @@ async def test_what_cannot_be_taken_away_is_tried_again(monkeypatch: pytest.Monk
     await host.leaving.take_all_away()
 
     assert ["others", "told"] == host.did
+    assert 3 == len(host.complaints)
+    assert "It cannot leave this host clean: the disk is busy" == host.complaints[-1]
 
 
 async def test_who_has_left_ends_when_the_manager_knows_it_no_more() -> None:
