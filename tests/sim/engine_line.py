@@ -183,6 +183,12 @@ class EngineLine:
     async def swarm_join(self, address: str, remotes: tuple[str, ...], token: str) -> None:
         await self._ask("swarm_join", lambda: self._engine.swarm_join(address, remotes, token))
 
+    async def swarm_leave(self) -> None:
+        await self._ask("swarm_leave", self._engine.swarm_leave)
+
+    async def clear(self) -> None:
+        await self._ask("clear", self._engine.clear)
+
     async def swarm_canary(self) -> None:
         await self._ask("swarm_canary", self._engine.swarm_canary)
 

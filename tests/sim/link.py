@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from phalanx_agent.rpc.manager import LinkHandler
@@ -108,16 +109,25 @@ class Connection:
         self.office.lost(self)
 
 
+@dataclass
+class Seen:
+    """The newest lead that has welcomed an agent."""
+
+    epoch: int = 0
+
+
 class Air:
     """All connections, and what is between their ends.
 
     Attributes:
         offices: of the managers that lead, or think so.
+        seen: what each agent has on its disk of who leads.
         overtaking: messages of one direction may overtake each other.
     """
 
     def __init__(self, climate: Climate, seed: int) -> None:
         self.offices: list[Office] = []
+        self.seen: dict[AgentId, Seen] = {}
         self.overtaking = climate.wild
         self._dice = Dice(seed, "link")
         self._delay_s = climate.delay_s
@@ -284,7 +294,7 @@ class Dialler:
         self._dice = dice
         self._connection: Connection | None = None
         self._welcomed = False
-        self._epoch = 0
+        self._seen = air.seen.setdefault(host, Seen())
 
     def say(self, message: Observed | Beat) -> bool:
         if self._connection is None or not self._welcomed or not self._process.alive:
@@ -330,13 +340,15 @@ class Dialler:
     def _hear(self, message: AnyMessage, hub: LinkHandler, line: tuple[Connection, Mux]) -> None:
         connection, mux = line
         match message:
-            case Welcome(epoch=epoch) if epoch < self._epoch:
+            case Welcome(epoch=epoch) if epoch < self._seen.epoch:
                 connection.broken.set()
             case Welcome() as welcome:
-                self._epoch = welcome.epoch
+                self._seen.epoch = welcome.epoch
                 first, self._welcomed = not self._welcomed, True
                 if first:
                     hub.welcomed(welcome)
+            case _ if connection.broken.is_set() or not self._welcomed:
+                pass
             case Goals() as goals:
                 hub.goals(goals)
             case Heard(number=number):

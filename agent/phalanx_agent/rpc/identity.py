@@ -37,11 +37,13 @@ class Manager(msgspec.Struct, frozen=True):
         addresses: `tcp://host:port`, tried in turn.
         server_key: its public CURVE key, Z85.
         cluster_id: empty until the manager has taken the agent in.
+        epoch: the newest lead that has welcomed this agent; see `control.Welcome`.
     """
 
     addresses: tuple[str, ...]
     server_key: str
     cluster_id: str = ""
+    epoch: int = 0
 
 
 def own_keys(state_dir: Path) -> KeyPair:
@@ -100,6 +102,17 @@ def save_manager(state_dir: Path, manager: Manager) -> None:
         _write(state_dir / MANAGER_FILE, msgspec.json.encode(manager))
     except OSError as error:
         raise IdentityError(f"The manager cannot be remembered in {state_dir}: {error}.") from error
+
+
+def note_epoch(state_dir: Path, epoch: int) -> None:
+    """Remember which lead has welcomed this agent.
+
+    Raises:
+        IdentityError: the file is damaged, or cannot be written.
+    """
+    known = load_manager(state_dir)
+    if known is not None:
+        save_manager(state_dir, msgspec.structs.replace(known, epoch=epoch))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Final, Never, Protocol
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 import zmq.asyncio
 
 from phalanx_agent.rpc.dealer import Dealer, Unavailable, connect
-from phalanx_agent.rpc.identity import KeyPair, Manager, key_pair, own_keys, save_manager
+from phalanx_agent.rpc.identity import (
+    IdentityError,
+    KeyPair,
+    Manager,
+    key_pair,
+    own_keys,
+    save_manager,
+)
 from phalanx_wire.codec import AnyMessage
 from phalanx_wire.control import (
     FORGOTTEN,
@@ -189,7 +197,15 @@ async def _ask(
 class Link:
     """The connection that the loops speak through; `run` keeps it up."""
 
-    def __init__(self, name: AgentId, manager: Manager, own: KeyPair, handler: LinkHandler) -> None:
+    def __init__(
+        self,
+        name: AgentId,
+        manager: Manager,
+        own: KeyPair,
+        handler: LinkHandler,
+        note_epoch: Callable[[int], None] = lambda _epoch: None,
+    ) -> None:
+        """Args: note_epoch: remembers for the next process who leads."""
         self._hello = Hello(PROTOCOL, VERSION, name, secrets.token_hex(8))
         self._manager = manager
         self._own = own
@@ -199,7 +215,7 @@ class Link:
         self._welcome: asyncio.Event = asyncio.Event()
         self._refused: Refused | None = None
         self._over = asyncio.Event()
-        self._epoch = 0
+        self._note_epoch = note_epoch
 
     @property
     def connected(self) -> bool:
@@ -282,13 +298,25 @@ class Link:
             except TimeoutError:
                 continue
 
+    def _leads(self, epoch: int) -> None:
+        """Note who leads before anything is done for it: the next process must not listen to one
+        that led before.
+        """
+        if epoch == self._manager.epoch:
+            return
+        self._manager = msgspec.structs.replace(self._manager, epoch=epoch)
+        try:
+            self._note_epoch(epoch)
+        except IdentityError as error:
+            _LOG.error("link.epoch-not-kept", epoch=epoch, why=str(error))
+
     def _take(self, message: AnyMessage) -> None:
         match message:
-            case Welcome(epoch=epoch) if epoch < self._epoch:
-                _LOG.warning("link.not-leading", epoch=epoch, seen=self._epoch)
+            case Welcome(epoch=epoch) if epoch < self._manager.epoch:
+                _LOG.warning("link.not-leading", epoch=epoch, seen=self._manager.epoch)
                 self._over.set()
             case Welcome():
-                self._epoch = message.epoch
+                self._leads(message.epoch)
                 first = not self._welcome.is_set()
                 self._welcome.set()
                 if first:
@@ -297,6 +325,8 @@ class Link:
             case Refused():
                 self._refused = message
                 self._over.set()
+            case _ if self._over.is_set() or not self._welcome.is_set():
+                pass  # only who has welcomed us, and leads still, is listened to
             case Goals():
                 self._handler.goals(message)
             case Heard():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ import zmq.asyncio
 from msgspec.structs import replace
 from zmq.auth.asyncio import AsyncioAuthenticator
 
-from phalanx_agent.rpc.identity import IdentityError, KeyPair, Manager, load_manager, own_keys
+from phalanx_agent.rpc.identity import (
+    IdentityError,
+    KeyPair,
+    Manager,
+    load_manager,
+    note_epoch,
+    own_keys,
+    save_manager,
+)
 from phalanx_agent.rpc.manager import JoinRefused, Link, address_towards, enrol
 from phalanx_wire import codec
 from phalanx_wire.codec import AnyMessage
@@ -304,10 +313,42 @@ async def test_a_manager_whose_time_is_over_is_left_for_the_one_that_leads(groun
         assert "disconnected" == await heard.next()
         await frozen.hear()
         await frozen.say(replace(WELCOME, epoch=4))
+        await frozen.say(Goals(7))
         await leader.hear()
         await leader.say(replace(WELCOME, epoch=6))
 
         assert replace(WELCOME, epoch=6) == await heard.next()
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def test_who_has_led_before_is_left_by_the_next_process_of_an_agent_too(
+    ground: Ground, tmp_path: Path
+) -> None:
+    with ground.manager() as frozen, ground.manager() as leader:
+        own = key_pair()
+        ground.known.keys.add(own.public.encode())
+        first = Manager((leader.address,), ground.keys.public, "c1")
+        save_manager(tmp_path, first)
+        heard = Heard()
+        link = Link(HOST1, first, own, heard, partial(note_epoch, tmp_path))
+        running = asyncio.ensure_future(link.run())
+        await leader.hear()
+        await leader.say(replace(WELCOME, epoch=5))
+        await heard.next()
+        running.cancel()
+        await asyncio.wait({running})
+        known = load_manager(tmp_path)
+        assert known is not None
+        assert "disconnected" == await heard.next()
+        both = replace(known, addresses=(frozen.address, leader.address))
+        running = asyncio.ensure_future(Link(HOST1, both, own, heard).run())
+        await frozen.hear()
+        await frozen.say(replace(WELCOME, epoch=4))
+        await leader.hear()
+        await leader.say(replace(WELCOME, epoch=5))
+
+        assert replace(WELCOME, epoch=5) == await heard.next()
         running.cancel()
         await asyncio.wait({running})
 
