@@ -31,6 +31,13 @@ OF_ACTION = {
 }
 
 
+class Made(msgspec.Struct, frozen=True):
+    """A new cluster, and the commands that join a host each; shown once."""
+
+    cluster: ClusterView
+    join: tuple[str, ...]
+
+
 def declare(parser: Parser) -> None:
     """Options of `cluster`."""
     parser.add_argument("action", choices=("create", "ls", "show", "logs", "rm"))
@@ -86,7 +93,7 @@ async def _create(call: Call) -> int:
     output.note(
         f"As root on {where}, within {render.span(ttl)}:", quiet=call.quiet or call.form != "table"
     )
-    call.show(view, lambda: "\n".join(commands), commands)
+    call.show(Made(view, tuple(commands)), lambda: "\n".join(commands), commands)
     if not given.wait:
         return OK
     timeout = math.inf if given.timeout is None else given.timeout

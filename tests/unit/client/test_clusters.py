@@ -41,6 +41,11 @@ def test_create_prints_the_one_command_that_joins_a_host(cli: Cli, manager: Fake
 
     assert (0, "phalanx agent --join phxjoin1.abc\n") == (outcome.code, outcome.out)
     assert "As root on the new host, within 1h:\n" == outcome.err
+    shown = json.loads(cli("cluster", "create", "lab", "-o", "json").out)
+    assert ("lab", ["phalanx agent --join phxjoin1.abc"]) == (
+        shown["cluster"]["name"],
+        shown["join"],
+    )
     assert {"name": "lab", "reuse_name": False} == json.loads(manager.heard[0].body)
     assert {"name": None, "cluster": "lab", "ttl_s": 3600.0} == json.loads(manager.heard[1].body)
 
