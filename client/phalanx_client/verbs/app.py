@@ -40,11 +40,11 @@ async def run(call: Call) -> int:
         )
     if not os.path.isfile(given.script):
         raise Failure(f"{given.script} is no file", NOT_FOUND)
-    folder, script = os.path.split(os.path.abspath(given.script))
-    given.upload = given.upload or folder
-    if given.upload != folder:
-        script = os.path.relpath(os.path.join(folder, script), given.upload)
-    given.image = given.image or IMAGE
+    given.upload = given.upload or os.path.dirname(os.path.abspath(given.script))
+    script = os.path.relpath(given.script, given.upload)
+    if script.startswith(os.pardir):
+        raise Failure(f"{given.script} is not in {given.upload}, the folder that is sent", USAGE)
+    given.image = given.image or (None if given.file else IMAGE)
     given.name = name_of(given.name, script)
     given.command = ["python", "-u", script, *given.command]
     return await running.run(call)

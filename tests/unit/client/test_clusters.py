@@ -178,6 +178,7 @@ def test_apps_are_told_from_other_sessions_by_their_names(cli: Cli, manager: Fak
 def test_an_app_that_is_no_file_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert 66 == cli("app", "run", str(tmp_path / "none.py")).code
     assert 64 == cli("app", "run").code
+    assert 64 == cli("app", "run", __file__, "--upload", str(tmp_path)).code
     assert 64 == cli("app", "ls", "x.py").code
 
 
