@@ -69,16 +69,18 @@ class Execution:
 
     async def pid(self) -> int:
         """Give its first process as this host numbers it, as soon as there is one; 0 when it has
-        ended, or does not begin.
+        ended.
         """
-        deadline = asyncio.get_running_loop().time() + _CODE_WITHIN_S
+        deadline = asyncio.get_running_loop().time() + CALL_S
         wait = 0.002
         while True:
             seen = await self._look()
             if seen["Running"] and seen["Pid"]:
                 return int(seen["Pid"])
-            if seen["ExitCode"] is not None or asyncio.get_running_loop().time() > deadline:
+            if seen["ExitCode"] is not None:
                 return 0
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(self._what, "running a command", "It does not begin.")
             await asyncio.sleep(wait)
             wait = min(wait * 2, 0.2)
 
