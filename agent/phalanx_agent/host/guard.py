@@ -58,11 +58,15 @@ class Guard:
         """
         try:
             await run("iptables-restore", "--wait", "10", "--noflush", stdin=rules(guarded))
-            fresh = False
+            fresh = probe.was_left()  # by a process that ended before it knew
             for chain, own in await _hooks():
-                if not await succeeds(*_IPTABLES, "-C", chain, *_jump(own)):
+                asked = await _asked(chain, own)
+                if asked == 0:
                     await run(*_IPTABLES, "-I", chain, "1", *_jump(own))
                     fresh = True
+                # An agent that was killed meanwhile may have asked for it at the same time.
+                for _twice in range(1, asked):
+                    await run(*_IPTABLES, "-D", chain, *_jump(own))
             if fresh:
                 await self.verify()
         except ToolFailed as error:
@@ -108,6 +112,12 @@ class Guard:
 
 def _jump(chain: str) -> tuple[str, ...]:
     return ("-i", OURS, "-j", chain)
+
+
+async def _asked(chain: str, own: str) -> int:
+    """From how many places of a chain ours is asked."""
+    listing = await run(*_IPTABLES, "-S", chain)
+    return listing.splitlines().count(" ".join(("-A", chain, *_jump(own))))
 
 
 async def _hooks() -> tuple[tuple[str, str], ...]:
