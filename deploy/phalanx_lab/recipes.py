@@ -9,7 +9,7 @@
 `musl`     another C library altogether, and one program with its names that is linked to it
 `hostile`  an image with a will of its own: see `hostile.py`
 `site-ml`  no image but a folder to mount: PyTorch, TensorFlow and Lightning for Python 3.11
-`site-more` another one, to mount besides: Accelerate, DeepSpeed, Ray, JAX, Dask, XGBoost
+`site-more` another one, to mount besides: Accelerate, DeepSpeed, Ray, JAX, Dask
 """
 
 from __future__ import annotations

@@ -25,12 +25,12 @@ MORE = (  # to the last package, since their needs would bring a PyTorch with CU
     "hf-xet==1.8.0", "hjson==3.1.0", "httpcore2==2.16.2", "httpx2==2.16.2",
     "huggingface_hub==2.4.0", "importlib_metadata==10.2.0", "jax==0.10.2", "jaxlib==0.10.2",
     "jsonschema==4.26.0", "jsonschema-specifications==2025.9.1", "lazy-importer==0.1.0",
-    "locket==1.0.0", "msgpack==1.2.4", "ninja==1.13.2", "pandas==3.1.1", "partd==1.4.2",
+    "locket==1.0.0", "msgpack==1.2.4", "ninja==1.13.2", "partd==1.4.2",
     "psutil==7.2.2", "py-cpuinfo==9.0.0", "pydantic==2.14.3", "pydantic_core==2.50.4",
-    "python-dateutil==4.0.0", "ray==2.60.0", "referencing==0.37.0", "rpds-py==2026.9.1",
+    "ray==2.60.0", "referencing==0.37.0", "rpds-py==2026.9.1",
     "safetensors==0.8.0", "sortedcontainers==2.4.0", "tblib==3.2.2", "toolz==1.2.0",
-    "tornado==6.6.1", "truststore==0.10.5", "typing-inspection==0.4.5", "tzdata==2026.6",
-    "xgboost-cpu==3.2.0", "zict==3.0.0", "zipp==4.1.2",
+    "tornado==6.6.1", "truststore==0.10.5", "typing-inspection==0.4.5",
+    "zict==3.0.0", "zipp==4.1.2",
 )  # fmt: skip
 SLURM_TOOLS = (  # programs that speak to a cluster by SLURM's commands; `setuptools` is TorchX's
     "submitit==1.5.4", "torchx==0.7.0", "setuptools==65.5.0",
