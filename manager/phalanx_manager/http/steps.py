@@ -47,17 +47,18 @@ class _End(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Client:
-    """The client of a step; see `rpc.steps.Asker`."""
+    """The client of a step; see `rpc.steps.Asker`. One that makes a `mistake` counts as gone."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
+        self.mistake: Problem | None = None
 
     async def __aiter__(self) -> AsyncIterator[Data | Eof | Resize]:
         try:
             async for message in self._socket:
                 yield _read(message)
         except (WrongFrameError, msgspec.MsgspecError) as error:
-            log.info("step.bad_frame", why=str(error))
+            self.mistake = Problem("bad_frame", str(error), 400)
 
     async def write(self, channel: int, data: bytes) -> None:
         try:
@@ -84,6 +85,8 @@ async def run(ask: Ask) -> web.StreamResponse:
             return await _tell(socket, _End(problem=spec))
         client = _Client(socket)
         code = await ask.doors.steps.run(await ask.again(row), spec, client)
+        if client.mistake is not None:
+            return await _tell(socket, _End(problem=client.mistake))
         if isinstance(code, Refusal):
             problem = Problem(code.code, code.title, code.status, field=code.field, hint=code.hint)
             return await _tell(socket, _End(problem=problem))
