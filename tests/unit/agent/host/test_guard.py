@@ -1,0 +1,39 @@
+"""What the guard makes of an agent that died as it set its rules. Needs root."""
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from phalanx_agent.host.guard import TO_HOST
+
+PROGRAM = """
+import asyncio, subprocess
+from phalanx_agent.host.guard import Guard, TO_HOST
+from phalanx_agent.host import probe
+def sh(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+sh("mount", "-t", "sysfs", "sysfs", "/sys")
+sh("ip", "link", "set", "lo", "up")
+sh("sysctl", "-q", "net.ipv4.ip_forward=1")
+async def main():
+    guard = Guard()
+    await guard.keep(["192.0.2.77"])
+    sh("iptables", "-I", "INPUT", "1", "-i", "phx+", "-j", TO_HOST)
+    sh("ip", "link", "add", probe.BRIDGE, "type", "bridge")
+    await guard.keep(["192.0.2.77"])
+    print(probe.was_left(), sh("iptables", "-S", "INPUT"))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.real
+def test_what_an_agent_has_left_that_died_as_it_set_the_rules_is_put_right() -> None:
+    argv = ["unshare", "--net", "--mount", sys.executable, "-c", PROGRAM]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+    assert 0 == done.returncode, done.stderr
+    assert ["False -P INPUT ACCEPT", f"-A INPUT -i phx+ -j {TO_HOST}"] == done.stdout.split("\n")[
+        :2
+    ]
