@@ -1,4 +1,5 @@
 """What the guard makes of an agent that died as it set its rules. Needs root."""
+
 from __future__ import annotations
 
 import subprocess
