@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import itertools
 import shlex
-from collections.abc import Mapping
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from phalanx_lab import hostile
 from phalanx_runner import bundle, messages
+from phalanx_runner.ask import Asker, Door
 from phalanx_runner.messages import Bye, Exited
 from tests.real.crew import IMAGE_PATH, ODD, Kernel, Wish, crew, docker
 
@@ -78,7 +81,8 @@ def gang(cell: str) -> list[str]:
 
 
 async def _all_cells(engine: str, folder: Path) -> dict[str, Outcome]:
-    async with crew(engine, folder, [wish(cell) for cell in CELLS]) as kernels:
+    wishes = [wish(cell) for cell in CELLS]
+    async with crew(engine, folder, wishes) as kernels, answering(kernels.values()):
         told = await asyncio.gather(
             *(_check(kernels[cell], gang(cell)[1]) for cell in CELLS), return_exceptions=True
         )
@@ -89,6 +93,27 @@ async def _all_cells(engine: str, folder: Path) -> dict[str, Outcome]:
         for cell, code in zip(CELLS, codes.stdout.split(), strict=True):
             outcomes[cell] = outcomes[cell] or await _ended_with(kernels[cell], int(code))
     return outcomes
+
+
+@asynccontextmanager
+async def answering(kernels: Iterable[Kernel]) -> AsyncIterator[None]:
+    """Answer what containers ask, each by what it has asked."""
+    async with asyncio.TaskGroup() as tasks, AsyncExitStack() as doors:
+
+        def come(door: Door, peer: socket.socket) -> None:
+            tasks.create_task(answer(door, peer))
+
+        for kernel in kernels:
+            doors.enter_context(Door.open(kernel.folder, come))
+        yield
+
+
+async def answer(door: Door, peer: socket.socket) -> None:
+    async with Asker.on(peer) as asker:
+        question = await asker.question()
+        door.read()
+        await asker.output(f"{shlex.join(question.argv)}\n".encode())
+        await asker.end(7)
 
 
 @dataclass(frozen=True)
@@ -108,6 +133,7 @@ async def _check(cell: Kernel, peer: str) -> None:
     assert 255 == told["strange host key"].code
     assert "verification failed" in told["strange host key"].said
     assert [Answer(0, "")] * 2 == [told["there"], told["back"]]
+    assert Answer(7, f"phalanx requeue {peer}\n") == told["asked"]
     assert str((bundle.locate() / "libexec" / "dropbear").stat().st_size) in told["listed"].said
     if has_shell:
         assert Answer(7, "") == told["chosen"]
@@ -121,6 +147,7 @@ def questions(peer: str, *, has_shell: bool) -> dict[str, tuple[str, ...]]:
     everywhere = {
         "missing": ("ssh", peer, "/no/such/program"),
         "strange host key": ("ssh", "-o", "UserKnownHostsFile=/dev/null", peer, "true"),
+        "asked": ("/opt/phalanx/bin/phalanx", "requeue", peer),
         "there": ("scp", "-q", PROGRAM, f"{peer}:/dev/shm/there"),
         "back": ("scp", "-q", f"{peer}:/dev/shm/there", "/dev/shm/back"),
         "listed": ("sftp", "-q", "-b", "/dev/stdin", peer),

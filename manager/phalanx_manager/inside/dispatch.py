@@ -44,11 +44,13 @@ class Inside:
         self._clock = clock
         self._others = others
         self._ways: tuple[Link, Steps] | None = None
+        self._attached = asyncio.Event()
         self._busy: Counter[AgentId] = Counter()
 
     def attach(self, link: Link, steps: Steps) -> None:
         """Take the ways to the agents."""
         self._ways = link, steps
+        self._attached.set()
 
     async def serve(self, agent: AgentId, stream: Stream) -> None:
         """Serve a stream that an agent has opened, to its end.
@@ -57,7 +59,7 @@ class Inside:
             StreamClosed: nobody waits for the answer any more.
         """
         call = stream.call
-        if not isinstance(call, AskCall) or self._ways is None:
+        if not isinstance(call, AskCall):
             await self._others(agent, stream)
             return
         if self._busy[agent] >= AT_ONCE:
@@ -66,13 +68,14 @@ class Inside:
             return
         self._busy[agent] += 1
         try:
-            await self._asked(agent, call, stream, *self._ways)
+            await self._attached.wait()  # a manager's first agents are there before it is
+            await self._asked(agent, call, stream)
         finally:
             self._busy[agent] -= 1
 
-    async def _asked(
-        self, agent: AgentId, call: AskCall, stream: Stream, link: Link, steps: Steps
-    ) -> None:
+    async def _asked(self, agent: AgentId, call: AskCall, stream: Stream) -> None:
+        assert self._ways is not None  # noqa: S101 - it is attached
+        link, steps = self._ways
         try:
             found = await self._find(agent, call.kernel)
             if found is None:

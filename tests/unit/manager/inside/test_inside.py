@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -41,6 +42,22 @@ async def ask(
     environ: dict[str, str] | None = None,
 ) -> Said:
     """Ask as an agent does, and read the whole answer."""
+    inside = Inside(api.store, api.clock, api.doors.uploads.serve)
+    inside.attach(api.link, Steps(api.link))
+    call = AskCall(KernelId(kernel), argv, "/", environ or {})
+    stream, theirs = await a_stream(call)
+    await inside.serve(agent, theirs)
+    items = [item async for item in stream if isinstance(item, Data)]
+    out, err = (
+        b"".join(item.data for item in items if (item.channel == STDOUT) is first).decode()
+        for first in (True, False)
+    )
+    end = closed(stream)
+    return Said(end.exit_code, out, err, end.code)
+
+
+async def a_stream(call: AskCall) -> tuple[Stream, Stream]:
+    """A stream that an agent has opened: its end, and the manager's."""
     served: list[Stream] = []
 
     async def up(message: Message) -> None:
@@ -51,18 +68,8 @@ async def ask(
 
     here = Mux(up, 1, lambda _open, _stream: None)
     there = Mux(down, 0, lambda _open, stream: served.append(stream))
-    inside = Inside(api.store, api.clock, api.doors.uploads.serve)
-    inside.attach(api.link, Steps(api.link))
-    call = AskCall(KernelId(kernel), argv, "/", environ or {})
     stream = await here.open(call)
-    await inside.serve(agent, served[0])
-    items = [item async for item in stream if isinstance(item, Data)]
-    out, err = (
-        b"".join(item.data for item in items if (item.channel == STDOUT) is first).decode()
-        for first in (True, False)
-    )
-    end = closed(stream)
-    return Said(end.exit_code, out, err, end.code)
+    return stream, served[0]
 
 
 @pytest.fixture
@@ -264,6 +271,20 @@ async def test_what_agents_ask_for_themselves_is_still_served(api: Scene) -> Non
 
 async def _note(found: list[Stream], stream: Stream) -> None:
     found.append(stream)
+
+
+async def test_who_asks_before_the_manager_is_all_there_is_answered_then(
+    api: Scene, row: SessionRow
+) -> None:
+    inside = Inside(api.store, api.clock, api.doors.uploads.serve)
+    stream, theirs = await a_stream(AskCall(of(row), ("phalanx", "requeue")))
+    serving = asyncio.ensure_future(inside.serve(HOME, theirs))
+    await asyncio.sleep(0)
+    early = stream.closed
+    inside.attach(api.link, Steps(api.link))
+    await serving
+
+    assert (None, 0) == (early, closed(stream).exit_code)
 
 
 async def test_more_questions_than_an_agent_may_have_are_refused(
