@@ -21,16 +21,15 @@ LONG: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A job, or with `step` a step of it, at a moment. `part` is of a heterogeneous job."""
+    """A job, or with `step` a step of it, at a moment."""
 
     job: Job
     now: datetime
     step: str = ""
-    part: int | None = None
 
     @property
     def id(self) -> str:
-        """As accounting writes it: `42`, `42_7.batch`, `42+1`."""
+        """As accounting writes it: `42`, `42_7.batch`."""
         return f"{self.job.id}{self._tail}"
 
     @property
@@ -40,19 +39,15 @@ class Entry:
 
     @property
     def _tail(self) -> str:
-        part = "" if self.part is None else f"+{self.part}"
-        return f"{part}.{self.step}" if self.step else part
+        return f".{self.step}" if self.step else ""
 
 
 def entries(jobs: Iterable[Job], now: datetime, *, steps: bool) -> Iterator[Entry]:
-    """List jobs, each part of one by itself, and with `steps` the batch step of what has begun."""
+    """List jobs, and with `steps` the batch step of what has begun."""
     for job in jobs:
-        size = job.view.spec.env.get("SLURM_HET_SIZE", "")
-        parts: Iterable[int | None] = range(int(size)) if size.isdecimal() else (None,)
-        for part in parts:
-            yield Entry(job, now, "", part)
-            if steps and job.view.started_at is not None and not part:
-                yield Entry(job, now, "batch", part)
+        yield Entry(job, now)
+        if steps and job.view.started_at is not None:
+            yield Entry(job, now, "batch")
 
 
 def _job_only(value: Callable[[Entry], str]) -> Callable[[Entry], str]:
@@ -60,10 +55,7 @@ def _job_only(value: Callable[[Entry], str]) -> Callable[[Entry], str]:
 
 
 def _name(entry: Entry) -> str:
-    if entry.step:
-        return entry.step
-    own = entry.job.view.spec.env.get(f"SLURM_JOB_NAME_HET_GROUP_{entry.part}")
-    return own or entry.job.name
+    return entry.step or entry.job.name
 
 
 def _stamp(at: datetime | None, now: datetime) -> str:

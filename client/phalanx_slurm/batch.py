@@ -10,14 +10,12 @@ from typing import Final
 from msgspec.structs import replace as with_fields
 
 from phalanx_slurm import patterns
-from phalanx_slurm.nodelist import compress
 from phalanx_slurm.request import Export, JobRequest, Room
 from phalanx_slurm.script import Script
 from phalanx_slurm.wrong import WrongError
-from phalanx_wire.spec import Mount, Resources, RoleSpec, SessionSpec, SlurmJob, Spread
+from phalanx_wire.spec import Mount, Resources, SessionSpec, SlurmJob, Spread
 
 SCRIPT_NAME: Final = "slurm_script"
-LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _LOCAL: Final = """
     PATH HOME SHELL USER LOGNAME PWD OLDPWD SHLVL TERM TERMINFO TERMCAP COLUMNS LINES MAIL TMPDIR
     TMP TEMP HOSTNAME HOST HOSTTYPE OSTYPE MACHTYPE DISPLAY WAYLAND_DISPLAY XAUTHORITY EDITOR
@@ -123,7 +121,7 @@ def batch(
             stderr=err if files else "",
             script=path,
         ),
-        env={**spec.env, **variables(wish.export, wish.container.env, site.environ)},
+        env=variables(wish.export, wish.container.env, site.environ),
     )
     return Asked(spec, upload_of(wish, site), files)
 
@@ -140,20 +138,18 @@ def session(wish: JobRequest, site: Site) -> SessionSpec:
             "no image is known to run the job in; name one by --container-image=IMAGE, by "
             "PHALANX_SLURM_IMAGE, or for everybody: phalanx slurm install --image IMAGE"
         )
-    nodes = sum(room.nodes for room in wish.rooms)
+    nodes = wish.room.nodes
     account = f"{site.user[1]}:{site.user[2]}" if site.shared and site.user[1] else None
     return SessionSpec(
         name=session_name(wish.name or SCRIPT_NAME, site.tail),
-        size=nodes if len(wish.rooms) == 1 else None,
-        roles=roles(wish.rooms) if len(wish.rooms) > 1 else None,
+        size=nodes,
         mode="multi-node" if nodes > 1 else "auto",
         spread=site.spread if nodes > 1 else None,
         image=image,
-        env=_het(wish),
         env_profile="slurm",
         user=account,
         mounts=_mounts(wish, site),
-        resources=resources(wish.rooms[0]),
+        resources=resources(wish.room),
         cluster=wish.partition or "default",
         priority=wish.priority,
         time_limit_s=wish.time_limit_s,
@@ -179,24 +175,12 @@ def resources(room: Room) -> Resources:
     )
 
 
-def roles(rooms: Sequence[Room]) -> tuple[RoleSpec, ...]:
-    """Spell the parts of a heterogeneous job: main1 is the first node of the first part."""
-    found: list[RoleSpec] = []
-    for index, room in enumerate(rooms):
-        size = resources(room)
-        if index == 0:
-            found.append(RoleSpec("main", resources=size))
-        if room.nodes > (index == 0):
-            found.append(RoleSpec(_part(index), room.nodes - (index == 0), resources=size))
-    return tuple(found)
-
-
 def with_all_memory(wish: JobRequest, most_bytes: int) -> JobRequest:
-    """Give those parts that ask for all memory of a host (`--mem=0`) that much."""
-    rooms = tuple(
-        replace(room, mem_bytes=most_bytes) if room.mem_bytes == 0 else room for room in wish.rooms
-    )
-    return replace(wish, rooms=rooms)
+    """Give a job that asks for all memory of a host (`--mem=0`) that much."""
+    room = wish.room
+    if room.mem_bytes != 0:
+        return wish
+    return replace(wish, room=replace(room, mem_bytes=most_bytes))
 
 
 def folder_of(wish: JobRequest, site: Site) -> str:
@@ -290,11 +274,10 @@ def _redirection(wish: JobRequest, out: str, both: bool) -> str:  # noqa: FBT001
 
 
 def _slurm(wish: JobRequest, site: Site, name: str, task: int | None) -> SlurmJob:
-    room = wish.rooms[0]
-    several = len(wish.rooms) > 1
+    room = wish.room
     return SlurmJob(
         name=name,
-        tasks=None if several else room.tasks,
+        tasks=room.tasks,
         tasks_per_node=room.tasks_per_node,
         cpus_per_task=room.cpus_per_task,
         partition=wish.partition,
@@ -321,29 +304,6 @@ def _mounts(wish: JobRequest, site: Site) -> tuple[Mount, ...]:
         *(Mount(top, top, top in site.read_only) for top in site.shared if top not in taken),
         *own,
     )
-
-
-def _het(wish: JobRequest) -> dict[str, str]:
-    rooms = wish.rooms
-    if len(rooms) == 1:
-        return {}
-    found = {"SLURM_HET_SIZE": str(len(rooms))}
-    for index, room in enumerate(rooms):
-        extra = range(1, room.nodes + (index > 0))
-        hosts = ["main1"] * (index == 0) + [f"{_part(index)}{number}" for number in extra]
-        found[f"SLURM_JOB_NODELIST_HET_GROUP_{index}"] = compress(hosts)
-        found[f"SLURM_JOB_NAME_HET_GROUP_{index}"] = wish.part_names[index]
-        found[f"SLURM_JOB_NUM_NODES_HET_GROUP_{index}"] = str(room.nodes)
-        found[f"SLURM_NTASKS_HET_GROUP_{index}"] = str(room.tasks or room.nodes * room.tasks_here)
-    return found
-
-
-def _part(index: int) -> str:
-    """Name the role of a part: a letter each, as a role's name ends in no digit."""
-    if index >= len(LETTERS) ** 2:
-        raise WrongError(f"a job has at most {len(LETTERS) ** 2} parts")
-    high, low = divmod(index, len(LETTERS))
-    return f"part-{LETTERS[high - 1] if high else ''}{LETTERS[low]}"
 
 
 def _is_plain(key: str) -> bool:

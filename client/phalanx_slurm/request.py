@@ -23,7 +23,7 @@ _DEFAULT_BEFORE_S: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What each of the containers of a part gets.
+    """What each of the containers gets.
 
     Attributes:
         nodes: how many containers.
@@ -76,8 +76,7 @@ class Container:
 class JobRequest:
     """What is asked for; texts are empty where nothing was."""
 
-    rooms: tuple[Room, ...]
-    part_names: tuple[str, ...] = ()
+    room: Room
     name: str = ""
     partition: str = ""
     account: str = ""
@@ -98,19 +97,23 @@ class JobRequest:
 
 
 def request(parts: Sequence[Given]) -> JobRequest:
-    """Read the options of a job, those of each further part for its room alone.
+    """Read the options of a job.
 
     Raises:
-        WrongError: with the sentence that says what is wrong.
+        WrongError: with the sentence that says what is wrong; a job of several parts (`hetjob`) is
+            refused.
     """
     given = parts[0]
-    for part in parts:
-        check(part)
+    if len(parts) > 1:
+        raise WrongError(
+            "a heterogeneous job of several parts (hetjob) can't be run; ask for --nodes of one "
+            "size, or submit a job for each part"
+        )
+    check(given)
     mode = given.get("open-mode", "")
     limit = given.get("time")
     return JobRequest(
-        rooms=tuple(room(part) for part in parts),
-        part_names=tuple(part.get("job-name", "") for part in parts),
+        room=room(given),
         name=given.get("job-name", ""),
         partition=given.get("partition", "").split(",")[0],
         account=given.get("account", ""),

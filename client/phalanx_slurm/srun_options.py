@@ -72,6 +72,8 @@ def read(argv: Sequence[str], around: Surroundings) -> StepSpec:
         raise WrongError(f"--jobid: inside of job {job} only its own steps can be started")
     if not command:
         raise WrongError("no command given to execute")
+    if ":" in command:
+        raise WrongError("several commands (:) can't be one step; start each by a srun of its own")
     pty = given.get("pty", "no") not in ("no", "0")
     return StepSpec(
         command=command,

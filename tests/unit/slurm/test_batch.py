@@ -113,19 +113,6 @@ def test_an_array_task_knows_its_array() -> None:
     assert "slurm-script-k3x7-5" == asked.spec.name
 
 
-def test_parts_of_a_heterogeneous_job_are_roles() -> None:
-    wish = request(({"job-name": "a"}, {"job-name": "b", "nodes": "2", "mem": "2G"}))
-    spec = batch(wish, SCRIPT, (), SITE).spec
-
-    assert [("main", 1), ("part-b", 2)] == [(role.name, role.replicas) for role in spec.roles or ()]
-    assert ("2", "main1", "part-b[1-2]", "b") == (
-        spec.env["SLURM_HET_SIZE"],
-        spec.env["SLURM_JOB_NODELIST_HET_GROUP_0"],
-        spec.env["SLURM_JOB_NODELIST_HET_GROUP_1"],
-        spec.env["SLURM_JOB_NAME_HET_GROUP_1"],
-    )
-
-
 def test_variables_of_this_machine_stay_here_unless_they_are_named() -> None:
     environ = {"HOME": "/h", "SSH_AUTH_SOCK": "s", "A": "1", "B": "2", "BASH_FUNC_x%%": "()"}
 

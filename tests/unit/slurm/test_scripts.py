@@ -31,7 +31,7 @@ def test_the_documented_script_of_lightning_is_read() -> None:
     wish = request(script.parts)
 
     assert ("/bin/bash", "-l") == script.interpreter
-    assert (Room(4, None, 8, None, 0, 8, ""),) == wish.rooms
+    assert Room(4, None, 8, None, 0, 8, "") == wish.room
     assert (7200.0, "USR1@90") == (wish.time_limit_s, wish.warn_signal)
 
 
@@ -43,12 +43,11 @@ def test_options_stand_before_the_first_command_in_either_form() -> None:
     ).parts
 
 
-def test_each_part_of_a_heterogeneous_job_has_its_own_room() -> None:
+def test_a_job_of_several_parts_is_refused() -> None:
     text = b"#!/bin/sh\n#SBATCH -J a --mem=1G\n#SBATCH hetjob\n#SBATCH -J b -N 2 --mem=2G\ntrue\n"
-    wish = request(read(text, SBATCH).parts)
 
-    assert ("a", "b") == wish.part_names
-    assert [(1, 1 << 30), (2, 2 << 30)] == [(room.nodes, room.mem_bytes) for room in wish.rooms]
+    with pytest.raises(WrongError, match="one size"):
+        request(read(text, SBATCH).parts)
 
 
 def test_the_command_line_wins_over_variables_and_these_over_the_script() -> None:
@@ -143,7 +142,7 @@ def test_a_wrapped_command_is_a_script() -> None:
     ],
 )
 def test_sizes_give_the_room_of_each_node(given: dict[str, str], room: Room) -> None:
-    assert (room,) == request((given,)).rooms
+    assert room == request((given,)).room
 
 
 @pytest.mark.parametrize(
