@@ -34,6 +34,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "ps": ("ps", "list sessions"),
     "show": ("show", "one session in full"),
     "why": ("why", "why a session waits, is stuck or has failed, and what to do"),
+    "lint": ("lint", "what in a program, batch script or session would make its ranks wait"),
     "env": ("show", "the environment of each rank, and who reads what"),
     "events": ("show", "what happened, in order"),
     "logs": ("logs", "the merged output of a session"),

@@ -78,7 +78,7 @@ def spec(
     Raises:
         Failure: a text in them can't be read; the manager judges the meaning.
     """
-    found: dict[str, Any] = _file(options.file) if options.file else {}
+    found: dict[str, Any] = session_file(options.file) if options.file else {}
     given = {
         "name": options.name,
         "size": options.size,
@@ -141,7 +141,7 @@ def convert(found: dict[str, Any], source: str) -> SessionSpec:
         raise Failure(f"{source}: {error}", BAD_INPUT) from error
 
 
-def _file(path: str) -> dict[str, Any]:
+def session_file(path: str) -> dict[str, Any]:
     """Read a session's file: JSON is YAML too."""
     import yaml  # noqa: PLC0415 - slow, and only needed here
 

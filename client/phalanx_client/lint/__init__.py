@@ -1,0 +1,1 @@
+"""Finds before a run what would make its ranks wait for each other: reads files, runs nothing."""
