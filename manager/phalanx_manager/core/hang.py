@@ -180,6 +180,8 @@ def _not_started(scene: Scene) -> Iterator[Finding]:
     row = scene.row.session
     whole = row.spec.run_on == "main" and row.spec.kind != "interactive"
     hint = "--run-on all starts it everywhere" if whole else "start it in every container"
+    if row.spec.env_profile == "slurm":
+        hint = "`srun COMMAND` in the script starts it on all nodes"
     yield Finding(
         "not-started",
         f"in {named(idle)} nothing was started; in rank {active[0].kernel.rank} {doing(active[0])}",

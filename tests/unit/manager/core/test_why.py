@@ -245,6 +245,14 @@ def test_containers_in_which_nothing_was_started_are_told_when_another_waits() -
     assert not any(each.certain for each in found)
 
 
+def test_a_slurm_job_whose_script_forgot_srun_is_told_so() -> None:
+    job = running(run_on="main", env_profile="slurm")
+    found = judged(job, {0: look(LISTENS), 1: look(of=[])})
+    hints = {each.code: each.hint for each in found}
+
+    assert "`srun COMMAND` in the script starts it on all nodes" in hints["not-started"]
+
+
 def test_idle_containers_of_an_interactive_session_are_fine() -> None:
     one = running(kind="interactive", command=())
 
