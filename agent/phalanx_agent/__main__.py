@@ -84,10 +84,13 @@ class CannotStart(Exception):  # noqa: N818 - the end of the process, said to it
     """The agent cannot work here; the text says why and what to do."""
 
 
-async def serve(config: AgentConfig, ready: Callable[[], None] | None = None) -> None:
+async def serve(
+    config: AgentConfig, ready: Callable[[], None] | None = None, *, anew: bool = False
+) -> None:
     """Be an agent, until cancelled; containers are left alone then.
 
-    `ready` is called when the manager has welcomed the agent for the first time.
+    `ready` is called when the manager has welcomed the agent for the first time. `anew` has it
+    use its join token though it has joined before: it may have been forgotten since.
 
     Raises:
         CannotStart: something here has to be mended first.
@@ -95,7 +98,7 @@ async def serve(config: AgentConfig, ready: Callable[[], None] | None = None) ->
     """
     with _alone(config.state_dir):
         try:
-            manager = await _manager(config)
+            manager = await _manager(config, anew=anew)
             own = own_keys(config.state_dir)
             scratch = Scratch(config.runtime_dir, config.state_dir)
             folder = str(bundle.install(config.state_dir / "runner"))
@@ -294,15 +297,15 @@ def _not_alone(state_dir: Path, error: OSError) -> str:
     )
 
 
-async def _manager(config: AgentConfig) -> Manager:
+async def _manager(config: AgentConfig, *, anew: bool) -> Manager:
     """Know the manager: from before, or by joining now; at the addresses that the operator says."""
-    found = await _joined(config)
+    found = await _joined(config, anew=anew)
     if not config.managers:
         return found
     return msgspec.structs.replace(found, addresses=config.managers)
 
 
-async def _joined(config: AgentConfig) -> Manager:
+async def _joined(config: AgentConfig, *, anew: bool) -> Manager:
     known = load_manager(config.state_dir)
     if not config.join:
         if known is None:
@@ -315,13 +318,13 @@ async def _joined(config: AgentConfig) -> Manager:
         token = join.parse(config.join)
     except ValueError as error:
         raise CannotStart(f"join: {error}") from error
-    if known is None:
-        return await enrol(config.state_dir, config.name, token)
-    if token.server_key != known.server_key:
+    if known is not None and token.server_key != known.server_key:
         raise CannotStart(
             f"This agent belongs to another manager than its join token's; to move it, end its "
             f"sessions and remove {config.state_dir / MANAGER_FILE}."
         )
+    if known is None or anew:
+        return await enrol(config.state_dir, config.name, token)
     if token.addresses == known.addresses:
         return known
     moved = msgspec.structs.replace(known, addresses=token.addresses)
@@ -352,13 +355,13 @@ def _configure_log() -> None:
     )
 
 
-async def _until_signalled(config: AgentConfig) -> None:
+async def _until_signalled(config: AgentConfig, *, anew: bool) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - asyncio.run has made it
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        await serve(config)
+        await serve(config, anew=anew)
     systemd.notify("STOPPING=1")
 
 
@@ -382,7 +385,7 @@ def main() -> int:
         return 0
     _configure_log()
     try:
-        asyncio.run(_until_signalled(config))
+        asyncio.run(_until_signalled(config, anew=bool(given.join)))
     except CannotStart as error:
         print(error, file=sys.stderr)
         return 1

@@ -46,7 +46,7 @@ async def run(call: Call) -> int:
         raise Failure(f"{given.script} is not in {given.upload}, the folder that is sent", USAGE)
     given.image = given.image or (None if given.file else IMAGE)
     given.name = name_of(given.name, script)
-    given.command = ["python", "-u", script, *given.command]
+    given.command = ["python3", "-u", script, *given.command]
     return await running.run(call)
 
 

@@ -162,7 +162,7 @@ def test_an_app_is_its_folder_and_its_script(
     spec = json.loads(manager.asked("POST", "/v1/sessions")[0].body)
 
     assert 0 == outcome.code
-    assert ["python", "-u", "My_App.py", "-x", "1"] == spec["command"]
+    assert ["python3", "-u", "My_App.py", "-x", "1"] == spec["command"]
     assert ("lab", "python:3") == (spec["cluster"], spec["image"])
     assert spec["name"].startswith("app-my-app-")
 
