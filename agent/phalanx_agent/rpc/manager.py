@@ -145,6 +145,8 @@ async def _enrol_at(
         hello = Hello(PROTOCOL, VERSION, name, secrets.token_hex(8))
         again = await _question(context, manager, own, hello)
         answer = again if isinstance(again, Welcome) else first
+        if isinstance(again, Welcome) and isinstance(first, Refused):
+            _LOG.warning("link.joined-before", why=first.why, cluster=again.cluster)
     if isinstance(answer, Unavailable):
         raise answer
     match answer:

@@ -127,3 +127,16 @@ def test_a_file_that_anybody_may_write_is_not_believed(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, place: str) -> None:
     with pytest.raises(ConfigError, match=str(tmp_path / place)):
         load(tmp_path / place)
+
+
+def test_what_is_said_on_the_command_line_wins_and_a_token_needs_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    alone = load(path, {"join": "phxjoin1.a", "name": "far"})
+    path.write_text('name = "near"\njoin = "phxjoin1.b"\nstate_dir = "/srv/agent"\n')
+    path.chmod(0o600)
+    both = load(path, {"join": "phxjoin1.a"})
+
+    assert ("far", "phxjoin1.a") == (alone.name, alone.join)
+    assert ("near", "phxjoin1.a", Path("/srv/agent")) == (both.name, both.join, both.state_dir)
+    with pytest.raises(ConfigError, match="name"):
+        load(path, {"join": "phxjoin1.a", "name": "No Name"})
