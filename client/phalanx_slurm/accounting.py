@@ -21,11 +21,17 @@ LONG: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A job, or with `step` a step of it, at a moment."""
+    """A job, or with `step` a step of it, at a moment; `form` is how moments are spelled."""
 
     job: Job
     now: datetime
     step: str = ""
+    form: str = ""
+
+    def stamp(self, at: datetime | None) -> str:
+        """Spell a moment."""
+        local = None if at is None else at.astimezone(self.now.tzinfo)
+        return times.stamp(local, "Unknown", self.form)
 
     @property
     def id(self) -> str:
@@ -42,12 +48,12 @@ class Entry:
         return f".{self.step}" if self.step else ""
 
 
-def entries(jobs: Iterable[Job], now: datetime, *, steps: bool) -> Iterator[Entry]:
+def entries(jobs: Iterable[Job], now: datetime, form: str, *, steps: bool) -> Iterator[Entry]:
     """List jobs, and with `steps` the batch step of what has begun."""
     for job in jobs:
-        yield Entry(job, now)
+        yield Entry(job, now, "", form)
         if steps and job.view.started_at is not None:
-            yield Entry(job, now, "batch")
+            yield Entry(job, now, "batch", form)
 
 
 def _job_only(value: Callable[[Entry], str]) -> Callable[[Entry], str]:
@@ -56,10 +62,6 @@ def _job_only(value: Callable[[Entry], str]) -> Callable[[Entry], str]:
 
 def _name(entry: Entry) -> str:
     return entry.step or entry.job.name
-
-
-def _stamp(at: datetime | None, now: datetime) -> str:
-    return times.stamp(None if at is None else at.astimezone(now.tzinfo), "Unknown")
 
 
 def _alloc(entry: Entry) -> int:
@@ -91,10 +93,10 @@ FIELDS: Final[Mapping[str, Field[Entry]]] = {
         Field[Entry]("State", lambda e: states.accounted(e.job.view), 10),
         Field[Entry]("ExitCode", lambda e: e.job.exit_text, 8),
         Field[Entry]("DerivedExitCode", _job_only(lambda e: e.job.exit_text), 15),
-        Field[Entry]("Start", lambda e: _stamp(e.job.view.started_at, e.now), 19),
-        Field[Entry]("End", lambda e: _stamp(e.job.view.ended_at, e.now), 19),
-        Field[Entry]("Submit", lambda e: _stamp(e.job.view.created_at, e.now), 19),
-        Field[Entry]("Eligible", lambda e: _stamp(e.job.view.created_at, e.now), 19),
+        Field[Entry]("Start", lambda e: e.stamp(e.job.view.started_at), 19),
+        Field[Entry]("End", lambda e: e.stamp(e.job.view.ended_at), 19),
+        Field[Entry]("Submit", lambda e: e.stamp(e.job.view.created_at), 19),
+        Field[Entry]("Eligible", lambda e: e.stamp(e.job.view.created_at), 19),
         Field[Entry]("Elapsed", lambda e: times.elapsed(e.job.elapsed_s(e.now)), 10),
         Field[Entry]("ElapsedRaw", lambda e: str(int(e.job.elapsed_s(e.now))), 10),
         Field[Entry]("CPUTime", lambda e: times.elapsed(e.job.elapsed_s(e.now) * _alloc(e)), 10),

@@ -18,10 +18,17 @@ START: Final = "%.18i %.9P %.8j %.8u %.2t %.19S %.6D %20Y %R"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A job at a moment."""
+    """A job at a moment, and how moments are spelled (`SLURM_TIME_FORMAT`)."""
 
     job: Job
     now: datetime
+    form: str = ""
+
+    def stamp(self, at: datetime | None, nothing: str = "N/A") -> str:
+        """Spell a moment."""
+        return times.stamp(
+            None if at is None else at.astimezone(self.now.tzinfo), nothing, self.form
+        )
 
 
 def end(entry: Entry) -> datetime | None:
@@ -38,10 +45,6 @@ def _where(entry: Entry) -> str:
     job = entry.job
     waits = job.state == "PENDING" or (job.ended and not job.hosts)
     return f"({job.reason})" if waits else job.nodelist
-
-
-def _stamp(at: datetime | None, now: datetime) -> str:
-    return times.stamp(None if at is None else at.astimezone(now.tzinfo), "N/A")
 
 
 def _left(entry: Entry) -> str:
@@ -77,9 +80,9 @@ _FIELDS: Final[tuple[tuple[str, str, Field[Entry]], ...]] = (
     ("m", "minmemory", Field("MIN_MEMORY", lambda e: amounts.mem_shown(e.job.mem_bytes))),
     ("b", "tres-per-node",
      Field("TRES_PER_NODE", lambda e: f"gres:gpu:{e.job.gpus}" if e.job.gpus else "N/A")),
-    ("V", "submittime", Field("SUBMIT_TIME", lambda e: _stamp(e.job.view.created_at, e.now))),
-    ("S", "starttime", Field("START_TIME", lambda e: _stamp(e.job.view.started_at, e.now))),
-    ("e", "endtime", Field("END_TIME", lambda e: _stamp(end(e), e.now))),
+    ("V", "submittime", Field("SUBMIT_TIME", lambda e: e.stamp(e.job.view.created_at))),
+    ("S", "starttime", Field("START_TIME", lambda e: e.stamp(e.job.view.started_at))),
+    ("e", "endtime", Field("END_TIME", lambda e: e.stamp(end(e)))),
     ("Q", "priority", Field("PRIORITY", lambda e: str(e.job.view.spec.priority))),
     ("p", "prioritylong", Field("PRIORITY", lambda e: str(e.job.view.spec.priority))),
     ("q", "qos", Field("QOS", lambda _: "normal")),

@@ -9,20 +9,18 @@ from datetime import datetime
 from typing import Final
 
 from phalanx_slurm import nodes, queue, times
-from phalanx_slurm.jobs import Job
 from phalanx_slurm.nodelist import compress
 from phalanx_wire.api import NodeView
 
 VERSION: Final = "23.02.7"
 
 
-def job_lines(job: Job, now: datetime) -> list[str]:
+def job_lines(entry: queue.Entry) -> list[str]:
     """Show a job."""
-    view = job.view
-    entry = queue.Entry(job, now)
+    job, view = entry.job, entry.job.view
 
     def at(moment: datetime | None) -> str:
-        return times.stamp(None if moment is None else moment.astimezone(now.tzinfo), "Unknown")
+        return entry.stamp(moment, "Unknown")
 
     array = "" if job.task is None else f" ArrayJobId={job.array} ArrayTaskId={job.task}"
     limit = "UNLIMITED" if job.limit_s is None else times.elapsed(job.limit_s)
@@ -34,7 +32,7 @@ def job_lines(job: Job, now: datetime) -> list[str]:
         f"JobState={job.state} Reason={job.reason} Dependency={view.spec.after or '(null)'}",
         f"Requeue={int(view.spec.requeue)} Restarts={view.attempt - 1} Reboot=0",
         f"BatchFlag={int(view.kind == 'batch')} ExitCode={job.exit_text}",
-        f"RunTime={times.elapsed(job.elapsed_s(now))} TimeLimit={limit} TimeMin=N/A",
+        f"RunTime={times.elapsed(job.elapsed_s(entry.now))} TimeLimit={limit} TimeMin=N/A",
         f"SubmitTime={at(view.created_at)} EligibleTime={at(view.created_at)}",
         f"StartTime={at(view.started_at)} EndTime={at(queue.end(entry))} Deadline=N/A",
         f"Partition={job.partition} AllocNode:Sid={job.asked.submit_host or '(null)'}:0",

@@ -17,6 +17,7 @@ _ENDLESS: Final = ("unlimited", "infinite")
 _AGO: Final = re.compile(
     r"now(?:(?P<sign>[+-])(?P<count>[0-9]{1,9})(?P<unit>second|minute|hour|day|week)?s?)?"
 )
+_STANDARD: Final = "%Y-%m-%dT%H:%M:%S"
 _UNITS: Final = {
     "second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800, None: 1,
 }  # fmt: skip
@@ -64,9 +65,15 @@ def limit_shown(seconds: float | None) -> str:
     return "UNLIMITED" if seconds is None else shown(seconds)
 
 
-def stamp(at: datetime | None, nothing: str) -> str:
-    """Spell a moment, `2030-01-31T12:00:00`, in the zone of the moment."""
-    return nothing if at is None else at.strftime("%Y-%m-%dT%H:%M:%S")
+def stamp(at: datetime | None, nothing: str, form: str = "") -> str:
+    """Spell a moment, `2030-01-31T12:00:00`, in the zone of the moment; or in the form that
+    `SLURM_TIME_FORMAT` names, `%s` for Unix seconds.
+    """
+    if at is None:
+        return nothing
+    if "%" not in form:
+        form = _STANDARD
+    return at.strftime(form.replace("%s", str(int(at.timestamp()))))
 
 
 def moment(text: str, now: datetime) -> datetime:

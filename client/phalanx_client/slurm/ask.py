@@ -20,6 +20,7 @@ from phalanx_slurm.nodelist import expand
 
 PATIENCE_S: Final = 60.0
 """How long a manager that is restarted is waited for."""
+TIME_FORMAT: Final = "SLURM_TIME_FORMAT"
 MOST: Final = 10_000
 """So many jobs are looked through, the newest."""
 

@@ -67,7 +67,8 @@ async def _run(given: Given, numbers: str) -> int:
     if "json" in given:
         print_document(accounting_document(jobs))
         return 0
-    rows = list(accounting.entries(jobs, now, steps="allocations" not in given))
+    form = os.environ.get(ask.TIME_FORMAT, "")
+    rows = list(accounting.entries(jobs, now, form, steps="allocations" not in given))
     heading = "noheader" not in given
     if "parsable" in given or "parsable2" in given:
         mark = given.get("delimiter") or "|"

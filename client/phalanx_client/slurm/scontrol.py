@@ -15,6 +15,7 @@ from phalanx_slurm.argv import Options
 from phalanx_slurm.arrays import job_ref
 from phalanx_slurm.jobs import Job
 from phalanx_slurm.nodelist import compress, expand
+from phalanx_slurm.queue import Entry
 from phalanx_slurm.wrong import WrongError
 
 USAGE: Final = """scontrol [-a] [-d] [-o] COMMAND
@@ -108,8 +109,8 @@ async def _show_jobs(words: Sequence[str], *, one_line: bool) -> int:
         found = await ask.all_jobs(client, ended=False)
         if not found:
             print("No jobs in the system")
-    now = ask.local_now()
-    _print([show.job_lines(one, now) for one in found], one_line=one_line)
+    now, form = ask.local_now(), os.environ.get(ask.TIME_FORMAT, "")
+    _print([show.job_lines(Entry(one, now, form)) for one in found], one_line=one_line)
     return 0
 
 

@@ -118,6 +118,29 @@ def test_tools_read_what_they_expect(slurm: Slurm, line: str, out: str) -> None:
     assert (0, out, "") == (said.code, said.out, said.err)
 
 
+def test_moments_are_spelled_as_the_variable_says(
+    slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "%s")
+    lines = slurm("scontrol", "show", "job", "43").out.split()
+
+    assert {"JobId=43", "JobState=COMPLETED", "SubmitTime=1893456000"} <= set(lines)
+    assert "1893456000\n" == slurm("squeue", "-h", "-o", "%V", "-j", "42").out
+    assert "1893456000\n" == slurm("sacct", "-XnP", "-o", "Submit", "-j", "42").out
+
+
+def test_a_table_has_a_line_of_dashes_by_which_columns_are_cut(slurm: Slurm) -> None:
+    fields = "JobId%-30,JobName%30,User%30,State%30,Reason%30"
+    lines = slurm("sacct", "--user=ada", f"--format={fields}", "-X", "-S", "2020-01-01").out
+    heading, dashes, first, *_ = lines.split("\n")
+    widths = [len(part) for part in dashes.strip().split(" ")]
+    cells = [first[sum(widths[:at]) + at :][: widths[at]].strip() for at in range(5)]
+
+    assert heading.startswith("JobID ")
+    assert [30] * 5 == widths
+    assert ["42", "train", "ada", "RUNNING", "None"] == cells
+
+
 def test_hosts_are_grouped_by_their_state(slurm: Slurm) -> None:
     lines = [line.split() for line in slurm("sinfo").out.splitlines()]
 
