@@ -159,3 +159,24 @@ def test_sessions_from_before_numbers_get_them_in_the_order_in_which_they_came()
 
     assert [("c", 1), ("a", 2), ("b", 3)] == found
     assert [(3,)] == last
+
+
+def test_clusters_and_their_events_from_before_rows_of_their_own_are_known() -> None:
+    connection = sqlite3.connect(":memory:")
+    for number, step in sorted(migrations().items()):
+        if number < 9:
+            connection.executescript(step)
+    connection.execute("INSERT INTO agent (name, cluster, public_key, joined_at) VALUES (?,?,?,?)",
+        ("a", "old--pool", "k", 1))  # fmt: skip
+    connection.execute(
+        'INSERT INTO session (id, name, "user", cluster, spec, state, attempt, created_at)'
+        " VALUES ('s', 's', 'ada', 'gone', '{}', 'succeeded', 1, 1)"
+    )
+    connection.execute("INSERT INTO event (at, session, kind, text) VALUES (1, 's', 'k', 't')")
+    connection.executescript(migrations()[9])
+    found = connection.execute("SELECT name FROM cluster ORDER BY name").fetchall()
+    told = connection.execute("SELECT cluster FROM event").fetchall()
+    connection.close()
+
+    assert [("default",), ("gone",), ("old--pool",)] == found
+    assert [("gone",)] == told
