@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -48,7 +49,7 @@ async def allocated(
         raise Failure(f"Unable to allocate resources: {refused}", 1) from refused
     try:
         return await _begun(asker, client, found)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter where there is a loop
         await client.stop(found.view.id)
         raise
 

@@ -115,11 +115,15 @@ async def _pass_signals(process: Process, spec: StepSpec) -> None:
     arrived: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     watched = (signal.SIGWINCH,) if spec.tty else _PASSED
+    interrupted = False
     for number in watched:
         loop.add_signal_handler(number, arrived.put_nowait, int(number))
     try:
         while True:
             one = await arrived.get()
+            if one == signal.SIGINT and interrupted:
+                raise KeyboardInterrupt  # the first one did not help: all tasks are ended
+            interrupted = one == signal.SIGINT
             if one == signal.SIGWINCH:
                 await process.resize(*terminal.size())
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from phalanx_client.slurm.__main__ import main
 from phalanx_wire.api import Amounts, NodeList, NodeView, SessionList, SessionView
@@ -274,3 +276,76 @@ def test_settings_that_mean_nothing_are_refused(
 
     assert 1 == found.code
     assert str(tmp_path / "slurm.toml") in found.err
+
+
+def steps(told: list[Any]) -> Callable[[web.Request], Any]:
+    """Answer a step: what it asks for is kept, its input comes back, then it ends with 5."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        told.append(json.loads((await socket.receive()).data))
+        await socket.send_bytes(b"\x01out\n")
+        await socket.send_bytes(b"\x02err\n")
+        await socket.send_str('{"exit_code": 5}')
+        await socket.close()
+        return socket
+
+    return answer
+
+
+def test_a_step_in_a_job_that_is_there_is_run_with_our_output(
+    slurm: Slurm, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    manager.on("GET", "/v1/sessions/id42/steps", steps(told))
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("MINE", "1")
+    with open(os.devnull, encoding="ascii") as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        said = slurm("srun", "-l", "-n2", "--export=MINE,A=2", "python3", "train.py", "-x")
+
+    assert 5 == said.code
+    assert (["python3", "train.py", "-x"], 2, True, {"MINE": "1", "A": "2"}) == (
+        told[0]["command"],
+        told[0]["tasks"],
+        told[0]["label"],
+        told[0]["env"],
+    )
+
+
+def test_a_step_without_a_job_has_one_of_its_own_which_ends_with_it(
+    slurm: Slurm, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.on("POST", "/v1/sessions", job(45, "pending"))
+    manager.on("GET", "/v1/sessions/id45/wait", job(45))
+    manager.on("POST", "/v1/sessions/id45/stop", job(45))
+    manager.on("GET", "/v1/sessions/id45/steps", steps([]))
+    with open(os.devnull, encoding="ascii") as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        said = slurm("srun", "-N2", "--pty", "--job-name", "interactive", "bash")
+    asked = msgspec.json.decode(manager.asked("POST", "/v1/sessions")[0].body, type=SessionSpec)
+
+    assert 5 == said.code
+    assert ("interactive", 2, "interactive") == (
+        asked.kind,
+        asked.size,
+        asked.slurm and asked.slurm.name,
+    )
+    assert 1 == len(manager.asked("POST", "/v1/sessions/id45/stop"))
+
+
+def test_a_held_allocation_lasts_as_long_as_its_command(
+    slurm: Slurm, manager: FakeManager, tmp_path: Path
+) -> None:
+    variable = {"name": "SLURM_JOB_ID", "value": "45", "source": "phalanx"}
+    ranks = [{"rank": 0, "host_name": "main1", "variables": [variable]}]
+    manager.on("GET", "/v1/sessions/id45/wait", job(45))
+    manager.on("GET", "/v1/sessions/id45/env", {"profile": "slurm", "ranks": ranks})
+    manager.on("POST", "/v1/sessions/id45/stop", job(45))
+    said = slurm("salloc", "-N1", "sh", "-c", f"echo $SLURM_JOB_ID > {tmp_path}/id; exit 4")
+
+    assert (4, "45\n") == (said.code, (tmp_path / "id").read_text())
+    assert "salloc: Granted job allocation 45\n" in said.err
+    assert said.err.endswith("salloc: Relinquishing job allocation 45\n")
+    assert 1 == len(manager.asked("POST", "/v1/sessions/id45/stop"))
