@@ -21,7 +21,6 @@ ROWS = {
 
 SANDBOX = re.compile("[0-9a-f]{12}")
 _SHIM = re.compile(r"containerd-shim")
-FINDS_AGAIN_S = 10.0
 LISTENS = "0A"  # a TCP socket's state in /proc/net
 
 
@@ -32,6 +31,8 @@ def beneath(lab: Lab, host: Host) -> dict[str, tuple[str, ...]]:
     return {
         f"{place} processes": tuple(sorted(" ".join(processes.command(pid)) for pid in inside)),
         f"{place} shims": shims(plan.host_run(host.index)),
+        f"{place} runtime": runtime(f"{plan.host_run(host.index)}/exec"),
+        f"{place} mounts": mounts(engine, f"{plan.host_state(host.index)}/engine"),
         f"{place} namespaces": sandboxes(f"{plan.host_run(host.index)}/exec/netns", engine),
         f"{place} listeners": listeners(engine),
         f"{place} marks": names_in(f"{plan.host_state(host.index)}/agent/started"),
@@ -48,29 +49,35 @@ def shims(run_folder: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def sandboxes(folder: str, engine: int) -> tuple[str, ...]:
-    """An engine's network namespaces for containers.
+def runtime(folder: str) -> tuple[str, ...]:
+    """What an engine's helpers keep of containers that they have begun."""
+    kept = ("containerd/daemon/io.containerd.runtime.v2.task/moby", "runtime-runc/moby")
+    return tuple(
+        f"{place.split('/')[0]} {one}" for place in kept for one in names_in(f"{folder}/{place}")
+    )
 
-    Those that an engine before it has left when it was killed, or that it made when it found such
-    a one's containers again, are nobody's: no engine clears them.
-    """
-    found, since = [], began_at(engine) + FINDS_AGAIN_S
+
+def mounts(engine: int, folder: str) -> tuple[str, ...]:
+    """What is mounted for containers in an engine's own folder."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        places = (
+            line.split()[4] for line in Path(f"/proc/{engine}/mountinfo").read_text().splitlines()
+        )
+        return tuple(sorted(place for place in places if place.startswith(f"{folder}/")))
+    return ()
+
+
+def sandboxes(folder: str, engine: int) -> tuple[str, ...]:
+    """An engine's network namespaces for containers."""
+    found = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         # Mounted only while they are there; their files go at the engine's leisure.
         for line in Path(f"/proc/{engine}/mountinfo").read_text().splitlines():
             place = line.split()[4]
             name = place.removeprefix(f"{folder}/")
-            if SANDBOX.fullmatch(name) and os.stat(place).st_ctime > since:
+            if SANDBOX.fullmatch(name):
                 found.append(name)
     return tuple(sorted(found))
-
-
-def began_at(pid: int) -> float:
-    """When a process began, in Unix seconds; 0 when it is gone."""
-    try:
-        return os.stat(f"/proc/{pid}").st_ctime
-    except FileNotFoundError:
-        return 0.0
 
 
 def listeners(pid: int) -> tuple[str, ...]:

@@ -148,10 +148,10 @@ class Site:
         """The states of all agents by their names."""
         return {node["name"]: node["state"] for node in self.ask("GET", "/v1/nodes").ok()["nodes"]}
 
-    def take_in(self, name: str) -> str:
+    def take_in(self, name: str, cluster: str = "guests") -> str:
         """Let an agent join that is never heard of again, in a pool of its own; its token's id."""
-        self.ask("POST", "/v1/clusters", {"name": "guests"})
-        wish = {"name": name, "cluster": "guests"}
+        self.ask("POST", "/v1/clusters", {"name": cluster})
+        wish = {"name": name, "cluster": cluster}
         token = self.ask("POST", "/v1/agent-tokens", wish).ok()
         folder = self.share.parent / name
         folder.mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -347,8 +348,8 @@ def assert_same_traces(
         if time.monotonic() > deadline:
             left = {
                 place: {
-                    "new": sorted(set(after[place]) - set(before[place])),
-                    "gone": sorted(set(before[place]) - set(after[place])),
+                    "new": sorted((Counter(after[place]) - Counter(before[place])).elements()),
+                    "gone": sorted((Counter(before[place]) - Counter(after[place])).elements()),
                 }
                 for place in after
                 if after[place] != before.get(place)

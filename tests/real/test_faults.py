@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from phalanx_lab.lab import Host
-from tests.real.failing import ENDED, ON_BOTH, PATIENCE_S, Site, containers, state_of
+from tests.real.failing import (
+    ENDED,
+    ON_BOTH,
+    PATIENCE_S,
+    Site,
+    containers,
+    kill_containerd,
+    state_of,
+)
 from tests.real.ground import assert_same_traces, await_true, call, settled_traces
 from tests.support.failpoints import Point
 
@@ -148,7 +156,7 @@ def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) ->
     first, second = by_host(site, sessions)
     lab = site.ground.lab
     first_pid = first_process(site, first)
-    os.kill(int(Path(f"{lab.plan.host_run(1)}/exec/containerd/containerd.pid").read_text()), 9)
+    kill_containerd(lab, 1)
     os.kill(shim_of(site, second), 9)
     orphaned = site.await_state(second, *ENDED)
     enough(site, first)

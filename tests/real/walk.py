@@ -185,6 +185,18 @@ def take_in_and_expel(walk: Walk, _session: str) -> None:
     walk.site.ask("DELETE", f"/v1/tokens/{token}")
 
 
+def make_and_remove_a_cluster(walk: Walk, _session: str) -> None:
+    """A pool of one agent, which is not waited for at its end."""
+    site, name = walk.site, f"pool{walk.number}"
+    site.take_in(f"member{walk.number}", name)
+    site.ask("DELETE", f"/v1/clusters/{name}?force=true").ok()
+    await_true(
+        "the cluster is gone",
+        lambda: site.ask("GET", f"/v1/clusters/{name}").ok()["state"] == "deleted",
+        PATIENCE_S,
+    )
+
+
 def forget(walk: Walk, _session: str) -> None:
     """One that has been away for long is not known any more."""
     site = walk.site
@@ -225,13 +237,17 @@ MEANWHILE: Mapping[str, Stimulus] = {
     "docker.kill": stop_the_stubborn,
     "door.expel": take_in_and_expel,
     "door.open": send_a_signal,
+    "store.add_cluster": make_and_remove_a_cluster,
     "store.add_event": take_in_and_expel,
     "store.add_token": take_in_and_expel,
+    "store.cluster_left": make_and_remove_a_cluster,
     "store.drain": drain,
+    "store.drop_cluster": make_and_remove_a_cluster,
     "store.extend": extend,
     "store.forget": forget,
     "store.hold": wait_in_vain,
     "store.let_go": fail_and_be_kept,
+    "store.remove_cluster": make_and_remove_a_cluster,
     "store.revoke_token": take_in_and_expel,
     "store.say": wait_in_vain,
     "store.stop": wait_in_vain,

@@ -11,10 +11,19 @@ from tests.real.failing import BASE
 from tests.support import failing_agent, failing_manager
 from tests.support.failpoints import Point, points
 
-FaultKind = Literal["point", "kill", "freeze", "cut", "engine"]
-WEIGHTS: Mapping[FaultKind, int] = {"point": 10, "kill": 4, "freeze": 3, "cut": 3, "engine": 1}
-OF_OURS: Mapping[FaultKind, int] = {kind: n for kind, n in WEIGHTS.items() if kind != "engine"}
-"""What may befall our own daemons and their links, and leaves nothing at all."""
+FaultKind = Literal["point", "kill", "freeze", "cut", "engine", "containerd"]
+WEIGHTS: Mapping[FaultKind, int] = {
+    "point": 20,
+    "kill": 8,
+    "freeze": 6,
+    "cut": 6,
+    "engine": 2,
+    "containerd": 1,
+}
+OF_OURS: Mapping[FaultKind, int] = {
+    kind: n for kind, n in WEIGHTS.items() if kind not in ("engine", "containerd")
+}
+"""What may befall our own daemons and their links."""
 CODES = (0, 0, 1, 7, 42)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phalanx_lab.unavailable import Unavailable
-from tests.real.failing import ENDED, Site, thawing
+from tests.real.failing import ENDED, Site, kill_containerd, thawing
 from tests.real.ground import assert_same_traces, await_true, settled_traces
 from tests.soak import dice
 from tests.soak.dice import Fault, Wish
@@ -23,9 +23,6 @@ AT_ONCE = 4
 SESSION_WITHIN_S = 180.0
 ENGINE_WINDOW_S = 30.0
 """What an engine's death has done is seen for so long after it."""
-
-ENGINES_OWN = ("cgroups", "shims", "namespaces")
-"""What an engine that is killed as it starts containers leaves, empty, and never clears."""
 
 Say = Callable[[str], None]
 
@@ -96,8 +93,7 @@ class Soak:
             if times > 1:
                 self.count.doubled.append(f"{line}: {times} times")
         try:
-            ignoring = ENGINES_OWN if self._engines_died else ()
-            assert_same_traces(before, self.site.ground, ignoring)
+            assert_same_traces(before, self.site.ground)
         except AssertionError as left:
             self.count.leaks = str(left)
         return self.count
@@ -184,9 +180,12 @@ class Soak:
                 lab.fault("cut", f"host{fault.target}")
                 self._over.wait(fault.lasts_s)
                 lab.fault("heal", f"host{fault.target}")
-            case "engine":
+            case "engine" | "containerd":
                 self._engines_died.append(time.monotonic())
-                lab.fault("kill", f"engine-{fault.target}")
+                if fault.kind == "engine":
+                    lab.fault("kill", f"engine-{fault.target}")
+                else:
+                    kill_containerd(lab, fault.target)
                 await_true("the engine is back", lambda: self.site.works(fault.target), 60)
                 self._engines_died.append(time.monotonic())
 

@@ -32,6 +32,9 @@ PORTS = (
                 "agent_token",
                 "events",
                 "last_event",
+                "cluster",
+                "clusters",
+                "events_of_cluster",
             )
         ),
     ),
