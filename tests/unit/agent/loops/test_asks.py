@@ -18,7 +18,7 @@ from typing import IO
 
 import pytest
 
-from phalanx_agent.loops.asks import AT_ONCE, Asks
+from phalanx_agent.loops.asks import Asks
 from phalanx_runner import ask
 from phalanx_runner.build import SRC
 from phalanx_wire.control import Message
@@ -446,13 +446,13 @@ async def test_too_many_questions_at_a_time_are_refused_with_the_reason(
     waiting = [await container.begin("phalanx", "x") for _ in range(2)]
     streams = [await container.question() for _ in waiting]
     code, _, err = await said(await container.begin("phalanx", "x"))
-    for stream, process in zip(streams, waiting, strict=True):
+    for stream in streams:
         await answered(stream)
+    for process in waiting:
         await said(process)
 
     assert 75 == code
-    assert "commands of this container are under way" in err
-    assert 2 < AT_ONCE
+    assert "2 commands of this container are under way" in err
 
 
 async def test_a_reader_that_does_not_read_makes_only_its_own_answer_wait(
