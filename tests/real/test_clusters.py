@@ -1,0 +1,189 @@
+"""Pools of hosts: one joins from behind a router that hides it, works there, and leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from phalanx_lab import daemons, engine
+from phalanx_lab.lab import Host, Lab
+from tests.real.conftest import LAB
+from tests.real.ground import BASE, SMALL, Ground, interface_names, lines
+
+pytestmark = pytest.mark.real
+
+
+@dataclass
+class Far:
+    """A lab whose host2 is hidden behind a router and has no agent of the lab's."""
+
+    ground: Ground
+    host: Host
+
+    def inside(self, *command: str) -> list[str]:
+        """The command as the hidden host's root runs it."""
+        own = f"/proc/{self.ground.lab.pid('engine-2')}/ns"
+        spaces = [f"--mount={own}/mnt", f"--uts={own}/uts", f"--net={own}/net"]
+        return ["nsenter", *spaces, *command]
+
+    @contextmanager
+    def joined(self, command: str) -> Iterator[subprocess.Popen[str]]:
+        """The agent that the printed command starts, on that host."""
+        lab = self.ground.lab
+        config = daemons.agent_config(lab.plan, self.host.index, "")
+        program, *words = command.split()
+        assert "phalanx" == program
+        argv = [sys.executable, "-m", "phalanx_client", *words, "--config", config]
+        with Path(lab.state_dir, "logs", "far.log").open("ab") as log:
+            process = subprocess.Popen(
+                self.inside(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def pool(self, name: str) -> str:
+        """Make a pool; the command that joins a host to it."""
+        return self.ground.phalanx("cluster", "create", name).ok().strip()
+
+    def ready(self, name: str) -> None:
+        wait = f"/v1/clusters/{name}/wait?timeout_s=60"
+        assert ["host2"] == self.ground.http("GET", wait).ok()["ready"]
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    config = tmp_path_factory.mktemp("far") / "config.toml"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PHALANX_CONFIG", str(config))
+    try:
+        with Lab.up(f"{LAB}{os.getpid()}f", 2, nat=("host2",), bare=("host2",)) as lab:
+            lab.load("base")
+            yield Far(Ground(lab, config), lab.hosts[1])
+    finally:
+        patch.undo()
+
+
+def ours(far: Far) -> dict[str, tuple[str, ...]]:
+    """What is on the hidden host by our names: in its engine, its firewall, its interfaces."""
+    ask = engine.ask(far.host.engine_socket, "GET", "/containers/json?all=1")[1]
+    networks = engine.ask(far.host.engine_socket, "GET", "/networks")[1]
+    rules = lines(
+        far.ground.on_host(far.host, "iptables-save"), keep=lambda line: "PHALANX" in line
+    )
+    links = interface_names(far.ground.on_host(far.host, "ip", "-o", "link").ok())
+    return {
+        "containers": tuple(one["Names"][0] for one in ask),
+        "networks": tuple(one["Name"] for one in networks if "phx" in one["Name"]),
+        "rules": rules,
+        "links": tuple(name for name in links if name.startswith("phx")),
+    }
+
+
+NOTHING: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("containers", "networks", "rules", "links"), ()
+)
+
+
+def test_a_host_behind_a_router_joins_works_and_leaves_nothing_behind(
+    far: Far, tmp_path: Path
+) -> None:
+    ground = far.ground
+    assert 0 != ground.on_host(ground.host("host1"), "ping", "-c1", "-W1", far.host.address).code
+
+    with far.joined(far.pool("away")) as agent:
+        far.ready("away")
+        options = (*SMALL, "-i", BASE, "--cluster", "away", "-N", "2")
+        ground.phalanx("create", *options, "-J", "hidden").ok()
+        (tmp_path / "in").write_text("there and back")
+
+        assert "sub1" == ground.inside("hidden/main1", "ssh", "sub1", "hostname").ok().strip()
+        ground.phalanx("cp", str(tmp_path / "in"), "hidden/sub1:/tmp/in").ok()
+        ground.phalanx("cp", "hidden/sub1:/tmp/in", str(tmp_path / "out")).ok()
+        assert "there and back" == (tmp_path / "out").read_text()
+        assert "sub1" == ground.phalanx("ssh", "hidden/sub1", "--", "hostname").ok().strip()
+        said = ground.run("--cluster", "away", "--", "sh", "-c", "echo heard").ok()
+        assert "heard" in said
+
+        follower = ground.start("cluster", "logs", "away", "-f")
+        ground.phalanx("cluster", "rm", "away", "--wait", "--timeout", "90s").ok()
+        told, _ = follower.communicate(timeout=30)
+
+        assert 4 == agent.wait(30)
+        assert NOTHING == ours(far)
+        assert "deleted" == ground.http("GET", "/v1/clusters/away").ok()["state"]
+        assert "cluster away is gone" in told.splitlines()[-1]
+        assert "hidden" not in ground.phalanx("ps", "-q").ok()
+
+
+def test_a_removal_goes_on_when_the_manager_is_killed_in_the_middle(far: Far) -> None:
+    ground = far.ground
+    with far.joined(far.pool("broken")) as agent:
+        far.ready("broken")
+        ground.phalanx("create", *SMALL, "-i", BASE, "--cluster", "broken", "-J", "victim").ok()
+        ground.phalanx("cluster", "rm", "broken").ok()
+        ground.lab.fault("kill", "manager")
+
+        assert 4 == agent.wait(60)
+        ground.phalanx("cluster", "rm", "broken", "--wait", "--timeout", "60s").ok()
+        assert NOTHING == ours(far)
+
+
+def test_a_removal_waits_for_a_host_that_is_away_and_force_says_what_stays(far: Far) -> None:
+    ground = far.ground
+    with far.joined(far.pool("gone")) as agent:
+        far.ready("gone")
+        options = (*SMALL, "-i", BASE, "--cluster", "gone", "-J", "stays")
+        ground.phalanx("create", *options).ok()
+        container = f"phx-{ground.show('stays')['id']}-1-main1"
+        agent.kill()
+        agent.wait()
+
+        waits = ground.phalanx("cluster", "rm", "gone", "--wait", "--timeout", "3s").failed(75)
+        assert "host2" in waits
+        assert "--force" in waits
+
+        forced = ground.phalanx("cluster", "rm", "gone", "--force", "--wait", "--timeout", "60s")
+        forced.ok()
+        assert f"left behind on host2: containers {container}" in forced.err
+        shown = json.loads(ground.phalanx("cluster", "show", "gone", "-o", "json").ok())
+        assert "deleted" == shown["state"]
+    ground.docker(far.host, "rm", "-f", container).ok()
+
+
+def test_sessions_for_a_pool_that_is_not_there_or_ends_are_refused_by_its_name(far: Far) -> None:
+    ground = far.ground
+    unknown = ground.run("--cluster", "nowhere", "--", "true").failed(65)
+    far.pool("short-lived")
+    ground.phalanx("cluster", "rm", "short-lived", "--wait", "--timeout", "30s").ok()
+    ended = ground.run("--cluster", "short-lived", "--", "true").failed(65)
+    again = ground.phalanx("cluster", "create", "short-lived").failed(65)
+
+    assert "there is no cluster nowhere" in unknown
+    assert "there is no cluster short-lived" in ended
+    assert "--reuse-name" in again
+    ground.phalanx("cluster", "create", "short-lived", "--reuse-name").ok()
+    ground.phalanx("cluster", "rm", "short-lived", "--wait", "--timeout", "30s").ok()
+
+
+def test_an_app_is_its_script_with_its_folder(far: Far, script: Path) -> None:
+    (script / "words.py").write_text("WORD = 'together'\n")
+    (script / "app.py").write_text("import sys, words\nprint(words.WORD, sys.argv[1:])\n")
+    (script / ".phalanxignore").write_text("secret\n")
+    (script / "secret").write_text("no")
+    app = ("app", "run", str(script / "app.py"), "--cluster", "default", "--cloud", *SMALL)
+    ran = far.ground.phalanx(*app, "-i", BASE, "--", "--epochs", "3").ok()
+    listed = far.ground.phalanx("app", "ls", "--all", "-q").ok()
+
+    assert "together ['--epochs', '3']" in ran
+    assert listed.startswith("app-app-")
