@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,23 @@ import pytest
 
 from phalanx_client.integrations import phalanx_lightning
 from phalanx_lab import recipes
-from tests.real.ground import ACROSS, PROGRAMS, Ground, documents, fresh_name, ranks
+from tests.real.ground import (
+    ACROSS,
+    PROGRAMS,
+    Ground,
+    await_true,
+    documents,
+    fresh_name,
+    ranks,
+)
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 WITHIN_S = 240.0
 """A session's time; four processes that import PyTorch at once take a minute of a busy machine."""
+WARNED_AFTER_S = 20
+BEFORE_RUNNING = ("pending", "scheduled", "preparing", "starting")
+ENDED = 409
 ABSTRACT = "abstract methods detect, set_global_rank, set_world_size"
 SCRIPTS = (
     "line.py",
@@ -101,30 +113,60 @@ def test_lightning_starts_two_processes_in_a_session_of_one_container(
     assert_trained_together(found)
 
 
+@pytest.mark.long
 def test_a_warned_training_goes_on_in_the_next_attempt_where_it_was(
     clean: Ground, training: tuple[str, ...]
 ) -> None:
     name = fresh_name()
     shared = Path(clean.lab.plan.state, "share", name)
     os.makedirs(shared)
-    done = clean.run(
-        "-N", "2", *ACROSS, *training, "-v", f"{shared}:/shared:rw", "-J", name,
-        "-t", "10m", "--signal", "USR1@575", "--grace", "2s",
+    clean.run(
+        "--detach", "-N", "2", *ACROSS, *training, "-v", f"{shared}:/shared:rw", "-J", name,
+        "-t", "10m", "--signal", f"USR1@{600 - WARNED_AFTER_S}", "--grace", "2s",
         "--", "python3", "resuming.py", "/shared",
-        timeout=WITHIN_S,
-    )  # fmt: skip
-    said = ranks(done.ok())
-    steps = {rank: int(lines[1].removeprefix("attempt 2 from ")) for rank, lines in said.items()}
+    ).ok()  # fmt: skip
+    for attempt in (1, 2):
+        unwarned_until_it_trains(clean, name, attempt)
+    code = clean.phalanx("wait", name, timeout=WITHIN_S).code
+    events = clean.phalanx("events", name).ok()
+    first, second = (
+        ranks(clean.phalanx("logs", name, "--attempt", attempt).ok()) for attempt in "12"
+    )
 
-    assert {0: "attempt 1 from 0", 1: "attempt 1 from 0"} == {
-        rank: lines[0] for rank, lines in said.items()
-    }
-    assert steps[0] == steps[1] > 0
-    assert {rank: f"ended at {step + 5}" for rank, step in steps.items()} == {
-        rank: lines[2] for rank, lines in said.items()
-    }
-    assert 2 == clean.show(name)["attempt"]
+    assert 0 == code, events
+    assert {0: ["attempt 1 from 0"], 1: ["attempt 1 from 0"]} == first
+    step = int(second[0][0].removeprefix("attempt 2 from "))
+    assert step > 0
+    assert {rank: [f"attempt 2 from {step}", f"ended at {step + 5}"] for rank in (0, 1)} == second
+    assert "USR1 sent" in events
+    assert "requeued by itself, in main1" in events
     assert [] == list(shared.iterdir())
+
+
+def unwarned_until_it_trains(ground: Ground, name: str, attempt: int) -> None:
+    """Put off an attempt's time limit, and with it the warning, until both ranks train: how long
+    the import of PyTorch takes is the machine's affair.
+    """
+
+    def runs() -> bool:
+        view = ground.http("GET", f"/v1/sessions/{name}").ok()
+        return attempt == view["attempt"] and view["state"] not in BEFORE_RUNNING
+
+    await_true(f"attempt {attempt} runs", runs, WITHIN_S)
+    due = time.monotonic() + WARNED_AFTER_S
+
+    def trains() -> bool:
+        nonlocal due
+        said = ground.phalanx("logs", name, "--attempt", str(attempt)).out
+        if said.count(f"attempt {attempt} from ") == 2:
+            return True
+        if due - time.monotonic() > WARNED_AFTER_S / 2:
+            return False
+        due += WARNED_AFTER_S
+        more = {"seconds": WARNED_AFTER_S}
+        return ground.http("POST", f"/v1/sessions/{name}/extend", more).status == ENDED
+
+    await_true(f"attempt {attempt} trains", trains, WITHIN_S)
 
 
 def by_rank(one: dict[str, Any]) -> int:
