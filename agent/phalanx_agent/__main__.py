@@ -21,6 +21,8 @@ import structlog
 
 from phalanx_agent import config as configuration
 from phalanx_agent.config import AgentConfig, ConfigError
+from phalanx_agent.docker import limits
+from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Docker
 from phalanx_agent.host import (
@@ -38,7 +40,7 @@ from phalanx_agent.host.guard import Guard
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.scratch import NotInMemory, Scratch
 from phalanx_agent.host.uploads import Uploads
-from phalanx_agent.loops import fetch, limits
+from phalanx_agent.loops import fetch
 from phalanx_agent.loops.accounts import Accounts
 from phalanx_agent.loops.asks import Asks
 from phalanx_agent.loops.board import Board
@@ -105,7 +107,7 @@ async def serve(
         except (IdentityError, JoinRefused, NotInMemory, bundle.BundleMissing, OSError) as error:
             raise CannotStart(str(error)) from error
         address = _Address(config.advertise, manager)
-        ulimits = limits.granted()
+        ulimits = Ulimits(inventory.largest_nofile(), -1 if inventory.may_lock_memory() else 0)
         async with DockerEngine.open(config.engine, manager.cluster_id, ulimits) as docker:
             agent = _Agent(config, address, docker, scratch, folder)
             agent.workshop.shortfalls = limits.shortfalls(ulimits)
@@ -189,12 +191,9 @@ class _Agent:
         )
         self.link = Link(self._name, manager, own, hub, partial(note_epoch, self._folders[0]))
         ours = partial(belongings.is_in_our_swarm, self._folders[0])
+        complain = partial(self.board.warn, "leave")
         hub.leaving = leaving = Leaving(
-            self.workshop.docker,
-            self._clear,
-            ours,
-            self.board.left,
-            lambda why: self.board.warn("leave", (why,)),
+            self.workshop.docker, self._clear, ours, self.board.left, complain
         )
         async with asyncio.TaskGroup() as tasks:
             running = [

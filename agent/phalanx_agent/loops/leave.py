@@ -27,7 +27,7 @@ class Leaving:
         others: Callable[[], Awaitable[None]],
         in_our_swarm: Callable[[], bool],
         told: Callable[[], None],
-        complain: Callable[[str], None],
+        complain: Callable[[tuple[str, ...]], None],
     ) -> None:
         """Args:
         others: takes away what is not the engine's: firewall rules and files. Raises OSError.
@@ -66,7 +66,7 @@ class Leaving:
                 await self._others()
             except (Unavailable, OSError) as error:
                 _LOG.warning("leave.unavailable", why=str(error), again_in_s=retry_s)
-                self._complain(f"It cannot leave this host clean: {error}")
+                self._complain((f"It cannot leave this host clean: {error}",))
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, RETRY_S[1])
             else:

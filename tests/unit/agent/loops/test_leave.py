@@ -19,7 +19,7 @@ class Host:
     def __init__(self, *, in_our_swarm: bool = False) -> None:
         self.engine = FakeEngine()
         self.did: list[str] = []
-        self.complaints: list[str] = []
+        self.complaints: list[tuple[str, ...]] = []
         self.fails = 0
         self.leaving = Leaving(
             self.engine,
@@ -60,7 +60,7 @@ async def test_what_cannot_be_taken_away_is_tried_again(monkeypatch: pytest.Monk
 
     assert ["others", "told"] == host.did
     assert 3 == len(host.complaints)
-    assert "It cannot leave this host clean: the disk is busy" == host.complaints[-1]
+    assert ("It cannot leave this host clean: the disk is busy",) == host.complaints[-1]
 
 
 async def test_who_has_left_ends_when_the_manager_knows_it_no_more() -> None:

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from phalanx_agent.docker.containers import Ulimits
-from phalanx_agent.host import inventory
-
-
-def granted() -> Ulimits:
-    """What this process may hand on."""
-    return Ulimits(inventory.largest_nofile(), -1 if inventory.may_lock_memory() else 0)
 
 
 def shortfalls(granted: Ulimits) -> tuple[str, ...]:
