@@ -19,6 +19,9 @@ from phalanx_wire.stream import STDERR, STDOUT, ExecCall
 MAX_TASKS: Final = 4_096
 """Each is a stream; an agent serves so many at once."""
 
+_THERE: Final = frozenset({KernelState.MESHED, KernelState.RUNNING})
+"""A script may ask before the other containers are known to have been released; they are there."""
+
 TASK: Final = f"{names.BUNDLE_MOUNT}/libexec/phalanx-task"
 
 
@@ -84,7 +87,7 @@ def plan(row: SessionRow, spec: StepSpec, number: int, asked_in: int | None) -> 
     ranks = ranks[: len(counts)]
     for rank in ranks:
         kernel = row.kernels[rank]
-        if kernel.state is not KernelState.RUNNING:
+        if kernel.state not in _THERE:
             said = f"{kernel.host_name} is {kernel.state.name.lower()}"
             return _refusal("not_running", f"no task can run there: {said}", status=409)
     cpus = spec.cpus if spec.cpus is not None else job.asked.cpus_per_task

@@ -10,7 +10,7 @@ from phalanx_manager.core.step import MAX_TASKS, Plan, plan
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.spec import SlurmJob
 from phalanx_wire.step import StepSpec
-from tests.support.house import row
+from tests.support.house import row, with_kernel
 
 
 def job(state: KernelState = KernelState.RUNNING, **asked: Any) -> SessionRow:
@@ -77,6 +77,10 @@ def test_a_step_needs_a_command_and_containers_that_run() -> None:
     ]
 
     assert ["no_command", "not_running"] == codes
+
+
+def test_a_script_that_is_quicker_than_the_news_of_the_others_finds_them() -> None:
+    assert ["main1", "sub1", "sub2"] == hosts(with_kernel(job(), 1, state=KernelState.MESHED))
 
 
 def test_a_tasks_place_wins_over_what_was_exported_and_that_over_our_own_idea() -> None:
