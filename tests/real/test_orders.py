@@ -65,7 +65,7 @@ def test_what_is_held_stays_in_the_queue_until_it_is_released(clean: Ground) -> 
 
 
 def test_a_time_limit_that_is_extended_in_time_lets_the_command_end(clean: Ground) -> None:
-    name = clean.detached("-t", "4s", "--", "sleep", "6")
+    name = clean.detached("-t", "10s", "--", "sleep", "11")
     short = clean.detached("-t", "2s", "--grace", "0s", "--", "sleep", "1000")
     clean.await_state(name, "running")
     clean.phalanx("extend", name, "+30s").ok()
