@@ -13,6 +13,7 @@ from tests.real.ground import ACROSS, PROGRAMS, Ground, documents
 pytestmark = pytest.mark.real
 
 ANYBODY = ("0", "12345:12345")  # root, and somebody of whom no image has heard
+A_NAME_SERVERS_SILENCE_S = 9.0  # a look-up that nobody answers takes ten
 ROOMY = ("-c", "1", "-m", "1G", "--upload", str(PROGRAMS))
 
 
@@ -45,6 +46,19 @@ def test_torch_adds_up_over_two_engines_with_nothing_but_our_environment(
     assert_all_inside(found)
 
 
+def test_torch_joins_at_once_where_no_name_server_answers(
+    clean: Ground, packages: tuple[str, ...]
+) -> None:
+    told = clean.run(
+        "-N", "2", *ACROSS, "--no-egress", *packages, *ROOMY, "--", "python3", "ddp.py"
+    ).ok()  # fmt: skip
+
+    found = documents(told)
+    assert [(0, 3.0), (1, 3.0)] == [(one["rank"], one["sum"]) for one in found]
+    assert all(one["joined_s"] < A_NAME_SERVERS_SILENCE_S for one in found)
+    assert_all_inside(found)
+
+
 @pytest.mark.parametrize("user", ANYBODY)
 def test_torchrun_needs_no_argument_under_its_profile(
     clean: Ground, packages: tuple[str, ...], user: str
@@ -59,20 +73,6 @@ def test_torchrun_needs_no_argument_under_its_profile(
         (one["rank"], one["world"], one["sum"]) for one in found
     )
     assert_all_inside(found)
-
-
-def test_tensorflow_workers_find_each_other_by_tf_config_alone(
-    clean: Ground, packages: tuple[str, ...]
-) -> None:
-    told = clean.run(
-        "-N", "2", *ACROSS, *ROOMY, *packages,
-        "--", "python3", "tf_sum.py",
-    ).ok()  # fmt: skip
-
-    assert [
-        {"index": 0, "workers": 2, "sum": [2.0] * 4},
-        {"index": 1, "workers": 2, "sum": [2.0] * 4},
-    ] == documents(told)
 
 
 def test_lightning_takes_its_place_from_our_environment(
