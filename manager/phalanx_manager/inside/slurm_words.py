@@ -30,7 +30,7 @@ async def scontrol(question: Question) -> Answer:
             return Answer()
         case ["show", "job" | "jobs", *ids]:
             question.check_own(_ids(ids))
-            lines = show.job_lines(question.job, question.clock.now())
+            lines = show.job_lines(_entry(question))
             apart = " " if "oneliner" in given else "\n   "
             return Answer(apart.join(lines) + "\n")
         case ["show", "hostnames" | "hostname", *lists]:
@@ -40,6 +40,11 @@ async def scontrol(question: Question) -> Answer:
         case _:
             known = "requeue [ID], show job [ID], show hostnames [LIST], show hostlist [LIST]"
             raise WrongQuestion(USAGE, f"in a container there are: {known}")
+
+
+def _entry(question: Question) -> queue.Entry:
+    form = question.call.environ.get("SLURM_TIME_FORMAT", "")
+    return queue.Entry(question.job, question.clock.now(), form)
 
 
 def _hosts(question: Question, lists: list[str]) -> tuple[str, ...]:
@@ -56,7 +61,7 @@ async def squeue(question: Question) -> Answer:
     question.check_own([*_ids([given.get("jobs", "")]), *rest])
     usual = queue.LONG if "long" in given else queue.USUAL
     layout = columns.letters(given.get("format", usual), queue.LETTERS)
-    entry = queue.Entry(question.job, question.clock.now())
+    entry = _entry(question)
     lines = [] if "noheader" in given else [layout.heading()]
     wanted = [states.named(one) for one in given.get("states", "").split(",") if one]
     if not wanted or question.job.state in wanted:
@@ -70,7 +75,8 @@ async def sacct(question: Question) -> Answer:
     question.check_own([*_ids([given.get("jobs", "")]), *rest])
     fields = columns.named(given.get("format", _usual(given)), accounting.FIELDS, spaced=True)
     steps = "allocations" not in given
-    rows = list(accounting.entries([question.job], question.clock.now(), steps=steps))
+    entry = _entry(question)
+    rows = list(accounting.entries([entry.job], entry.now, entry.form, steps=steps))
     heading = "noheader" not in given
     if "parsable" in given or "parsable2" in given:
         last = "parsable2" not in given
