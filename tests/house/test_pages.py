@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("RUNNER.md", "BAD_INPUTS.md")
+PAGES = ("RUNNER.md", "BAD_INPUTS.md", "FAULTS.md")
 ROW = re.compile(r"^\| (?P<number>\d+) \|.*\| (?P<tests>[^|]*)\|$", re.MULTILINE)
 
 
@@ -19,7 +19,7 @@ def test_every_test_that_proves_a_promise_exists(name: str) -> None:
     files = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
     there = {name for text in files for name in re.findall(r"def (test_\w+)\(", text)}
 
-    assert len(named) > 20
+    assert len(named) > 15
     assert set() == named - there
 
 
