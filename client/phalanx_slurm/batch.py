@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ LOCAL_PREFIXES: Final = (
     "LD_", "DYLD_", "SSH_", "GPG_", "DBUS_", "XDG_", "GNOME_", "KDE_", "PHALANX_", "BACKENDAI_",
     "SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SQUEUE_", "SINFO_", "SACCT_", "DOCKER_",
 )  # fmt: skip
+_PROGRAMS: Final = "/opt/phalanx/slurm:/opt/phalanx/bin"
 MOST_ENV_BYTES: Final = 200_000
 
 
@@ -113,7 +115,7 @@ def batch(
         spec,
         kind="batch",
         run_on="main",
-        command=("/bin/sh", "-c", "\n".join(lines), SCRIPT_NAME, script.text, *arguments),
+        command=("/bin/sh", "-c", "\n".join(lines), SCRIPT_NAME, _as_run(script), *arguments),
         workdir=wish.container.workdir or (folder if site.is_shared(folder) else None),
         slurm=with_fields(
             _slurm(wish, site, name, task),
@@ -249,6 +251,17 @@ def _launcher(wish: JobRequest, site: Site) -> Iterator[str]:
         yield f'export PATH={shlex.quote(":".join(own))}:"$PATH"'
     if wish.input:
         yield f"exec < {shlex.quote(wish.input)}"
+
+
+def _as_run(script: Script) -> str:
+    """Spell the script for its file. A login shell's profile sets `PATH` anew, and would lose our
+    programs: the first line, which is a comment to the shell, brings them back.
+    """
+    _, _, rest = script.text.partition("\n")
+    flags = script.interpreter[1:]
+    if not any(flag == "--login" or re.fullmatch(r"-[a-z]*l[a-z]*", flag) for flag in flags):
+        return script.text
+    return f"PATH={_PROGRAMS}:$PATH\n{rest}"
 
 
 def _outputs(wish: JobRequest, folder: str) -> tuple[str, str]:

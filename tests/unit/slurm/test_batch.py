@@ -17,6 +17,8 @@ from phalanx_slurm.wrong import WrongError
 from phalanx_wire.spec import Mount
 
 SCRIPT = read(b"#!/bin/bash -l\necho hello\n", SBATCH)
+AS_RUN = "PATH=/opt/phalanx/slurm:/opt/phalanx/bin:$PATH\necho hello\n"
+"""A login shell sets the path anew."""
 SITE = Site(
     cwd="/home/ada/run",
     user=("ada", 1000, 1000),
@@ -43,7 +45,7 @@ def test_a_script_is_a_session_that_runs_it_in_its_first_container() -> None:
         spec.name, spec.kind, spec.run_on, spec.size, spec.env_profile,
     )  # fmt: skip
     assert ("one-per-node", "multi-node") == (spec.spread, spec.mode)
-    assert ("slurm_script", SCRIPT.text, "x", "y") == spec.command[3:]
+    assert ("slurm_script", AS_RUN, "x", "y") == spec.command[3:]
     assert ("my/image", "/home/ada/run", "1000:1000") == (spec.image, spec.workdir, spec.user)
     assert (Mount("/home", "/home", False), Mount("/data", "/data", True)) == spec.mounts
     assert (4.0, 1 << 30) == (spec.resources.cpu, spec.resources.mem)
