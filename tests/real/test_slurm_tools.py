@@ -1,0 +1,148 @@
+"""SLURM's programs on the login side: scripts, arrays, steps, and real tools that call them.
+
+The login side shares a folder with all hosts; tools are used as they come from PyPI.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from phalanx_lab import recipes
+from tests.real.ground import BASE, PROGRAMS, Done, Ground, await_true, call
+
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
+
+SMALL = ("--mem=256M",)
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user's shell on a machine that shares a folder with all hosts."""
+
+    ground: Ground
+    folder: Path
+    env: dict[str, str]
+
+    def run(self, *command: str, timeout: float = 90, stdin: str | None = None) -> Done:
+        """Run a command in the shared folder."""
+        words = ("env", "-C", str(self.folder), *command)
+        return call(*words, timeout=timeout, stdin=stdin, env=self.env)
+
+    def script(self, text: str) -> str:
+        """Write a batch script."""
+        (self.folder / "job.sh").write_text(text)
+        return "job.sh"
+
+    def state(self, number: str) -> str:
+        """A job's state in accounting."""
+        return self.run("sacct", "-X", "-n", "-P", "-o", "State", "-j", number).ok().strip()
+
+
+@pytest.fixture(scope="module")
+def site() -> str:
+    """Submitit and TorchX, out of a folder on every host and here."""
+    return recipes.site_slurm(print)
+
+
+@pytest.fixture
+def login(clean: Ground, site: str, tmp_path: Path) -> Login:
+    """SLURM's programs on the path, in a fresh shared folder."""
+    clean.phalanx("slurm", "install", "--prefix", str(tmp_path), "--image", BASE).ok()
+    share = Path(clean.lab.plan.state) / "share"
+    folder = share / tmp_path.name
+    folder.mkdir()
+    return Login(
+        clean,
+        folder,
+        {
+            **clean.env,
+            "PATH": f"{tmp_path}/bin:{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+            "PHALANX_SLURM_SHARED": f"{share},{recipes.cache()}/images:ro",
+            "PYTHONPATH": site,
+        },
+    )
+
+
+def test_an_unmodified_script_runs_its_steps_on_two_hosts(login: Login) -> None:
+    script = login.script(
+        "#!/bin/bash -l\n#SBATCH --nodes=2 --ntasks-per-node=2 --mem=256M\n"
+        "#SBATCH --time=0-00:10:00 -J 'my job'\n"
+        'echo "script $1 on $(hostname) in $PWD"\n'
+        "srun bash -c 'echo $SLURM_PROCID $SLURM_LOCALID $SLURM_NTASKS $(hostname)'\n"
+        "srun --output=step-%t.txt hostname\n"
+        "exit 3\n"
+    )
+    done = login.run("sbatch", "--wait", script, "world")
+    number = done.out.split()[-1]
+    said = (login.folder / f"slurm-{number}.out").read_text().splitlines()
+
+    assert 3 == done.code
+    assert f"script world on main1 in {login.folder}" == said[0]
+    assert ["0 0 4 main1", "1 1 4 main1", "2 0 4 sub1", "3 1 4 sub1"] == sorted(said[1:])
+    steps = [(login.folder / f"step-{task}.txt").read_text().strip() for task in range(4)]
+    assert ["main1", "main1", "sub1", "sub1"] == steps
+    assert "FAILED" == login.state(number)
+    assert "JobName=my_job" in login.run("scontrol", "show", "job", number).ok()
+
+
+def test_steps_run_in_a_job_of_their_own_or_in_one_that_is_held(login: Login) -> None:
+    own = login.run("srun", *SMALL, "-Q", "bash", "-c", "cat; exit 7", stdin="typed\n")
+    held = login.run(
+        "salloc", *SMALL, "-N2", "--", "bash", "-c",
+        "srun -l hostname; scontrol show hostnames; echo $SLURM_JOB_NAME",
+    ).ok()  # fmt: skip
+
+    assert (7, "typed\n") == (own.code, own.out)
+    assert ["0: main1", "1: sub1", "interactive", "main1", "sub1"] == sorted(held.splitlines())
+
+
+def test_what_hosts_do_not_share_is_sent_along(login: Login, tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("sent\n")
+    line = f"cd {tmp_path} && sbatch {SMALL[0]} --wait --wrap 'cat data.txt'"
+    done = login.run("env", "-u", "PHALANX_SLURM_SHARED", "sh", "-c", line)
+    number = done.out.split()[-1]
+
+    assert "the output is in no file" in done.err
+    assert "sent\n" == login.ground.phalanx("logs", "--no-prefix", number).ok()
+
+
+def test_submitit_gets_results_of_jobs_and_arrays_and_cancels(login: Login) -> None:
+    told = json.loads(login.run("python3", str(PROGRAMS / "submitting.py")).ok().splitlines()[-1])
+
+    assert {"sum": 12, "products": [4, 10, 18], "log": True, "error": True} == {
+        key: told[key] for key in ("sum", "products", "log", "error")
+    }
+    await_true("the job is cancelled", lambda: login.state(told["cancelled"]) == "CANCELLED")
+
+
+def test_submitit_goes_on_from_its_checkpoint_after_a_preemption(login: Login) -> None:
+    told = json.loads(
+        login.run("python3", str(PROGRAMS / "checkpointing.py")).ok().splitlines()[-1]
+    )
+
+    assert {"result": "done in attempt 2"} == told
+
+
+def test_torchx_runs_follows_lists_and_cancels(login: Login) -> None:
+    torchx = ("python3", "-m", "torchx.cli.main")
+    run = login.run(*torchx, "run", "-s", "slurm", "--wait", "utils.echo", "--msg", "hello").ok()
+    handle = next(line for line in run.splitlines() if line.startswith("slurm://"))
+    status = login.run(*torchx, "status", handle)
+    sleeping = ("utils.sh", "--", "sleep", "300")
+    other = login.run(*torchx, "run", "-s", "slurm", *sleeping).ok()
+    last = next(line for line in other.splitlines() if line.startswith("slurm://"))
+    number = last.rpartition("/")[2]
+    await_true("it runs", lambda: login.state(number) == "RUNNING")
+    login.run(*torchx, "cancel", last).ok()
+    await_true("it is cancelled", lambda: login.state(number) == "CANCELLED")
+
+    assert "SUCCEEDED" in status.out + status.err
+    echoed = login.folder / f"slurm-{handle.rpartition('/')[2]}-echo-0.out"
+    assert "hello\n" == echoed.read_text()
+    assert {handle, last} <= set(login.run(*torchx, "list", "-s", "slurm").ok().split())
