@@ -75,7 +75,7 @@ def test_kill_sends_a_signal_to_one_rank(cli: Cli, manager: FakeManager) -> None
     manager.on("POST", f"{SESSIONS}/demo/signal", {})
 
     assert 0 == cli("kill", "-s", "USR1", "demo/sub1").code
-    assert {"signal": "USR1", "ranks": [1]} == json.loads(manager.heard[-1].body)
+    assert {"signal": "USR1", "ranks": [1], "to": None} == json.loads(manager.heard[-1].body)
 
 
 def test_wait_ends_with_the_sessions_code(cli: Cli, manager: FakeManager) -> None:
