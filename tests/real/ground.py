@@ -30,7 +30,6 @@ TORCH = "phalanx/torch"
 SMALL = ("-c", "0.5", "-m", "256M")
 ACROSS = ("--mode", "multi-node", "--spread", "one-per-node")
 CONVERGED_WITHIN = 20.0
-ENGINES_JUMP = re.compile(r"-A FORWARD -j DOCKER-[A-Z0-9-]+")
 OURS = re.compile("phx-([a-z2-7]{12})-")
 
 _names = itertools.count(1)
@@ -231,7 +230,8 @@ class Ground:
             found[f"{place} volumes"] = tuple(sorted(one["Name"] for one in kept))
             links = interface_names(self.on_host(host, "ip", "-o", "link").ok())
             found[f"{place} interfaces"] = tuple(sorted(links))
-            found[f"{place} firewall"] = rules(self.on_host(host, "iptables-save"))
+            rules = self.on_host(host, "iptables-save")
+            found[f"{place} firewall"] = lines(rules, keep=is_rule)
             found[f"{place} material"] = files_below(self.lab.plan.agent_memory(host.index))
             found[f"{place} cgroups"] = cgroups(self.lab.plan.cgroup(host.index))
             found |= audit.beneath(self.lab, host)
@@ -281,15 +281,6 @@ def lines(done: Done, keep: Callable[[str], bool] = bool) -> tuple[str, ...]:
 def is_rule(line: str) -> bool:
     """Tell a firewall's rules and chains from its tables and comments."""
     return line.startswith("-") or " - [" in line
-
-
-def rules(saved: Done) -> tuple[str, ...]:
-    """A host's rules and chains. The engine's jumps to chains of its own count once: it takes them
-    out and puts them back with every network, and when it does so twice at a time one stays twice.
-    """
-    kept = lines(saved, keep=is_rule)
-    jumps = {line for line in kept if ENGINES_JUMP.fullmatch(line)}
-    return tuple(sorted([*(line for line in kept if line not in jumps), *jumps]))
 
 
 def interface_names(listing: str) -> list[str]:
