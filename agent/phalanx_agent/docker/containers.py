@@ -61,11 +61,12 @@ class _Bond:
 class Containers:
     """The containers of one engine."""
 
-    def __init__(self, line: Line, ulimits: Ulimits) -> None:
+    def __init__(self, line: Line, ulimits: Ulimits, setting_up: Turns) -> None:
+        """Args: setting_up: the turns of networks that the engine sets up on its host."""
         self._line = line
         self._ulimits = ulimits
+        self._setting_up = setting_up
         self.cpu_count = 0  # of the engine, once known: it refuses to grant more than it has
-        self._first_attach = Turns()
         self._bonds: dict[str, _Bond] = {}
         self._connected: set[str] = set()  # containers that have their way out
         self._attached = {names.HOST_NETWORK}  # networks that this engine has attached once
@@ -180,7 +181,7 @@ class Containers:
         if bond.network in self._attached:
             await self._start_once(container_id)
             return
-        async with self._first_attach.of(bond.network):
+        async with self._setting_up.of(bond.network):
             await self._attach_first(container_id)
             self._attached.add(bond.network)
 

@@ -25,6 +25,7 @@ from phalanx_agent.docker.port import (
     Reopened,
     Unavailable,
 )
+from phalanx_agent.docker.turns import Turns
 from phalanx_wire import engine_modes, names
 from phalanx_wire.api import LogLine
 from phalanx_wire.control import Network, SwarmReport
@@ -47,7 +48,8 @@ class DockerEngine:
         self.cluster = cluster
         self._line = line
         self._images = Images(line)
-        self._containers = Containers(line, ulimits)
+        self._setting_up = Turns()
+        self._containers = Containers(line, ulimits, self._setting_up)
         self._cleared = False
         self._egress: tuple[str, str] | None = None  # subnet and id, while it is known to be there
 
@@ -119,10 +121,17 @@ class DockerEngine:
         return await userfiles.read(self._line, self.cluster, image_id)
 
     async def create_network(self, session: SessionId, attempt: int, network: Network) -> str:
-        """Make a private network, or find it made; its id."""
-        made = await networks.create(self._line, self.cluster, session, attempt, network)
-        if network.driver == "bridge":
-            self._containers.knows_network(made)
+        """Make a private network, or find it made; its id.
+
+        A bridge is set up on the host at once, an overlay at its first attach: one at a time. For
+        each the engine takes its firewall rule for users' chains away and sets it again, and two
+        that do so at once leave it there twice.
+        """
+        if network.driver != "bridge":
+            return await networks.create(self._line, self.cluster, session, attempt, network)
+        async with self._setting_up.of(network.name):
+            made = await networks.create(self._line, self.cluster, session, attempt, network)
+        self._containers.knows_network(made)
         return made
 
     async def remove_network(self, network_id: str) -> None:
@@ -133,7 +142,8 @@ class DockerEngine:
     async def ensure_egress(self, subnet: str) -> str:
         """Make the host's way out of containers, or find it made; its id."""
         if self._egress is None or self._egress[0] != subnet:
-            made = await networks.ensure_egress(self._line, self.cluster, subnet)
+            async with self._setting_up.of(networks.EGRESS):
+                made = await networks.ensure_egress(self._line, self.cluster, subnet)
             self._egress = (subnet, made)
         return self._egress[1]
 

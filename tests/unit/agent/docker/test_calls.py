@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -338,6 +339,36 @@ async def test_networks_are_first_attached_one_by_one_and_the_containers_of_one_
 
 
 # -------------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize("first", ["an overlay's first attach", "another bridge"])
+async def test_the_engine_sets_up_one_network_at_a_time(
+    script: Script, docker: DockerEngine, first: str
+) -> None:
+    bell = asyncio.Event()
+    container_id = await created(script, docker)
+    script.on(START, waits(bell, says(204)))
+    script.on("GET networks", says(200, []))
+    script.on("POST networks/create", waits(bell, says(201, {"Id": NETWORK})))
+    script.on(f"GET networks/{NETWORK}", says(200, {"IPAM": {"Config": [{"Subnet": SUBNET}]}}))
+    other = msgspec.structs.replace(network(), name="phx-other")
+    started = START if first.startswith("an overlay") else "POST networks/create"
+
+    async with asyncio.TaskGroup() as tasks:
+        if started == START:
+            tasks.create_task(docker.start(container_id))
+        else:
+            tasks.create_task(docker.create_network(SESSION, 1, other))
+        async with asyncio.timeout(10):
+            while not script.count(started):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        tasks.create_task(docker.create_network(SESSION, 1, network()))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        meanwhile = script.count(START) + script.count("POST networks/create")
+        bell.set()
+
+    assert (1, 2) == (meanwhile, script.count(START) + script.count("POST networks/create"))
 
 
 async def test_a_network_that_gets_no_subnet_is_taken_back(
