@@ -412,6 +412,14 @@ def held(ground: Ground) -> dict[str, int]:
     return found
 
 
+def open_files(ground: Ground, component: str) -> str:
+    """What a daemon's descriptors are, and its connections, for whoever reads a failure."""
+    pid = str(ground.lab.pid(component))
+    files = call("ls", "-l", f"/proc/{pid}/fd").out
+    lines = call("ss", "-xtpn").out.splitlines()
+    return "\n".join([files, *(line for line in lines if f"pid={pid}," in line)])
+
+
 def assert_let_go(ground: Ground, before: dict[str, int]) -> None:
     """Fail with what the daemons hold more than before, when they do not let it go in time: an
     agent keeps connections to its engine for a while.
@@ -420,7 +428,7 @@ def assert_let_go(ground: Ground, before: dict[str, int]) -> None:
     while more := {
         what: count - before[what] for what, count in held(ground).items() if count > before[what]
     }:
-        assert time.monotonic() < deadline, more
+        assert time.monotonic() < deadline, (more, open_files(ground, next(iter(more)).split()[0]))
         time.sleep(0.1)
 
 

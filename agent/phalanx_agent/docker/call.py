@@ -21,6 +21,7 @@ NEWEST_API: Final = (1, 51)
 """The newest version that this code was tested with; a newer engine is asked to speak it."""
 
 CALL_S: Final = 60.0
+_REST_S: Final = 5.0
 _TRANSPORT_ERROR: Final = 900
 """From this status on aiodocker reports a broken connection, not an answer."""
 
@@ -63,7 +64,9 @@ class Line:
     async def open(self) -> None:
         """Make the client; nothing is asked yet."""
         # No limit on connections: a held stream must never keep a `kill` waiting.
-        self._connector = aiohttp.UnixConnector(self.socket, limit=0)
+        # The pool hands out what has rested longest, so calls that come back every few seconds
+        # would keep what a burst has opened; making a connection anew costs next to nothing.
+        self._connector = aiohttp.UnixConnector(self.socket, limit=0, keepalive_timeout=_REST_S)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=3)
         self._docker = Docker(
             url="unix://localhost", connector=self._connector, timeout=timeout, api_version="v1.41"
