@@ -36,7 +36,7 @@ def judge(scene: Scene) -> tuple[Finding, ...]:
     certain = [one for one in found if one.certain]
     guesses = [one for one in found if not one.certain]
     known = [*certain, *guesses, *_unseen(scene)]
-    return tuple(known or _nothing_wrong(scene))
+    return (*(known or _nothing_wrong(scene)), *_beyond(scene))
 
 
 def works(scene: Scene) -> bool:
@@ -248,6 +248,18 @@ def _unseen(scene: Scene) -> Iterator[Finding]:
             tuple(kernel.rank for kernel in kernels),
             f"the containers go on without their agent; see phalanx nodes, and the "
             f"phalanx-agent on {hosts}",
+        )
+
+
+def _beyond(scene: Scene) -> Iterator[Finding]:
+    """Say that all this is of a part, when there were more ranks than are looked at."""
+    if scene.unseen:
+        looked = len(scene.sights) + len(scene.missing)
+        yield Finding(
+            "not-all-seen",
+            f"{scene.unseen} of {looked + scene.unseen} ranks were not looked at: of one session "
+            f"{looked} are, some on each host; what is told above is of those",
+            hint=f"see what another rank does: phalanx exec {scene.row.session.name}/RANK -- ps",
         )
 
 

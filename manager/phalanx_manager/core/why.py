@@ -4,7 +4,8 @@ of likelihood, with what to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -18,7 +19,7 @@ from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.look import MAX_REACH, Look
 
 MAX_LOOKS: Final = 512
-"""Containers of one session that are looked at; of a larger one the first."""
+"""Containers of one session that are looked at; of a larger one the first of each host."""
 
 _STUCK: Final = frozenset(
     {
@@ -45,7 +46,7 @@ def plan(row: SessionRow) -> Mapping[int, tuple[int, ...]]:
     """Tell which ranks to look at, and whose ways each of them tries: from each host one rank
     tries one of every other host, the next ones where there are many.
     """
-    running = [one for one in row.kernels if one.state is KernelState.RUNNING][:MAX_LOOKS]
+    running = _looked_at(row)
     first: dict[AgentId, int] = {}
     for kernel in running:
         if kernel.agent is not None:
@@ -55,13 +56,25 @@ def plan(row: SessionRow) -> Mapping[int, tuple[int, ...]]:
     return {kernel.rank: ways.get(kernel.rank, ()) for kernel in running}
 
 
+def _looked_at(row: SessionRow) -> Sequence[Kernel]:
+    """Choose the ranks to look at, so that no host is left out before all have one."""
+    turns: Counter[AgentId | None] = Counter()
+    running: list[tuple[int, int]] = []
+    for kernel in row.kernels:
+        if kernel.state is KernelState.RUNNING:
+            running.append((turns[kernel.agent], kernel.rank))
+            turns[kernel.agent] += 1
+    return [row.kernels[rank] for rank in sorted(rank for _, rank in sorted(running)[:MAX_LOOKS])]
+
+
 def scene(row: SessionRow, looks: Mapping[int, Look], missing: Mapping[int, str]) -> Scene:
     """Put together what was seen."""
     sights = tuple(
         Sight(row.kernels[rank], look, commanded(row, row.kernels[rank]))
         for rank, look in sorted(looks.items())
     )
-    return Scene(row, sights, dict(sorted(missing.items())))
+    running = sum(kernel.state is KernelState.RUNNING for kernel in row.kernels)
+    return Scene(row, sights, dict(sorted(missing.items())), max(0, running - MAX_LOOKS))
 
 
 def findings(

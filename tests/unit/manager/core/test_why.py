@@ -301,6 +301,16 @@ def test_only_what_runs_is_looked_at() -> None:
     assert {0: (), 1: ()} == why.plan(one)
 
 
+def test_of_too_many_ranks_some_of_every_host_are_looked_at_and_the_rest_is_told() -> None:
+    one = running("a" * 600 + "b" * 2)
+    looked_at = why.plan(one)
+    found = judged(one, {rank: look(of=[process(cores=1.0)]) for rank in looked_at})
+
+    assert [*range(510), 600, 601] == list(looked_at)
+    assert ["busy", "not-all-seen"] == [each.code for each in found]
+    assert found[1].text.startswith("90 of 602 ranks were not looked at")
+
+
 # -------------------------------------------------------------------- nothing wrong
 
 
