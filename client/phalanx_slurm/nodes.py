@@ -7,10 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from phalanx_slurm.columns import Column, Field, Layout
-from phalanx_slurm.nodelist import compress
+from phalanx_slurm.argv import Given, Options
+from phalanx_slurm.columns import Column, Field, Layout, letters, named
+from phalanx_slurm.nodelist import compress, expand
 from phalanx_wire.api import NodeView
 
+OPTIONS: Final = Options(
+    "all/a cluster= clusters/M= dead/d exact/e federation format/o= Format/O= future/F help hide "
+    "iterate/i= json=? list-reasons/R local long/l Node/N noconvert nodes/n= noheader/h "
+    "partition/p= "
+    "reservation/T responding/r sort/S= states/t= summarize/s usage verbose/v version/V yaml=?"
+)
 USUAL: Final = "%9P %.5a %.10l %.6D %.6t %N"
 LONG: Final = "%9P %.5a %.10l %.10s %.4r %.8h %.10g %.6D %.11T %N"
 BY_NODE: Final = "%N %.6D %9P %6t"
@@ -151,12 +158,49 @@ def groups(
 _SIZES: Final = ("MEMORY", "CPUS", "FREE_MEM")
 
 
-def layout_of(columns: Sequence[Column[Group]]) -> Layout[Group]:
-    """Set columns without text between them, as `-O` does."""
-    return Layout(tuple(columns))
+def listing(given: Given, nodes: Iterable[NodeView], default: str) -> list[str]:
+    """Spell what `sinfo` prints with these options; `default` is the usual partition.
+
+    Raises:
+        WrongError: a format has a field that there is not.
+    """
+    layout = _layout(given)
+    each = "Node" in given and "long" in given
+    found = groups(_chosen(given, nodes), layout.columns, default, each=each)
+    heading = [] if "noheader" in given else [layout.heading()]
+    return [*heading, *(layout.row(group) for group in found)]
 
 
-def is_in(node: NodeView, wanted: set[str]) -> bool:
+def _chosen(given: Given, nodes: Iterable[NodeView]) -> list[NodeView]:
+    partitions = set(filter(None, given.get("partition", "").split(",")))
+    states = {one.lower() for one in filter(None, given.get("states", "").split(","))}
+    names = set(expand(given.get("nodes", "")))
+    return [
+        node
+        for node in nodes
+        if (not partitions or node.cluster in partitions)
+        and (not names or node.name in names)
+        and (not states or _is_in(node, states))
+        and ("list-reasons" not in given or node.state != "ready")
+        and ("responding" not in given or node.state == "ready")
+        and ("dead" not in given or node.state in ("lost", "unreachable", "suspect"))
+    ]
+
+
+def _layout(given: Given) -> Layout[Group]:
+    if "Format" in given:
+        return Layout(named(given["Format"], NAMES, spaced=False))
+    text = given.get("format")
+    if text is None:
+        by_node = BY_NODE_LONG if "long" in given else BY_NODE
+        usual = LONG if "long" in given else USUAL
+        usual = SUMMARY if "summarize" in given else usual
+        text = by_node if "Node" in given else usual
+        text = "%20E %9u %19H %N" if "list-reasons" in given else text
+    return letters(text, LETTERS)
+
+
+def _is_in(node: NodeView, wanted: set[str]) -> bool:
     """Tell whether a host is in one of these states, by their long or short names."""
     own = state(node)
     return bool({own, _SHORT[own], own.rstrip("*")} & wanted) or "all" in wanted

@@ -84,7 +84,7 @@ class Inside:
                 return
             row, kernel = found
             log.info("ask", kernel=kernel.id, argv=[one[:40] for one in call.argv[:3]])
-            if call.argv[:1] == ("srun",):
+            if call.argv[:1] == ("srun",) and not slurm_words.asks_version(call.argv):
                 await srun.serve(call, stream, row, kernel, steps)
                 return
             question = Question(call, row, kernel, self._store, self._clock, link)
@@ -111,6 +111,8 @@ class Inside:
 async def _answer(question: Question, stream: Stream) -> None:
     program = question.call.argv[0] if question.call.argv else ""
     handler = _PROGRAMS.get(program, _unknown)
+    if slurm_words.asks_version(question.call.argv):
+        handler = slurm_words.version
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             answer = await handler(question)

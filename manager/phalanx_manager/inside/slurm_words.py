@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from phalanx_manager.core.model import Kernel
 from phalanx_manager.inside import ending
 from phalanx_manager.inside.question import USAGE, Answer, Handler, Question, WrongQuestion
-from phalanx_slurm import accounting, columns, nodelist, queue, show, states
+from phalanx_slurm import accounting, columns, nodelist, nodes, queue, show, states
 from phalanx_slurm.argv import Given, Options
+from phalanx_wire.api import Amounts, NodeView
+from phalanx_wire.ids import AgentId
 
-_OUTSIDE: Final = "works outside of containers: ask with phalanx slurm install's programs there"
+_OUTSIDE: Final = (
+    "a container can ask about its own job only; submit where people do, with "
+    "--dependency=afterany:{job} for what comes after this one"
+)
+_VERSION: Final = (("-V",), ("--version",))
 _SCONTROL: Final = Options("oneliner/o details/d all/a quiet/Q verbose/v")
-_SQUEUE: Final = Options("jobs/j= format/o= noheader/h me long/l states/t= all/a array/r")
+_SQUEUE: Final = Options(
+    "jobs/j= job= format/o= Format/O= noheader/h me long/l states/t= state= user/u= users= name/n= "
+    "all/a array/r sort/S= noconvert verbose/v"
+)
 _SCANCEL: Final = Options("quiet/Q verbose/v batch/b full/f")
 _SACCT: Final = Options(
     "jobs/j= format/o= noheader/n parsable/p parsable2/P allocations/X brief/b long/l user/u= "
@@ -58,15 +68,58 @@ def _hosts(question: Question, lists: list[str]) -> tuple[str, ...]:
 async def squeue(question: Question) -> Answer:
     """Show the own job as a queue of one."""
     given, rest = _SQUEUE.parse_all(question.words)
-    question.check_own([*_ids([given.get("jobs", "")]), *rest])
+    question.check_own([*_ids([given.get("jobs") or given.get("job", "")]), *rest])
     usual = queue.LONG if "long" in given else queue.USUAL
     layout = columns.letters(given.get("format", usual), queue.LETTERS)
-    entry = _entry(question)
+    if "Format" in given:
+        layout = columns.Layout(columns.named(given["Format"], queue.NAMES, spaced=False))
     lines = [] if "noheader" in given else [layout.heading()]
-    wanted = [states.named(one) for one in given.get("states", "").split(",") if one]
-    if not wanted or question.job.state in wanted:
-        lines.append(layout.row(entry))
+    if _is_asked_for(given, question):
+        lines.append(layout.row(_entry(question)))
     return Answer("".join(f"{line}\n" for line in lines))
+
+
+def _is_asked_for(given: Given, question: Question) -> bool:
+    job = question.job
+    wanted = (
+        ({states.named(one) for one in _listed(given, "states", "state")}, job.state),
+        (_listed(given, "user", "users"), job.user),
+        (_listed(given, "name"), job.name),
+    )
+    return all(not names or own in names for names, own in wanted)
+
+
+def _listed(given: Given, *names: str) -> set[str]:
+    return {one for name in names for one in given.get(name, "").split(",") if one}
+
+
+async def sinfo(question: Question) -> Answer:
+    """Show the own containers as nodes; a container is told of no others."""
+    given, _rest = nodes.OPTIONS.parse_all(question.words)
+    found = [_node(question.row.session.cluster, kernel) for kernel in question.row.kernels]
+    lines = nodes.listing(given, found, question.row.session.cluster)
+    return Answer("".join(f"{line}\n" for line in lines))
+
+
+def _node(cluster: str, kernel: Kernel) -> NodeView:
+    slots = kernel.slots
+    own = Amounts(slots.cpu_milli / 1000, slots.mem_bytes, slots.gpu, slots.pids)
+    return NodeView(
+        name=AgentId(kernel.host_name),
+        cluster=cluster,
+        state="ready",
+        reason=None,
+        address=kernel.address or "",
+        engine="",
+        capacity=own,
+        used=own,
+        gpu_models=(),
+        swarm="",
+        last_seen_at=None,
+        holders=(),
+        strays=(),
+        warnings=(),
+    )
 
 
 async def sacct(question: Question) -> Answer:
@@ -102,9 +155,19 @@ async def scancel(question: Question) -> Answer:
     return Answer()
 
 
+def asks_version(argv: tuple[str, ...]) -> bool:
+    """Tell whether one of the programs is asked for its version, as scripts do first."""
+    return bool(argv) and argv[0] in (*PROGRAMS, "srun") and argv[1:2] in _VERSION
+
+
+async def version(_question: Question) -> Answer:
+    """Say whose options and output these programs have."""
+    return Answer(f"slurm {show.VERSION}\n")
+
+
 async def outside(question: Question) -> Answer:
     """Refuse what needs somebody's token."""
-    raise WrongQuestion(USAGE, f"{question.call.argv[0]} {_OUTSIDE}")
+    raise WrongQuestion(1, f"error: {_OUTSIDE.format(job=question.job.id)}")
 
 
 def _ids(texts: list[str] | tuple[str, ...]) -> list[str]:
@@ -118,7 +181,7 @@ PROGRAMS: Final[Mapping[str, Handler]] = {
     "squeue": squeue,
     "sacct": sacct,
     "scancel": scancel,
-    "sinfo": outside,
+    "sinfo": sinfo,
     "sbatch": outside,
     "salloc": outside,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -240,7 +240,9 @@ WRONG = [
     (("scontrol", "show", "hostnames", "a[3-1]"), 1, "scontrol: error: "),
     (("squeue", "--unheard-of"), 1, "squeue: error: unrecognized option"),
     (("scancel",), 1, "No job identification provided"),
-    (("sbatch", "job.sh"), 64, "works outside of containers"),
+    (("sbatch", "job.sh"), 1, "sbatch: error: a container can ask about its own job only"),
+    (("salloc",), 1, "with --dependency=afterany:1 for what comes after this one"),
+    (("sinfo", "-o", "%j"), 1, "sinfo: error: "),
     (("rm", "-rf"), 64, "rm: it cannot be asked for in a container"),
     ((), 64, "it cannot be asked for in a container"),
 ]
@@ -346,6 +348,34 @@ async def test_lists_of_hosts_are_taken_apart_and_put_together(api: Scene, row: 
 
     assert ("main1\nsub1\n", "a08\na09\na10\nb\n") == (own.out, environ.out)
     assert ("x1\nx2\n", "sub[1-3]\n") == (given.out, together.out)
+
+
+async def test_the_nodes_are_the_own_containers(api: Scene, row: SessionRow) -> None:
+    kernel = of(row)
+    each = await ask(api, kernel, "sinfo", "-N", "-h", "-o", "%N %t %P")
+    named = await ask(api, kernel, "sinfo", "-h", "-n", "sub1", "-O", "nodelist:6,statelong:9")
+
+    assert "main1,sub1 alloc default*\n" == each.out
+    assert "sub1  allocated\n" == named.out
+
+
+@pytest.mark.parametrize("program", ["srun", "sbatch", "sinfo", "scontrol"])
+async def test_all_programs_say_their_version(api: Scene, row: SessionRow, program: str) -> None:
+    said = await ask(api, of(row), program, "--version")
+
+    assert Said(0, "slurm 23.02.7\n", "", "") == said
+
+
+async def test_the_queue_can_be_asked_for_users_names_and_long_fields(
+    api: Scene, row: SessionRow
+) -> None:
+    def queue(*words: str) -> Awaitable[Said]:
+        return ask(api, of(row), "squeue", "-h", *words, "-O", "name:8,state:8")
+
+    mine = await queue("-u", row.session.user, "-n", "demo,other")
+    others = await queue("--user", "nobody")
+
+    assert ["demo    RUNNING \n", ""] == [mine.out, others.out]
 
 
 async def test_the_queue_is_the_own_job(api: Scene, row: SessionRow) -> None:
