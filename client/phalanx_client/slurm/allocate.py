@@ -47,6 +47,8 @@ async def allocated(
         (found,) = await submit.submit(client, wish, lambda _: asked, waits)
     except Refused as refused:
         raise Failure(f"Unable to allocate resources: {refused}", 1) from refused
+    for warning in found.view.warnings if "quiet" not in given else ():
+        asker.note(f"warning: {warning}")
     try:
         return await _begun(asker, client, found)
     except (KeyboardInterrupt, asyncio.CancelledError):  # the latter where there is a loop

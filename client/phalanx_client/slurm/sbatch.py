@@ -112,8 +112,14 @@ def _named(wish: JobRequest, path: str) -> JobRequest:
 
 
 def _tell(asker: ask.Asker, given: Given, asked: Asked, first: Job) -> None:
-    """Say where the output is, where it is not where a user of SLURM looks for it."""
-    if asked.files or "quiet" in given:
+    """Say what the manager warns of, and where the output is, where it is not where a user of
+    SLURM looks for it.
+    """
+    if "quiet" in given:
+        return
+    for warning in first.view.warnings:
+        asker.note(f"warning: {warning}")
+    if asked.files:
         return
     sent = f"{asked.upload} was sent along; " if asked.upload else ""
     asker.note(

@@ -39,6 +39,10 @@ def main(argv: list[str]) -> int:
         return 0
     if not command:
         raise WrongError("No command given to execute.")
+    if "pty" in given and command[1:] and command[1].startswith("--job-name"):
+        # Lightning's pages write it behind the shell, which has no such option.
+        more, rest = SRUN_OUTSIDE.parse(command[1:])
+        given, command = {**given, **more}, (command[0], *rest)
     return asyncio.run(_run(given, command))
 
 

@@ -265,6 +265,16 @@ def test_a_refusal_is_told_with_its_reason(slurm: Slurm, manager: FakeManager) -
     )
 
 
+def test_what_the_manager_warns_of_is_told(slurm: Slurm, manager: FakeManager) -> None:
+    warned = msgspec.structs.replace(job(45), warnings=("nowhere to save",))
+    manager.on("POST", "/v1/sessions", warned)
+    found = slurm("sbatch", "--wrap", "true")
+    quiet = slurm("sbatch", "--quiet", "--wrap", "true")
+
+    assert "sbatch: warning: nowhere to save\n" == found.err
+    assert "" == quiet.err
+
+
 @pytest.mark.parametrize("text", ["shared = 5", "nonsense = 1", "= =", 'shared = ["relative"]'])
 def test_settings_that_mean_nothing_are_refused(
     slurm: Slurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
@@ -314,19 +324,24 @@ def test_a_step_in_a_job_that_is_there_is_run_with_our_output(
     )
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["-N2 --pty --job-name interactive bash", "-N2 --pty bash --job-name interactive --mem=1G"],
+)
 def test_a_step_without_a_job_has_one_of_its_own_which_ends_with_it(
-    slurm: Slurm, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+    slurm: Slurm, manager: FakeManager, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
+    told: list[Any] = []
     manager.on("POST", "/v1/sessions", job(45, "pending"))
     manager.on("GET", "/v1/sessions/id45/wait", job(45))
     manager.on("POST", "/v1/sessions/id45/stop", job(45))
-    manager.on("GET", "/v1/sessions/id45/steps", steps([]))
+    manager.on("GET", "/v1/sessions/id45/steps", steps(told))
     with open(os.devnull, encoding="ascii") as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
-        said = slurm("srun", "-N2", "--pty", "--job-name", "interactive", "bash")
+        said = slurm("srun", *line.split())
     asked = msgspec.json.decode(manager.asked("POST", "/v1/sessions")[0].body, type=SessionSpec)
 
-    assert 5 == said.code
+    assert (5, ["bash"]) == (said.code, told[0]["command"])
     assert ("interactive", 2, "interactive") == (
         asked.kind,
         asked.size,
