@@ -2,14 +2,18 @@
 processes, cgroups. No engine looks for these again, and a shim that goes takes with it what the
 engine's own helpers know of: mounts, interfaces, the network namespace.
 
-Everything is found by the container's id, 64 random hexadecimal digits that the engine gave to a
-container with our labels: what carries it is that container's, and nobody else's.
+All this is found by the container's id, 64 random hexadecimal digits that the engine gave to a
+container with our labels: what carries it is that container's, and nobody else's. A pair of
+interfaces that the engine had not handed over yet carries nothing. It is known by its state: an
+engine's name, never up, on no bridge. A living engine leaves none like that for longer than an
+instant, so what stays so is a dead one's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -19,12 +23,21 @@ from typing import Final
 
 import structlog
 
+from phalanx_agent.host.tools import ToolFailed, run, succeeds
+
 _LOG = structlog.get_logger()
 
 PROC: Final = Path("/proc")
 CGROUPS: Final = Path("/sys/fs/cgroup")
 WITHIN_S: Final = 10.0
 """Who is killed ends within this time, but for one that waits for a disk that does not answer."""
+
+IP: Final = ("ip",)
+HANDED_OVER_WITHIN_S: Final = 5.0
+"""A living engine puts an interface where it belongs within milliseconds of making it."""
+
+_HALF_MADE: Final = re.compile("veth[0-9a-f]{7}")
+_NEVER_UP: Final = "noop"
 
 _LOOK_EVERY_S: Final = 0.02
 _QUIET_LOOKS: Final = 3
@@ -49,7 +62,7 @@ async def end(container_id: str) -> None:
         container_id: the engine's, of a container with our labels.
 
     Raises:
-        RemainsStay: a process did not end in time.
+        RemainsStay: a process did not end in time, or an interface cannot be removed.
     """
     loop = asyncio.get_running_loop()
     deadline, quiet, ended = loop.time() + WITHIN_S, 0, 0
@@ -63,8 +76,55 @@ async def end(container_id: str) -> None:
             )
         await asyncio.sleep(_LOOK_EVERY_S)
     left = await asyncio.to_thread(_clear_cgroups, container_id)
-    if ended or left:
-        _LOG.warning("container.remains", container=container_id[:12], killed=ended, cgroups=left)
+    try:
+        links = await _remove_half_made()
+    except ToolFailed as error:
+        raise RemainsStay(f"Its interfaces cannot be looked after: {error}.") from error
+    if ended or left or links:
+        _LOG.warning(
+            "container.remains",
+            container=container_id[:12],
+            killed=ended,
+            cgroups=left,
+            interfaces=sorted(links),
+        )
+
+
+async def _remove_half_made() -> frozenset[str]:
+    """Remove interfaces that no engine works at any more; their names.
+
+    Raises:
+        ToolFailed: they cannot be listed, or not be removed.
+    """
+    found = half_made(await _links())
+    if not found:
+        return frozenset()
+    await asyncio.sleep(HANDED_OVER_WITHIN_S)
+    left = found & half_made(await _links())
+    for name, _number in left:
+        await succeeds(*IP, "link", "delete", "dev", name)  # it may have gone with its other end
+    stays = left & half_made(await _links())
+    if stays:
+        raise ToolFailed(f"{min(stays)[0]} does not go; try `ip link delete {min(stays)[0]}`")
+    return frozenset(name for name, _number in left)
+
+
+async def _links() -> str:
+    return await run(*IP, "-json", "-details", "link", "show", "type", "veth")
+
+
+def half_made(listing: str) -> frozenset[tuple[str, int]]:
+    """Read off a listing of pairs' ends, by `ip -json`, those that were made for a container and
+    not handed over: names and numbers.
+    """
+    return frozenset(
+        (link["ifname"], link["ifindex"])
+        for link in json.loads(listing or "[]")
+        if _HALF_MADE.fullmatch(link["ifname"])
+        and link["qdisc"] == _NEVER_UP
+        and "UP" not in link["flags"]
+        and "master" not in link
+    )
 
 
 def _kill(container_id: str) -> list[int]:
