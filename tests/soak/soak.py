@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from phalanx_lab.unavailable import Unavailable
@@ -23,6 +24,8 @@ AT_ONCE = 4
 SESSION_WITHIN_S = 180.0
 ENGINE_WINDOW_S = 30.0
 """What an engine's death has done is seen for so long after it."""
+ENGINE_BACK_WITHIN_S = 120.0
+"""An engine that was killed, and then its containerd, needs 25 s of waits of its own."""
 
 Say = Callable[[str], None]
 
@@ -155,8 +158,12 @@ class Soak:
                     return
                 self._say(f"fault: {fault}")
                 self.count.faults += 1
-                with contextlib.suppress(Unavailable, ProcessLookupError):
-                    self._do(fault)
+                try:
+                    with contextlib.suppress(Unavailable, ProcessLookupError):
+                        self._do(fault)
+                except AssertionError as late:
+                    with self._guard:
+                        self.count.lost.append(f"{fault}: {late}")
 
         going = threading.Thread(target=go_wrong)
         going.start()
@@ -186,7 +193,8 @@ class Soak:
                     lab.fault("kill", f"engine-{fault.target}")
                 else:
                     kill_containerd(lab, fault.target)
-                await_true("the engine is back", lambda: self.site.works(fault.target), 60)
+                back = partial(self.site.works, fault.target)
+                await_true("the engine is back", back, ENGINE_BACK_WITHIN_S)
                 self._engines_died.append(time.monotonic())
 
     def _daemons(self) -> dict[str, list[Point]]:
@@ -199,4 +207,8 @@ class Soak:
             for file in self.site.folder(daemon).glob("failpoint.*"):
                 file.unlink(missing_ok=True)
         hosts = range(1, self._hosts + 1)
-        await_true("all hosts are well", lambda: all(map(self.site.works, hosts)), 60)
+        await_true(
+            "all hosts are well",
+            lambda: all(map(self.site.works, hosts)),
+            ENGINE_BACK_WITHIN_S,
+        )
