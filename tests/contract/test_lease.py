@@ -101,6 +101,33 @@ async def test_what_a_stale_leader_writes_is_not_there(server: Server) -> None:
     assert {"accepted"} == seen_by_stale
 
 
+@pytest.mark.parametrize("order", ["stop", "hold", "extend"])
+async def test_a_stale_leader_does_not_say_that_there_is_nothing_to_do(
+    server: Server, order: str
+) -> None:
+    url = await server.fresh()
+    async with PostgresLease.open(url, FIRST) as one, PostgresLease.open(url, SECOND) as two:
+        epoch = await one.take()
+        assert isinstance(epoch, int)
+        async with open_postgres(url, epoch, "cid") as (stale, write):
+            writing = asyncio.ensure_future(write())
+            await expire(url)
+            following = await two.take()
+            assert isinstance(following, int)
+            async with open_postgres(url, following, "cid") as (store, write_on):
+                going_on = asyncio.ensure_future(write_on())
+                assert Created(ONE) == await store.submit(request(ONE, "of-the-new-leader"))
+                asked = {
+                    "stop": lambda: stale.stop(ONE, Stop(StopCause.USER, "enough", NOW)),
+                    "hold": lambda: stale.hold(ONE, "held", NOW, held=True),
+                    "extend": lambda: stale.extend(ONE, 60, "more", NOW),
+                }
+                with pytest.raises(Deposed):
+                    await asked[order]()
+                going_on.cancel()
+            await asyncio.wait({writing, going_on})
+
+
 async def test_a_stale_leader_cannot_even_bring_the_schema_up_to_date(server: Server) -> None:
     url = await server.fresh()
     async with PostgresLease.open(url, FIRST) as one, PostgresLease.open(url, SECOND) as two:

@@ -166,14 +166,14 @@ class Ledger(Access):
 
     async def stop(self, session: SessionId, stop: Stop) -> bool:
         """See `port.Store`."""
+        changed = False
         async with self._work(stop.at) as work:
             row = work.row(session)
-            if row is None:
-                return False
-            let_go = stop.cause is StopCause.USER and work.let_go(row, None)
-            if row.session.state in ENDED_STATES:
-                return let_go
-            return work.stop(work.row(session) or row, stop)
+            if row is not None:
+                changed = stop.cause is StopCause.USER and work.let_go(row, None)
+                if row.session.state not in ENDED_STATES:
+                    changed = work.stop(work.row(session) or row, stop)
+        return changed or await self._unchanged()
 
     async def warn(self, session: SessionId, attempt: int, text: str, at: datetime) -> bool:
         """See `port.Store`."""
@@ -197,7 +197,7 @@ class Ledger(Access):
         """See `port.Store`."""
         row = self._ahead.get(session)
         if row is None or row.session.state != "pending" or row.session.held is held:
-            return False
+            return await self._unchanged()
         async with self._work(at) as work:
             work.touch(replace(row.session, held=held))
             work.say(NewEvent(at, "session.held" if held else "session.released", text, session))
@@ -207,9 +207,9 @@ class Ledger(Access):
         """See `port.Store`."""
         row = self._ahead.get(session)
         if row is None or row.session.time_limit_s is None:
-            return False
+            return await self._unchanged()
         if row.session.stop is not None or row.session.state in ENDED_STATES:
-            return False
+            return await self._unchanged()
         async with self._work(at) as work:
             work.touch(replace(row.session, extended_s=row.session.extended_s + seconds))
             work.say(NewEvent(at, "session.extended", text, session))
@@ -307,6 +307,13 @@ class Ledger(Access):
         return len(sessions) + len(events)
 
     # -- inside
+
+    async def _unchanged(self) -> bool:
+        """Say that there is nothing to change, if that is so: what another manager has taken in
+        since it leads is not in our memory, and only a commit tells that it leads.
+        """
+        await asyncio.shield(self._tables.commit(Writes(), lambda _: None))
+        return False
 
     @asynccontextmanager
     async def _work(self, at: datetime) -> AsyncIterator[Work]:
