@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from phalanx_manager.core.model import Stop, StopCause
+from phalanx_manager.core.model import Drain, Stop, StopCause
 from phalanx_manager.core.observe import NetworkChange
 from phalanx_manager.store.port import (
     NewEvent,
@@ -14,7 +15,7 @@ from phalanx_manager.store.port import (
 from phalanx_manager.store.tables import Refused, Writes
 from phalanx_wire.lifecycle import KernelState
 from tests.support.house import NOW, later
-from tests.support.store_case import BOB, ONE, TWO, Case
+from tests.support.store_case import BOB, ONE, TWO, A, Case
 
 S = KernelState
 
@@ -76,6 +77,24 @@ async def test_a_stopped_session_is_not_placed_any_more(case: Case) -> None:
     await case.store.stop(ONE, Stop(StopCause.USER, "enough", NOW))
 
     assert not await case.place()
+
+
+@pytest.mark.parametrize("order", ["before", "at once"])
+async def test_nothing_is_placed_on_a_host_that_was_drained_after_the_plan_was_made(
+    case: Case, order: str
+) -> None:
+    await case.join()
+    await case.submit(size=2)
+    drained = case.store.drain(A, Drain("new disks", NOW), "drained", NOW)
+    if order == "at once":
+        _known, placed = await asyncio.gather(drained, case.place())
+    else:
+        await drained
+        placed = await case.place()
+    await case.store.drain(A, None, "back", NOW)
+
+    assert not placed
+    assert await case.place()
 
 
 async def test_devices_and_subnet_are_free_again_when_all_is_removed(case: Case) -> None:

@@ -90,7 +90,7 @@ class Operators:
             left = [kernel for kernel, on in self.auditor.seen.running.items() if on == host]
             self.auditor.demand(not left, f"{host} is drained, and still runs {left}")
         await asyncio.sleep(dice.skewed(1, self.climate.storm_s))
-        promised.drained.discard(host)
+        promised.drained.pop(host, None)
 
         async def undrain(manager: ManagerLife) -> bool:
             return await manager.store.drain(host, None, "back", manager.clock.now())

@@ -15,15 +15,14 @@ from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.loops import case, deeds, keeper
 from phalanx_agent.loops.found import container_of
 from phalanx_manager.core import after, goals, observe, place
-from phalanx_manager.core.explain import agent_state
-from phalanx_manager.core.model import AgentRecord, Kernel, Session, SessionRow, Snapshot
+from phalanx_manager.core.model import Drain, Kernel, Session, SessionRow, Snapshot
 from phalanx_manager.core.observe import KernelChange
 from phalanx_manager.loops.converge import Converge
 from phalanx_manager.loops.lead import Hold
+from phalanx_manager.store.access import Access
 from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import NewSession
 from phalanx_manager.store.work import Work
-from phalanx_wire.api import NodeState
 from phalanx_wire.control import Observed
 from phalanx_wire.ids import AgentId, ClusterName, SessionId
 from phalanx_wire.lifecycle import KernelState
@@ -106,8 +105,10 @@ def _for_ever(answered_s: float, lost_after_s: float, grace_s: float) -> Fence:
     return Fence(1e9, 1e9)
 
 
-def _takes_drained(record: AgentRecord, now: datetime) -> tuple[NodeState, str | None]:
-    return agent_state(replace(record, drain=None), now)
+async def _drains_nothing(
+    ledger: Ledger, agent: AgentId, drain: Drain | None, text: str, at: datetime
+) -> bool:
+    return True
 
 
 def _follows_at_once(wishes: object, others: object) -> None:
@@ -182,8 +183,8 @@ PLANTS: Final = (
     ),
     Plant(
         "a drained host gets new work",
-        ((place, "agent_state"),),
-        _takes_drained,
+        ((Access, "drain"),),
+        _drains_nothing,
         ", which is drained",
     ),
     Plant(

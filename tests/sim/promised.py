@@ -25,7 +25,7 @@ class Promised:
     """Sees where sessions get their place, and why they are stopped.
 
     Attributes:
-        drained: agents that get no new work.
+        drained: agents that get no new work, and the kernels that had their place before.
         held: sessions that stay in the queue.
         added_s: what was added to the time limit of an attempt.
         signals: how many drains with a signal were asked for.
@@ -35,7 +35,7 @@ class Promised:
 
     database: SqliteConnection
     demand: Callable[[bool, str], None]
-    drained: set[AgentId] = field(default_factory=set)
+    drained: dict[AgentId, frozenset[KernelId]] = field(default_factory=dict)
     held: set[SessionId] = field(default_factory=set)
     added_s: dict[tuple[SessionId, int], float] = field(default_factory=dict)
     signals: int = 0
@@ -45,8 +45,8 @@ class Promised:
     def placed(self, kernel: KernelId, session: SessionId, agent: AgentId) -> None:
         """A kernel has got its place."""
         self.counts["kernels on hosts' networks"] += self._on_host(kernel)
-        drained = agent in self.drained
-        self.demand(not drained, f"{kernel} gets a place on {agent}, which is drained")
+        before = kernel in self.drained.get(agent, (kernel,))
+        self.demand(before, f"{kernel} gets a place on {agent}, which is drained")
         self.demand(session not in self.held, f"{kernel} gets a place, and is held")
         for wish, state in self._others(session):
             fits = wish.kind == "afterany" or (state == "succeeded") is (wish.kind == "afterok")
@@ -60,8 +60,10 @@ class Promised:
         self.counts["holds"] += 1
 
     def drains(self, agent: AgentId) -> None:
-        """An agent gets no new work from now on."""
-        self.drained.add(agent)
+        """An agent gets no new work from now on; what the database knows by now was before."""
+        query = "SELECT id FROM kernel WHERE agent = ?"
+        known = self.database.execute(query, (agent,)).fetchall()
+        self.drained[agent] = frozenset(KernelId(kernel) for (kernel,) in known)
         self.counts["drains"] += 1
 
     def adds(self, session: SessionId, attempt: int, seconds: float) -> None:

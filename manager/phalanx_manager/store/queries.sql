@@ -75,7 +75,9 @@ FROM kernel;
 -- name: kernel_seat
 UPDATE kernel SET agent = :agent, address = :address, gpus = :gpus, interface = :interface,
     ssh_port = :ssh_port, service_port = :service_port
-WHERE id = :id AND state = 0 AND agent IS NULL;
+WHERE id = :id AND state = 0 AND agent IS NULL AND EXISTS (
+    SELECT 1 FROM agent WHERE name = :agent AND drain_reason IS NULL AND forgotten = 0
+);
 
 -- name: kernel_step
 UPDATE kernel SET state = :state, state_at = :at WHERE id = :id AND state = :seen;
