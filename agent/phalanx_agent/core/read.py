@@ -22,6 +22,10 @@ ENGINE_STOP_S: Final = 20.0
 """An engine that is told to stop ends its containers within this time, then goes away."""
 
 
+_NO_CONTAINERD: Final = "containerd.sock: connect: "
+"""An engine's words when the program is not there by which it keeps its containers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a report needs beside what was found.
@@ -86,9 +90,8 @@ def outcome(seen: Seen, context: Context) -> KernelState | Outcome:
             return _without_container(seen, context.goal)
         case Created(failure=failure):
             if failure:
-                return Outcome(
-                    KernelState.EXITED, "start-failed", f"The engine did not start it: {failure}"
-                )
+                cause = "engine-restart" if _NO_CONTAINERD in failure else "start-failed"
+                return Outcome(KernelState.EXITED, cause, f"The engine did not start it: {failure}")
             if seen.refused:
                 return Outcome(KernelState.REJECTED, "refused", seen.refused)
             return _made(seen, context)

@@ -32,6 +32,10 @@ from phalanx_wire.ids import KernelId
 from phalanx_wire.lifecycle import KernelState as S
 
 ID = "c" * 64
+NO_CONTAINERD = (
+    'connection error: desc = "transport: Error while dialing dial unix '
+    '/run/docker/containerd/containerd.sock: connect: connection refused": unavailable'
+)
 KERNEL = KernelId("aaaaaaaaaaaa-1-0")
 AT = Stamp(1, 0)
 
@@ -126,6 +130,11 @@ def test_a_container_whose_keys_nobody_can_know_is_not_created() -> None:
             Seen(container=Created(ID, "no such device"), marked=True),
             S.READY,
             Outcome(S.EXITED, "start-failed", "The engine did not start it: no such device"),
+        ),
+        (
+            Seen(container=Created(ID, NO_CONTAINERD), marked=True),
+            S.READY,
+            Outcome(S.EXITED, "engine-restart", f"The engine did not start it: {NO_CONTAINERD}"),
         ),
         (
             Seen(marked=True),
