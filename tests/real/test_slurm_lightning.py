@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,71 +18,90 @@ from phalanx_lab import recipes
 from phalanx_slurm.task_env import Job as SlurmsJob
 from phalanx_slurm.task_env import Node, Step, task_env
 from phalanx_wire.spec import SlurmJob
-from tests.real.ground import ACROSS, PROGRAMS, Ground, await_true, fresh_name
+from tests.real.ground import PROGRAMS, Ground, await_true
+from tests.real.login import Login
 
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
 
 WITHIN_S = 240.0
 LIMIT_S = 60
-WARNED_BEFORE_S = 30
-PLACES = [(0, 0, 0, 4), (1, 1, 0, 4), (2, 0, 1, 4), (3, 1, 1, 4)]
-_SAID = re.compile(r"rank \((?P<place>[0-9, ]+)\) by (?P<by>\w+) from (?P<step>[0-9]+)")
+BEGIN_WITHIN_S = 15
+"""So long before its warning an attempt begins; more is given as long as not all ranks train."""
+MORE_S = 10
+UNWARNED_S = 600
+PLACES = [[0, 0, 0, 4], [1, 1, 0, 4], [2, 0, 1, 4], [3, 1, 1, 4]]
+STEPS = 5
+SUBMIT = """#!/bin/bash -l
+
+# SLURM SUBMIT SCRIPT
+#SBATCH --nodes=2             # This needs to match Trainer(num_nodes=...)
+#SBATCH --ntasks-per-node=2   # This needs to match Trainer(devices=...)
+#SBATCH --mem=3G
+#SBATCH --time=0-00:01:00
+#SBATCH --signal=SIGUSR1@{before}
+
+# debugging flags (optional)
+export NCCL_DEBUG=INFO
+export PYTHONFAULTHANDLER=1
+export TOLD=$PWD
+
+# run script from above
+srun python3 slurm_train.py {folder} 2 2 {options}
+"""
 
 
 class Job:
-    """A training as a job, with a folder that all its nodes see."""
+    """A training that is submitted as people do, in a folder that all hosts share."""
 
-    def __init__(self, ground: Ground, folder: Path, command: str, *options: str) -> None:
-        self.ground = ground
-        self.name = fresh_name()
-        self.shared = Path(ground.lab.plan.state, "share", self.name)
-        os.makedirs(self.shared)
-        site = recipes.site_ml(print)
-        ground.run(
-            "--detach", "-J", self.name, *ACROSS, "--env-profile", "slurm", "--run-on", "main",
-            "-v", f"{site}:/site:ro", "-e", "PYTHONPATH=/site", "-c", "1", "-m", "3G",
-            "--upload", str(folder), "-v", f"{self.shared}:/shared:rw", "-t", f"{LIMIT_S}s",
-            "--grace", "2s", *options, "--", "bash", "-c", command,
-        ).ok()  # fmt: skip
+    def __init__(self, login: Login, before_s: int, *words: str, options: str = "") -> None:
+        self.login = login
+        for name in ("line.py", "slurm_train.py"):
+            shutil.copy(PROGRAMS / name, login.folder)
+        text = SUBMIT.format(before=before_s, folder=login.folder, options=options)
+        submitted = login.run("sbatch", "--parsable", *words, login.script(text))
+        self.number = submitted.ok().strip()
+        self.due_s = LIMIT_S - before_s
 
-    def found(self, attempt: int) -> list[tuple[tuple[int, ...], str, int]]:
-        """Place, environment and first step of each rank, in rank order."""
-        said = self.ground.phalanx("logs", self.name, "--attempt", str(attempt)).out
-        return sorted(
-            (tuple(map(int, one["place"].split(","))), one["by"], int(one["step"]))
-            for one in _SAID.finditer(said)
-        )
-
-    def trains(self, attempt: int, ranks: int) -> list[tuple[tuple[int, ...], str, int]]:
-        """Wait until all ranks of an attempt train, and put off what is due by then: how long the
-        import of PyTorch takes is the machine's affair.
+    def trains(self, attempt: int) -> list[Any]:
+        """Wait until all ranks of an attempt have told where they are and at which step they
+        began, and put off the warning until then: how long the import of PyTorch takes is the
+        machine's affair. Only the first attempt is warned at all.
         """
-        path = f"/v1/sessions/{self.name}"
+        path = f"/v1/sessions/{self.number}"
         due = 0.0
 
         def there() -> bool:
             nonlocal due
-            view = self.ground.http("GET", path).ok()
-            if (view["attempt"], view["state"]) != (attempt, "running"):
-                ended = view["attempt"] > attempt or view["ended_at"] is not None
-                assert not ended, self.story(attempt)
-                return False
-            due = due or time.monotonic() + LIMIT_S - WARNED_BEFORE_S
-            if due - time.monotonic() < 20:
-                self.ground.http("POST", f"{path}/extend", {"seconds": 20}).ok()
-                due += 20
-            return ranks == len(self.found(attempt))
+            if 4 == len(self.told(attempt)):
+                return True
+            view = self.login.ground.http("GET", path).ok()
+            if (view["attempt"], view["state"]) == (attempt, "running"):
+                due = due or time.monotonic() + self.due_s
+                if due - time.monotonic() < MORE_S:
+                    more = MORE_S if attempt == 1 else UNWARNED_S
+                    self.login.ground.http("POST", f"{path}/extend", {"seconds": more}).ok()
+                    due += more
+            assert view["attempt"] <= attempt, self.story()
+            assert view["ended_at"] is None, self.story()
+            return False
 
         await_true(f"all ranks of attempt {attempt} train", there, WITHIN_S)
-        return self.found(attempt)
+        return self.told(attempt)
 
-    def story(self, attempt: int) -> str:
-        """All that a failure is understood by."""
-        said = self.ground.phalanx("logs", self.name, "--attempt", str(attempt))
-        return self.ground.phalanx("events", self.name).out + said.out + said.err
+    def told(self, attempt: int) -> list[Any]:
+        """What ranks of an attempt have told, in rank order."""
+        files = sorted(self.login.folder.glob(f"told-{attempt - 1}-[0-9]"))
+        return [json.loads(file.read_text()) for file in files]
 
     def ended(self) -> int:
-        return self.ground.phalanx("wait", self.name, timeout=WITHIN_S).code
+        return self.login.ground.phalanx("wait", self.number, timeout=WITHIN_S).code
+
+    def story(self) -> str:
+        """All that a failure is understood by."""
+        output = self.login.folder / f"slurm-{self.number}.out"
+        return self.login.ground.phalanx("events", self.number).out + (
+            output.read_text() if output.exists() else ""
+        )
 
 
 @pytest.fixture(scope="module")
@@ -92,35 +112,50 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_warned_training_is_requeued_and_every_rank_goes_on_where_it_was(
-    clean: Ground, programs: Path
-) -> None:
-    job = Job(
-        clean, programs, "srun -n 4 --ntasks-per-node=2 python3 slurm_train.py /shared 2 2",
-        "-N", "2", "--requeue", "--signal", f"USR1@{WARNED_BEFORE_S}",
-    )  # fmt: skip
-    first = job.trains(1, 4)
-    second = job.trains(2, 4)
+@pytest.fixture
+def login(clean: Ground, tmp_path: Path) -> Login:
+    """SLURM's programs on the path, in a fresh shared folder, with Lightning for all jobs."""
+    return Login.at(clean, tmp_path, recipes.site_ml(print))
+
+
+def test_a_warned_training_is_requeued_and_every_rank_goes_on_where_it_was(login: Login) -> None:
+    job = Job(login, LIMIT_S - BEGIN_WITHIN_S)
+    first = job.trains(1)
+    second = job.trains(2)
     code = job.ended()
-    step = second[0][2]
-    assert [(place, "SLURMEnvironment", 0) for place in PLACES] == first
-    assert step > 0
-    assert [(place, "SLURMEnvironment", step) for place in PLACES] == second
-    assert 0 == code, job.story(2)
-    assert "USR1 sent" in clean.phalanx("events", job.name).ok()
+
+    assert [[place, "SLURMEnvironment", 0] for place in PLACES] == first
+    assert [[place, "SLURMEnvironment", STEPS] for place in PLACES] == second
+    assert 0 == code, job.story()
+    assert "USR1 sent" in job.story()
+    assert "requeued by itself, in main1" in job.story()
+
+
+def test_ranks_that_wait_for_each_other_are_requeued_at_the_limit(login: Login) -> None:
+    job = Job(login, 5, "--requeue", options="ahead=3")
+    first = job.trains(1)
+    second = job.trains(2)
+    code = job.ended()
+
+    assert [[place, "SLURMEnvironment", 0] for place in PLACES] == first
+    assert [[place, "SLURMEnvironment", STEPS] for place in PLACES] == second
+    assert 0 == code, job.story()
+    assert "requeued by itself" not in job.story()
 
 
 @dataclass
 class Alone:
     """A training of one task on this machine, with a `scontrol` that notes what it is asked for."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     folder: Path
     number: signal.Signals
 
-    def first_line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+    def told(self) -> str:
+        """The environment that it has found, once it trains."""
+        told = self.folder / "told-0-0"
+        await_true("it trains", told.exists, 120)
+        return str(json.loads(told.read_text())[1])
 
     def requeued(self) -> bool:
         asked = self.folder / "asked"
@@ -137,12 +172,15 @@ def alone(programs: Path, folder: Path, name: str, number: signal.Signals, *word
     node = Node("localhost", "127.0.0.1", 1, 1 << 30, 0)
     step = Step(0, name, (0,), (1,), None, 0)
     env = task_env(SlurmsJob(7, "otter", job, (node,), "ada", "default", 0), step, 0)
-    own = {"PYTHONPATH": recipes.site_ml(print), "PATH": f"{folder}:{os.environ['PATH']}"}
+    own = {
+        "PYTHONPATH": recipes.site_ml(print),
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "TOLD": str(folder),
+        "MASTER_PORT": str(20000 + os.getpid() % 5000 + number),
+    }
     process = subprocess.Popen(
         ["/usr/bin/python3", str(programs / "slurm_train.py"), str(folder), "1", "1", *words],
-        env=os.environ | env | own | {"MASTER_PORT": str(20000 + os.getpid() % 5000 + number)},
-        stdout=subprocess.PIPE,
-        text=True,
+        env=os.environ | env | own,
     )
     return Alone(process, folder, number)
 
@@ -156,7 +194,7 @@ def test_lightning_heeds_its_own_ways_to_requeue_and_to_be_left_alone(
         alone(programs, tmp_path / "plain", "interactive", signal.SIGUSR2),
     ]
     try:
-        said = [one.first_line() for one in trainings]
+        found = [one.told() for one in trainings]
         for one in trainings:
             one.process.send_signal(one.number)
         await_true("the first asks for a requeue", trainings[0].requeued, 60)
@@ -166,9 +204,7 @@ def test_lightning_heeds_its_own_ways_to_requeue_and_to_be_left_alone(
             with one.process:
                 one.process.kill()
 
-    assert ["SLURMEnvironment", "SLURMEnvironment", "LightningEnvironment"] == [
-        line.split(" by ")[1].split()[0] for line in said
-    ]
+    assert ["SLURMEnvironment", "SLURMEnvironment", "LightningEnvironment"] == found
     assert (tmp_path / "hup" / "hpc_ckpt_1.ckpt").exists()
     assert [-signal.SIGUSR1, -signal.SIGUSR2] == codes
     assert [False, False] == [one.requeued() for one in trainings[1:]]

@@ -6,42 +6,18 @@ The login side shares a folder with all hosts; tools are used as they come from 
 from __future__ import annotations
 
 import json
-import os
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from phalanx_lab import recipes
-from tests.real.ground import BASE, PROGRAMS, Done, Ground, await_true, call
+from tests.real.ground import PROGRAMS, Ground, await_true
+from tests.real.login import Login
+from tests.real.screen import PROMPT, at_a_terminal
 
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
 
 SMALL = ("--mem=256M",)
-
-
-@dataclass(frozen=True)
-class Login:
-    """A user's shell on a machine that shares a folder with all hosts."""
-
-    ground: Ground
-    folder: Path
-    env: dict[str, str]
-
-    def run(self, *command: str, timeout: float = 90, stdin: str | None = None) -> Done:
-        """Run a command in the shared folder."""
-        words = ("env", "-C", str(self.folder), *command)
-        return call(*words, timeout=timeout, stdin=stdin, env=self.env)
-
-    def script(self, text: str) -> str:
-        """Write a batch script."""
-        (self.folder / "job.sh").write_text(text)
-        return "job.sh"
-
-    def state(self, number: str) -> str:
-        """A job's state in accounting."""
-        return self.run("sacct", "-X", "-n", "-P", "-o", "State", "-j", number).ok().strip()
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +29,7 @@ def site() -> str:
 @pytest.fixture
 def login(clean: Ground, site: str, tmp_path: Path) -> Login:
     """SLURM's programs on the path, in a fresh shared folder."""
-    clean.phalanx("slurm", "install", "--prefix", str(tmp_path), "--image", BASE).ok()
-    share = Path(clean.lab.plan.state) / "share"
-    folder = share / tmp_path.name
-    folder.mkdir()
-    return Login(
-        clean,
-        folder,
-        {
-            **clean.env,
-            "PATH": f"{tmp_path}/bin:{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-            "PHALANX_SLURM_SHARED": f"{share},{recipes.cache()}/images:ro",
-            "PYTHONPATH": site,
-        },
-    )
+    return Login.at(clean, tmp_path, site)
 
 
 def test_an_unmodified_script_runs_its_steps_on_two_hosts(login: Login) -> None:
@@ -102,13 +65,51 @@ def test_steps_run_in_a_job_of_their_own_or_in_one_that_is_held(login: Login) ->
     assert ["0: main1", "1: sub1", "interactive", "main1", "sub1"] == sorted(held.splitlines())
 
 
+def test_a_shell_in_a_job_is_on_our_terminal(login: Login) -> None:
+    words = ("srun", *SMALL, "-Q", "--pty", "bash", "--job-name", "interactive")
+    with at_a_terminal(("env", "-C", str(login.folder), *words), login.env) as screen:
+        screen.await_text(PROMPT)
+        screen.type("echo $(stty size) $SLURM_JOB_NAME $SLURM_PROCID/$SLURM_NTASKS $PWD\r")
+        screen.await_text(rf"\n33 101 interactive 0/1 {login.folder}\r")
+        screen.resize(44, 111)
+        screen.type("until stty size | grep '44 111'; do sleep 0.1; done; echo u''p; sleep 60\r")
+        screen.await_text(r"44 111\r\nup\r\n")
+        screen.type("\x03")
+        screen.await_text(PROMPT)
+        screen.type("exit 9\r")
+        code = screen.ended()
+
+    assert 9 == code
+
+
+def test_a_shell_in_a_held_job_starts_tasks_and_terminals_there(login: Login) -> None:
+    words = ("salloc", *SMALL, "-N2", "sh")
+    env = {**login.env, "PS1": "here$ "}
+    with at_a_terminal(("env", "-C", str(login.folder), *words), env) as screen:
+        screen.await_text(r"here\$ $")
+        screen.type("srun -l hostname | sort; echo do''ne\r")
+        screen.await_text(r"0: main1\r\n1: sub1\r\ndone")
+        screen.type("srun -w sub1 -n 1 --pty bash\r")
+        screen.await_text(r"sub1.*[$#] $")
+        screen.type("srun -n 1 -w main1 --pty sh -c 'hostname; stty size; tty'; exit\r")
+        screen.await_text(r"main1\r\n33 101\r\n/dev/pts/")
+        screen.await_text(r"here\$ $")
+        screen.type("exit 5\r")
+        code = screen.ended()
+
+    assert 5 == code
+
+
 def test_what_hosts_do_not_share_is_sent_along(login: Login, tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("sent\n")
-    line = f"cd {tmp_path} && sbatch {SMALL[0]} --wait --wrap 'cat data.txt'"
+    warned = "--time=10 --signal=USR1@60"
+    line = f"cd {tmp_path} && sbatch {SMALL[0]} {warned} --wait --wrap 'cat data.txt'"
     done = login.run("env", "-u", "PHALANX_SLURM_SHARED", "sh", "-c", line)
     number = done.out.split()[-1]
 
     assert "the output is in no file" in done.err
+    assert "sbatch: warning: containers of role" in done.err
+    assert "what a program saves at its warning is gone in the next attempt" in done.err
     assert "sent\n" == login.ground.phalanx("logs", "--no-prefix", number).ok()
 
 
@@ -134,6 +135,7 @@ def test_torchx_runs_follows_lists_and_cancels(login: Login) -> None:
     run = login.run(*torchx, "run", "-s", "slurm", "--wait", "utils.echo", "--msg", "hello").ok()
     handle = next(line for line in run.splitlines() if line.startswith("slurm://"))
     status = login.run(*torchx, "status", handle)
+    log = login.run(*torchx, "log", "--streams", "stdout", f"{handle}/echo/0")
     sleeping = ("utils.sh", "--", "sleep", "300")
     other = login.run(*torchx, "run", "-s", "slurm", *sleeping).ok()
     last = next(line for line in other.splitlines() if line.startswith("slurm://"))
@@ -143,6 +145,7 @@ def test_torchx_runs_follows_lists_and_cancels(login: Login) -> None:
     await_true("it is cancelled", lambda: login.state(number) == "CANCELLED")
 
     assert "SUCCEEDED" in status.out + status.err
+    assert "hello\n" in log.ok()
     echoed = login.folder / f"slurm-{handle.rpartition('/')[2]}-echo-0.out"
     assert "hello\n" == echoed.read_text()
     assert {handle, last} <= set(login.run(*torchx, "list", "-s", "slurm").ok().split())

@@ -24,6 +24,10 @@ srun bash -c 'exit $((3 * SLURM_PROCID))'; echo "code $?"
 echo typed | srun -n 1 cat
 srun -n 1 no-such-program; echo "code $?"
 srun --pony true; echo "code $?"
+sbatch next.sh; echo "code $?"
+srun -n 1 hostname : -n 1 true; echo "code $?"
+sinfo -N -h -o '%N %t'; squeue -h -u nobody; srun --version
+bash -lc 'srun -n 1 hostname'
 """
 ABANDONED = """
 cd /tmp
@@ -73,6 +77,14 @@ def test_files_codes_and_input_of_tasks_are_as_with_srun(clean: Ground) -> None:
     ] == job(clean, FILES)
 
 
+def test_all_tasks_end_with_the_first_that_fails_where_that_is_asked_for(clean: Ground) -> None:
+    failing = "test $SLURM_PROCID = 1 && exit 5; exec sleep 1000"
+
+    assert ["code 143", "srun: error: sub1: task 1: Exited with exit code 5"] == job(
+        clean, f"exec 2>&1; srun --kill-on-bad-exit bash -c '{failing}'; echo code $?"
+    )
+
+
 def test_nothing_is_left_of_the_tasks_of_a_killed_srun(clean: Ground) -> None:
     assert ["nothing is left"] == job(clean, ABANDONED)
 
@@ -86,7 +98,7 @@ def test_a_signal_reaches_the_tasks_of_all_nodes_at_one_moment(clean: Ground) ->
 
     await_true("all tasks run", lambda: 4 == logs().count("up"), 60)
     body = {"signal": "USR1", "to": "tasks"}
-    clean.http("POST", f"/v1/sessions/{name}/signal", body).ok()
+    assert 204 == clean.http("POST", f"/v1/sessions/{name}/signal", body).status
     code = clean.phalanx("wait", name).code
     heard = [int(text) for text in logs() if text.isdecimal() and len(text) > 10]
 

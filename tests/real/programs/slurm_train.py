@@ -1,23 +1,27 @@
-"""Train as a job of SLURM, with nothing said about where; in the next attempt twenty steps more.
+"""Train as a job of SLURM, with nothing said about where.
 
 Arguments: a folder for checkpoints, nodes, tasks on each. Options: `HUP` has Lightning requeue at
-that signal, `stay` never, `deaf=N` lets rank N miss the first attempt's warning. Each rank prints
-where it is and at which step it began.
+that signal, `stay` never, `ahead=N` lets rank N be a batch ahead of the others when the warning
+comes. Each rank writes to `/shared`, or to the folder that `TOLD` names, where it is and at which
+step it began. The first attempt's sixth batch takes for ever; another attempt ends with it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import line
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-FIRST = os.environ["SLURM_RESTART_COUNT"] == "0"
+RESTARTS = os.environ["SLURM_RESTART_COUNT"]
+STEPS = 5
 folder, nodes, devices, *options = sys.argv[1:]
 plugins = []
 if "HUP" in options:
@@ -27,21 +31,31 @@ if "stay" in options:
 
 
 class Watch(Callback):
-    """Says where a rank begins; lets the second attempt come to its end."""
+    """Tells where a rank is, and how far it comes."""
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        self.end = trainer.global_step + (1_000_000 if FIRST else 20)
-        if FIRST and f"deaf={trainer.global_rank}" in options:
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        place = (trainer.global_rank, trainer.local_rank, trainer.node_rank, trainer.world_size)
-        environment = type(trainer.strategy.cluster_environment).__name__
-        said = f"rank {place} by {environment} from {trainer.global_step}\n"
-        sys.stdout.write(said)
-        sys.stdout.flush()
+        self.began = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        time.sleep(0.05)
-        trainer.should_stop = trainer.global_step >= self.end
+        if trainer.global_step < self.began + STEPS:
+            return
+        if RESTARTS != "0":
+            trainer.should_stop = True
+        elif trainer.global_step == self.began + STEPS:
+            self._tell(trainer)
+            if f"ahead={trainer.global_rank}" not in options:
+                time.sleep(1000)
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        self._tell(trainer)
+
+    def _tell(self, trainer: Trainer) -> None:
+        place = (trainer.global_rank, trainer.local_rank, trainer.node_rank, trainer.world_size)
+        environment = type(trainer.strategy.cluster_environment).__name__
+        text = json.dumps([place, environment, self.began])
+        path = Path(os.environ.get("TOLD", "/shared"), f"told-{RESTARTS}-{trainer.global_rank}")
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
 
 
 trainer = Trainer(
