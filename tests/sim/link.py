@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from phalanx_agent.rpc.manager import LinkHandler
+from phalanx_agent.rpc.manager import UNHEARD_S, LinkHandler
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.greeting import Incarnations
 from phalanx_manager.rpc.port import AgentHandler
@@ -123,12 +123,14 @@ class Air:
         offices: of the managers that lead, or think so.
         seen: what each agent has on its disk of who leads.
         overtaking: messages of one direction may overtake each other.
+        several: agents know more than one manager.
     """
 
     def __init__(self, climate: Climate, seed: int) -> None:
         self.offices: list[Office] = []
         self.seen: dict[AgentId, Seen] = {}
         self.overtaking = climate.wild
+        self.several = climate.managers > 1
         self._dice = Dice(seed, "link")
         self._delay_s = climate.delay_s
         self._loss = climate.loss if climate.wild else 0.0
@@ -294,6 +296,7 @@ class Dialler:
         self._dice = dice
         self._connection: Connection | None = None
         self._welcomed = False
+        self._heard_s = 0.0
         self._seen = air.seen.setdefault(host, Seen())
 
     def say(self, message: Observed | Beat) -> bool:
@@ -313,6 +316,7 @@ class Dialler:
             if connection is None:
                 continue
             self._connection, self._welcomed = connection, False
+            self._heard_s = asyncio.get_running_loop().time()
             mux = Mux(self._sender(connection), 1, hub.opened)
             connection.heard = lambda data, connection=connection, mux=mux: self._process.inside(  # type: ignore[misc]
                 lambda message: self._hear(message, hub, (connection, mux)), decode(data)
@@ -321,14 +325,22 @@ class Dialler:
                 if not self._welcomed:
                     connection.up.send(hello)
                 try:
-                    async with asyncio.timeout(None if self._welcomed else HELLO_EVERY_S):
+                    async with asyncio.timeout(self._patience_s()):
                         await connection.broken.wait()
                 except TimeoutError:
-                    continue
+                    if self._patience_s() == 0:
+                        connection.end_for_agent()
             self._connection = None
             mux.abort("The connection to the manager broke.")
             if self._welcomed:
                 hub.disconnected()
+
+    def _patience_s(self) -> float | None:
+        """Tell when something is to be done: the next greeting, or to leave who does not answer."""
+        if not self._air.several:
+            return None if self._welcomed else HELLO_EVERY_S
+        left_s = max(self._heard_s + UNHEARD_S - asyncio.get_running_loop().time(), 0.0)
+        return left_s if self._welcomed else min(left_s, HELLO_EVERY_S)
 
     def _sender(self, connection: Connection) -> Callable[[Message], Awaitable[None]]:
         async def send(message: Message) -> None:
@@ -352,6 +364,7 @@ class Dialler:
             case Goals() as goals:
                 hub.goals(goals)
             case Heard(number=number):
+                self._heard_s = asyncio.get_running_loop().time()
                 hub.heard(number)
             case _:
                 mux.receive(message)

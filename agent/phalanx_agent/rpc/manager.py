@@ -48,6 +48,9 @@ from phalanx_wire.stream import Call, Closed, Open
 VERSION: Final = metadata.version("phalanx")
 HELLO_EVERY_S: Final = 1.0
 ANSWER_WITHIN_S: Final = 10.0
+UNHEARD_S: Final = 10.0
+"""For so long a manager may leave beats without an answer; longer than its lease lasts."""
+
 BACKOFF_S: Final = (0.1, 2.0)
 REFUSED_BACKOFF_S: Final = 15.0
 
@@ -215,6 +218,7 @@ class Link:
         self._dealer: Dealer | None = None
         self._mux: Mux | None = None
         self._welcome: asyncio.Event = asyncio.Event()
+        self._heard: asyncio.Event = asyncio.Event()
         self._refused: Refused | None = None
         self._over = asyncio.Event()
         self._note_epoch = note_epoch
@@ -274,6 +278,7 @@ class Link:
                     tasks.create_task(dealer.receive(self._take)),
                     tasks.create_task(self._greet(dealer)),
                     tasks.create_task(self._watch(dealer)),
+                    tasks.create_task(self._listen()),
                 ]
                 await self._over.wait()
                 for task in talking:
@@ -290,6 +295,20 @@ class Link:
     async def _watch(self, dealer: Dealer) -> None:
         await dealer.lost()
         self._over.set()
+
+    async def _listen(self) -> None:
+        """Where there are several managers, leave one that does not answer: its database may be
+        out of its reach only, and another leads.
+        """
+        while len(self._manager.addresses) > 1:
+            self._heard.clear()
+            try:
+                async with asyncio.timeout(UNHEARD_S):
+                    await self._heard.wait()
+            except TimeoutError:
+                _LOG.warning("link.unheard", for_s=UNHEARD_S)
+                self._over.set()
+                return
 
     async def _greet(self, dealer: Dealer) -> None:
         while not self._welcome.is_set():
@@ -332,6 +351,7 @@ class Link:
             case Goals():
                 self._handler.goals(message)
             case Heard():
+                self._heard.set()
                 self._handler.heard(message.number)
             case _ if self._mux is not None:
                 self._mux.receive(message)

@@ -15,6 +15,7 @@ import zmq.asyncio
 from msgspec.structs import replace
 from zmq.auth.asyncio import AsyncioAuthenticator
 
+from phalanx_agent.rpc import manager
 from phalanx_agent.rpc.identity import (
     IdentityError,
     KeyPair,
@@ -320,6 +321,42 @@ async def test_a_manager_whose_time_is_over_is_left_for_the_one_that_leads(groun
         assert replace(WELCOME, epoch=6) == await heard.next()
         running.cancel()
         await asyncio.wait({running})
+
+
+async def test_a_manager_that_does_not_answer_is_left_for_another(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "UNHEARD_S", 0.5)
+    with ground.manager() as silent, ground.manager() as leader:
+        own, heard = key_pair(), Heard()
+        ground.known.keys.add(own.public.encode())
+        both = Manager((silent.address, leader.address), ground.keys.public, "c1")
+        running = asyncio.ensure_future(Link(HOST1, both, own, heard).run())
+        await silent.hear()
+        await silent.say(replace(WELCOME, epoch=5))
+        assert replace(WELCOME, epoch=5) == await heard.next()
+        assert "disconnected" == await heard.next()
+        await leader.hear()
+        await leader.say(replace(WELCOME, epoch=6))
+
+        assert replace(WELCOME, epoch=6) == await heard.next()
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def test_the_only_manager_is_not_left_when_it_does_not_answer(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "UNHEARD_S", 0.0)
+    with ground.manager() as silent:
+        async with linked(ground, silent) as (link, heard):
+            await silent.hear()
+            await silent.say(WELCOME)
+            assert WELCOME == await heard.next()
+            await silent.say(Goals(1))
+            assert Goals(1) == await heard.next()
+
+            assert link.connected
 
 
 async def test_who_has_led_before_is_left_by_the_next_process_of_an_agent_too(
