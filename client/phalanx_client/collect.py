@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from phalanx_client.aio import AioTransport
 from phalanx_client.config import Manager
 from phalanx_client.either import leading
-from phalanx_client.websocket import STDERR, Process, Wish, execute
+from phalanx_client.websocket import STDERR, Wish, execute
 
 T = TypeVar("T")
 PIECE = 64 << 10
@@ -27,7 +27,7 @@ async def output_of(
         execute(transport, ref, wish) as process,
         asyncio.TaskGroup() as tasks,
     ):
-        feeder = tasks.create_task(_feed(process, stdin)) if stdin else None
+        feeder = tasks.create_task(process.feed(_pieces(stdin))) if stdin else None
         async for channel, data in process.output():
             (err if channel == STDERR else out).extend(data)
         if feeder is not None:
@@ -36,13 +36,9 @@ async def output_of(
     return process.exit_code, bytes(out), bytes(err)
 
 
-async def _feed(process: Process, data: bytes) -> None:
-    try:
-        for at in range(0, len(data), PIECE):
-            await process.write(data[at : at + PIECE])
-        await process.end_input()
-    except ConnectionResetError:
-        return  # it has ended; the reader of its output says how
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), PIECE):
+        yield data[at : at + PIECE]
 
 
 def apart(coroutine: Coroutine[Any, Any, T]) -> T:

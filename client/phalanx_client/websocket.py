@@ -7,7 +7,7 @@ JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +66,15 @@ class Process:
     async def end_input(self) -> None:
         """Say that there is no more input."""
         await self._socket.send_str('{"eof": true}')
+
+    async def feed(self, pieces: AsyncIterable[bytes]) -> None:
+        """Give it a whole input. That it ends before is told by its output, not here."""
+        try:
+            async for piece in pieces:
+                await self.write(piece)
+            await self.end_input()
+        except ConnectionResetError:
+            return
 
     async def resize(self, rows: int, columns: int) -> None:
         """Tell it the terminal's new size."""

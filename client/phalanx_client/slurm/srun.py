@@ -92,7 +92,7 @@ async def _step(transport: AioTransport, found: Job, spec: StepSpec) -> int:
             if spec.tty:
                 undo.enter_context(terminal.raw())
             async with asyncio.TaskGroup() as tasks:
-                beside = [tasks.create_task(_feed(process, keyboard))]
+                beside = [tasks.create_task(process.feed(keyboard.pieces()))]
                 beside.append(tasks.create_task(_pass_signals(process, spec)))
                 async for channel, data in process.output():
                     stream = sys.stderr.buffer if channel == STDERR else sys.stdout.buffer
@@ -103,15 +103,6 @@ async def _step(transport: AioTransport, found: Job, spec: StepSpec) -> int:
                     task.cancel()
     assert process.exit_code is not None  # noqa: S101 - the output ends with it
     return process.exit_code
-
-
-async def _feed(process: Process, keyboard: terminal.Keyboard) -> None:
-    try:
-        async for piece in keyboard.pieces():
-            await process.write(piece)
-        await process.end_input()
-    except ConnectionResetError:
-        return  # it has ended; the reader of its output says how
 
 
 async def _pass_signals(process: Process, spec: StepSpec) -> None:

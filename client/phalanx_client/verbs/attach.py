@@ -63,7 +63,7 @@ async def _attached(transport: AioTransport, ref: str, wish: Wish) -> int:
             if wish.size is not None:
                 undo.enter_context(terminal.raw())
             async with asyncio.TaskGroup() as tasks:
-                feeders = [tasks.create_task(_feed(process, keyboard))] if wish.stdin else []
+                feeders = [tasks.create_task(process.feed(keyboard.pieces()))] if wish.stdin else []
                 if wish.size is not None:
                     feeders.append(tasks.create_task(_follow_size(process)))
                 async for channel, data in process.output():
@@ -73,15 +73,6 @@ async def _attached(transport: AioTransport, ref: str, wish: Wish) -> int:
                     feeder.cancel()
     assert process.exit_code is not None  # noqa: S101 - the output ends with it
     return process.exit_code
-
-
-async def _feed(process: Process, keyboard: terminal.Keyboard) -> None:
-    try:
-        async for piece in keyboard.pieces():
-            await process.write(piece)
-        await process.end_input()
-    except ConnectionResetError:
-        return  # it has ended; the reader of its output says how
 
 
 async def _follow_size(process: Process) -> None:
