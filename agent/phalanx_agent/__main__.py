@@ -144,12 +144,13 @@ class _Agent:
         scratch: Scratch,
         folder: str,
     ) -> None:
-        own = (config.state_dir, config.runtime_dir)
+        self._folders = own = (config.state_dir, config.runtime_dir)
         self._name = config.name
         self.link: Link | None = None
         self.logs = LogStore(config.state_dir / "logs", docker.logs)
         self.uploads = Uploads(config.state_dir / "uploads", self._fetch)
         self.asks = Asks(self._open)
+        tasks = Tasks(docker, task_processes, lambda: secrets.token_hex(12))
         self.workshop = Workshop(
             docker=docker,
             scratch=scratch,
@@ -164,6 +165,7 @@ class _Agent:
             mounts_hold=mounted.as_judged,
             end_remains=remains.end,
             account=Accounts(docker).of,
+            signal_tasks=tasks.signal,
             clock=lease.now_s,
             lease=Lease(lease.now_s),
         )
@@ -173,8 +175,6 @@ class _Agent:
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         note = partial(belongings.note_swarm, config.state_dir)
         self.swarm = SwarmMember(docker, address, self.board.swarm, note)
-        self._folders = own
-        tasks = Tasks(docker, task_processes, lambda: secrets.token_hex(12))
         self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, tasks)
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()

@@ -31,7 +31,6 @@ from phalanx_manager.loops.lead import Hold, keep, win
 from phalanx_manager.loops.retain import Retain
 from phalanx_manager.loops.retire import Retire
 from phalanx_manager.loops.schedule import Schedule
-from phalanx_manager.loops.signals import Signals
 from phalanx_manager.loops.stuck import Stuck
 from phalanx_manager.loops.supervise import for_ever
 from phalanx_manager.rpc import keys
@@ -119,9 +118,12 @@ class Loops:
         self.converge = Converge(
             store, clock, self.schedule.bell, own, eager_swarm=config.swarm == "eager"
         )
-        self.signals = Signals(store)
         self.govern = Govern(
-            store, clock, self.converge.silence_s, config.lost_after_s, order=self.signals.order
+            store,
+            clock,
+            self.converge.silence_s,
+            config.lost_after_s,
+            touched=self.converge.touch,
         )
         self.stuck = Stuck(store, clock)
         self.retire = Retire(store, clock)
@@ -140,7 +142,6 @@ class Loops:
             ("schedule", self.schedule.turn),
             ("converge", self.converge.turn),
             ("govern", self.govern.turn),
-            ("signals", self.signals.turn),
             ("retire", self.retire.turn),
         ):
             tasks.create_task(for_ever(name, turn, self.turns), name=name)
@@ -251,7 +252,6 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
     directory = Directory(store, clock)
     async with Agents.listen(config.rpc, site.keys, loops.converge, directory, house) as agents:
         loops.converge.attach(agents)
-        loops.signals.attach(agents)
         loops.stuck.attach(agents)
         steps = Steps(agents)
         inside.attach(agents, steps)

@@ -136,7 +136,6 @@ class ManagerLife(Process):
         assert self._loops is not None
         self.office = office
         self._loops.converge.attach(office)
-        self._loops.signals.attach(office)
 
     def _touched(self, session: SessionId) -> None:
         self._changed(session)
@@ -201,6 +200,7 @@ class AgentLife(Process):
             end_remains=_nothing_is_left,
             check_ports=host.check_ports,
             account=_root,
+            signal_tasks=lambda _kernel, _number: 0,
             clock=loop.time,
             lease=Lease(loop.time),
             wall=host.wall,

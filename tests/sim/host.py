@@ -13,6 +13,7 @@ from typing import Final
 
 from phalanx_agent.core.recipe import Account, ContainerRecipe
 from phalanx_agent.core.refused import Refused
+from phalanx_agent.core.seen import Noted
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.host.scratch import PublicKeys
 from phalanx_runner.messages import Event
@@ -116,6 +117,7 @@ class SimHost:
         self.boots += 1
         self.files.scratch.texts.clear()
         self.files.scratch.leases.clear()
+        self.files.scratch.notes.clear()
         self.files.keys.clear()
 
     def maybe_full(self, path: str) -> None:
@@ -170,6 +172,15 @@ class SimScratch:
 
     def lease(self, kernel: KernelId) -> float | None:
         return self._files.scratch.lease(kernel)
+
+    def note(self, kernel: KernelId, noted: Noted) -> None:
+        self._process.point("scratch.note.before")
+        self._host.maybe_full(kernel)
+        self._files.scratch.note(kernel, noted)
+        self._process.point("scratch.note.after")
+
+    def noted(self, kernel: KernelId) -> Noted:
+        return self._files.scratch.noted(kernel)
 
     def is_marked(self, kernel: KernelId) -> bool:
         return self._files.scratch.is_marked(kernel)

@@ -134,7 +134,7 @@ class Runner:
         self._around = around
         self._dice = dice
         self._door: Door | None = None
-        self._ring: list[Callable[[Stamp], Event]] = []
+        self._ring: list[Callable[[Stamp], Event] | None] = []
         self._started = False
         self._stopping = False
         self._code: int | None = None
@@ -201,7 +201,8 @@ class Runner:
         self._door = door
         self._say(lambda: Hello(1, self.kernel, len(self._ring)))
         for number, make in enumerate(self._ring, 1):
-            self._say(lambda number=number, make=make: make(Stamp(number, 0)))  # type: ignore[misc]
+            if make is not None:
+                self._say(lambda number=number, make=make: make(Stamp(number, 0)))  # type: ignore[misc]
 
     def lost(self, door: Door) -> None:
         if self._door is door:
@@ -237,14 +238,24 @@ class Runner:
                 self._release()
             case "stop":
                 self._stop(10.0)
-            case "signal" if self._started and self._code is None and self._recipe.command:
-                self._around.signalled(self.kernel, order["signal"])
+            case "signal":
+                self._signal(order["signal"])
+            case "ping":
+                self._ring.append(None)  # its answer is not told again
+                number = len(self._ring)
+                self._say(lambda: messages.Pong(Stamp(number, 0)))
             case "exit" if self._code is not None:
                 self._end(self._code)
             case _:
                 pass
 
     # ---------------------------------------------------------------- what it does
+
+    def _signal(self, number: int) -> None:
+        hears = self._started and self._code is None and bool(self._recipe.command)
+        if hears:
+            self._around.signalled(self.kernel, number)
+        self._tell(lambda at: messages.Signalled(at, number, int(hears)))
 
     def _mesh(self) -> None:
         late = asyncio.get_running_loop().time() > self._mesh_until

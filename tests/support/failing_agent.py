@@ -27,7 +27,7 @@ PORTS = (
         "scratch",
         workshop.Scratch,
         scratch.Scratch,
-        frozenset(("folder", "public_keys", "text", "lease", "is_marked", "kernels")),
+        frozenset(("folder", "public_keys", "text", "lease", "is_marked", "noted", "kernels")),
     ),
     Port("logs", workshop.LogStore, logstore.LogStore, frozenset(("has",))),
     Port("uploads", workshop.Uploads, uploads.Uploads, frozenset(("chunks",))),

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.core.refused import Refused
+from phalanx_agent.core.seen import Noted
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.host.remains import RemainsStay
 from phalanx_agent.host.scratch import PublicKeys
@@ -31,6 +33,7 @@ class FakeScratch:
         self.texts: dict[KernelId, dict[str, str]] = {}
         self.leases: dict[KernelId, float] = {}
         self.marked: set[KernelId] = set()
+        self.notes: dict[KernelId, Noted] = {}
         self.failing: list[OSError] = []
 
     def folder(self, kernel: KernelId) -> Path:
@@ -59,6 +62,14 @@ class FakeScratch:
     def lease(self, kernel: KernelId) -> float | None:
         return self.leases.get(kernel)
 
+    def note(self, kernel: KernelId, noted: Noted) -> None:
+        if self.failing:
+            raise self.failing.pop()
+        self.notes[kernel] = noted
+
+    def noted(self, kernel: KernelId) -> Noted:
+        return self.notes.get(kernel, Noted())
+
     def is_marked(self, kernel: KernelId) -> bool:
         return kernel in self.marked
 
@@ -68,6 +79,7 @@ class FakeScratch:
     def clear(self, kernel: KernelId) -> None:
         self.texts.pop(kernel, None)
         self.leases.pop(kernel, None)
+        self.notes.pop(kernel, None)
         self.marked.discard(kernel)
 
     def kernels(self) -> frozenset[KernelId]:
@@ -112,7 +124,8 @@ class FakeRunner:
         self.mesh_fails = False
         self.code = 0
         self.commands: list[bytes] = []
-        self.ring: list[Callable[[Stamp], Event]] = []
+        self.signals: list[int] = []
+        self.ring: list[Callable[[Stamp], Event] | None] = []
         self._engine = engine
         self._kernel = kernel
         self._hear: Callable[[Event], None] = lambda _event: None
@@ -134,7 +147,8 @@ class FakeRunner:
         self.connected = True
         self._hear(messages.Hello(1, self._kernel, len(self.ring)))
         for number, make in enumerate(self.ring, 1):
-            self._hear(make(Stamp(number, 0)))
+            if make is not None:
+                self._hear(make(Stamp(number, 0)))
 
     def booted(self) -> None:
         """The container runs."""
@@ -173,6 +187,13 @@ class FakeRunner:
                 self.ended(143)
             case "exit":
                 self.ended(self.code)
+            case "signal":
+                number = int(json.loads(command)["signal"])
+                self.signals.append(number)
+                self.tell(lambda at: messages.Signalled(at, number, 1))
+            case "ping":
+                self.ring.append(None)  # its answer is not told again
+                self._hear(messages.Pong(Stamp(len(self.ring), 0)))
             case _:
                 pass
         return True
@@ -198,6 +219,7 @@ class FakeHost:
         self.lives = True
         self.taken: set[int] = set()
         self.asking: set[KernelId] = set()
+        self.tasks_heard: list[tuple[KernelId, int]] = []
         self.engine.started = self._started
 
     def runner(self, kernel: KernelId) -> FakeRunner:
@@ -247,6 +269,10 @@ class FakeHost:
             raise Refused(f"The image has no user {user}.")
         return Account(int(user or 0), 0, "" if user else "root", "" if user else "/root")
 
+    def signal_tasks(self, kernel: KernelId, number: int) -> int:
+        self.tasks_heard.append((kernel, number))
+        return 1
+
     def now(self) -> float:
         """Time goes on with the loop's, and when a test skips some."""
         return asyncio.get_running_loop().time() + self.skipped
@@ -269,6 +295,7 @@ class FakeHost:
             mounts_hold=lambda _pid, _binds: self.mounts_hold,
             end_remains=self.end_remains,
             account=self.account,
+            signal_tasks=self.signal_tasks,
             clock=self.now,
             lease=lease,
             egress_subnet="10.212.0.0/20",

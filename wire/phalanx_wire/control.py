@@ -13,6 +13,7 @@ import msgspec
 from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.names import SSH_PORT
+from phalanx_wire.notice import Notice
 from phalanx_wire.slots import Slots
 from phalanx_wire.spec import Mount
 
@@ -165,6 +166,7 @@ class Assignment(msgspec.Struct, frozen=True):
         master_port: in main1 checked to be free at the start; 0 elsewhere.
         ports: of its host, kept for it; whoever else holds one ends the attempt. Empty but on the
             host's network.
+        notices: to be sent, once each, while the command runs.
     """
 
     kernel: KernelId
@@ -185,6 +187,7 @@ class Assignment(msgspec.Struct, frozen=True):
     master_port: int
     ports: tuple[int, ...] = ()
     lost_after_s: float = 300.0
+    notices: tuple[Notice, ...] = ()
 
 
 class NetworkGoal(msgspec.Struct, frozen=True):

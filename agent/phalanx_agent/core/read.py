@@ -177,7 +177,7 @@ def _fenced(seen: Seen, code: int) -> bool:
     """By us, or by its runner: then the code says so, if the command had not ended before."""
     told = seen.runner.failure is not None and seen.runner.failure.cause == "fenced"
     by_runner = code == FENCED_CODE and seen.runner.exited is None and (seen.lapsed or told)
-    return seen.asked.fenced or by_runner
+    return seen.noted.fenced or by_runner
 
 
 def _ended_with_engine(container: Ended, context: Context) -> bool:

@@ -7,6 +7,7 @@ and what the runner repeats) and what is only remembered are told apart in `Seen
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -72,6 +73,9 @@ class Runner:
     Attributes:
         released: it has started the command, or idles as it was told to.
         exited: the command's code, while the container lingers.
+        signalled: by the number of a signal, that of the last event that told of it.
+        seq: the number of the last event.
+        replayed: on this connection it has told again all that it had told before.
     """
 
     heard: bool = False
@@ -81,6 +85,9 @@ class Runner:
     exited: int | None = None
     failure: Failure | None = None
     warnings: tuple[str, ...] = ()
+    signalled: Mapping[int, int] = field(default_factory=dict)
+    seq: int = 0
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +98,8 @@ class Asked:
     Attributes:
         stop: TERM was sent, because the goal says so or because the start failed.
         cancelled: the goal was the reason.
-        fenced: the lease was the reason: the manager has not answered for so long.
         overdue: the grace is over and it still runs.
+        ping: what is asked on this connection to know when all has been told again.
     """
 
     mesh: bool = False
@@ -100,8 +107,22 @@ class Asked:
     dismiss: bool = False
     stop: bool = False
     cancelled: bool = False
-    fenced: bool = False
     overdue: bool = False
+    ping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What an agent notes before it does it, and finds again after a restart.
+
+    Attributes:
+        fenced: TERM was sent because the manager had not answered for so long.
+        notices: by the id of each that was sent, or was about to be, the number of the runner's
+            last event before.
+    """
+
+    fenced: bool = False
+    notices: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +142,7 @@ class Seen:
         leased: the manager has answered lately, so that it may be started.
         lapsed: it has to go: the manager has not answered for so long.
         connected: its runner is.
+        notified: ids of the notices that were sent on this connection to its runner.
         refused: why it can never run here, as a sentence; empty while it may.
     """
 
@@ -140,13 +162,21 @@ class Seen:
     connected: bool = False
     runner: Runner = Runner()
     asked: Asked = Asked()
+    noted: Noted = Noted()
+    notified: frozenset[str] = frozenset()
     refused: str = ""
 
 
 def hear(runner: Runner, event: messages.Event) -> Runner:
     """Fold one event of a runner into what is known of it."""
-    runner = replace(runner, heard=True)
+    if isinstance(event, messages.Hello):
+        return replace(runner, heard=True, replayed=False)
+    runner = replace(runner, heard=True, seq=event.stamp.seq)
     match event:
+        case messages.Signalled(signal=number):
+            return replace(runner, signalled={**runner.signalled, number: event.stamp.seq})
+        case messages.Pong():
+            return replace(runner, replayed=True)
         case messages.Ready():
             return replace(runner, ready=True)
         case messages.MeshOk():
@@ -161,14 +191,7 @@ def hear(runner: Runner, event: messages.Event) -> Runner:
             return _error(runner, event)
         case messages.Warned():
             return _warned(runner, event)
-        case (
-            messages.Hello()
-            | messages.Boot()
-            | messages.SshLog()
-            | messages.Signalled()
-            | messages.Pong()
-            | messages.Bye()
-        ):
+        case messages.Boot() | messages.SshLog() | messages.Bye():
             return runner
         case _:
             assert_never(event)

@@ -6,8 +6,10 @@ import enum
 from dataclasses import dataclass
 from typing import assert_never
 
+from phalanx_agent.core import notices
 from phalanx_agent.core.seen import Absent, Created, Ended, Running, Seen
 from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.notice import Notice
 
 
 @enum.unique
@@ -24,6 +26,8 @@ class Op(enum.Enum):
     CONNECT = "connect"  # attach the way out, while the gang gets ready
     MESH = "mesh"  # ask the runner to reach its peers
     RELEASE = "release"  # ask the runner to start the command
+    NOTIFY = "notify"  # send the command a signal that it hears once
+    PING = "ping"  # ask the runner whether it has told all again
     DISMISS = "dismiss"  # the runner need not linger
     STOP = "stop"  # TERM, and KILL after the grace
     KILL = "kill"
@@ -40,11 +44,13 @@ class Needs:
         upload: an archive has to be unpacked before it is created for its gang.
         peers: the public keys of all its peers are known.
         outside: it gets a way out beside the private network.
+        notices: what its command shall hear.
     """
 
     upload: bool = False
     peers: bool = True
     outside: bool = False
+    notices: tuple[Notice, ...] = ()
 
 
 def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
@@ -64,7 +70,7 @@ def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
         case Running() if seen.vanished:
             return Op.KILL if seen.asked.overdue else None  # by that the engine notices
         case Running():
-            lapsed = seen.lapsed and seen.runner.exited is None
+            lapsed = (seen.lapsed or seen.noted.fenced) and seen.runner.exited is None
             return _end(seen) if lapsed else _release(goal, seen, needs)
         case Ended():
             return None
@@ -103,7 +109,7 @@ def _release(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
     if runner.exited is not None:
         return Op.DISMISS if seen.connected and not asked.dismiss else None
     if runner.released:
-        return None
+        return _notify(seen, needs) if seen.connected else None
     talks = seen.connected and runner.ready
     if talks and not runner.meshed and goal >= KernelState.MESHED and not asked.mesh:
         return Op.MESH if seen.trusted else Op.TRUST  # a peer's keys may have been made anew
@@ -111,6 +117,12 @@ def _release(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
         return Op.CONNECT
     released = talks and runner.meshed and goal >= KernelState.RUNNING
     return Op.RELEASE if released and not asked.release else None
+
+
+def _notify(seen: Seen, needs: Needs) -> Op | None:
+    if notices.due(needs.notices, seen) is not None:
+        return Op.NOTIFY
+    return Op.PING if notices.doubted(needs.notices, seen) and not seen.asked.ping else None
 
 
 def _downwards(goal: KernelState, seen: Seen) -> Op | None:

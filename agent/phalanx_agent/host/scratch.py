@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from phalanx_agent.core.recipe import Account
+from phalanx_agent.core.seen import Noted
 from phalanx_agent.host import keys
 from phalanx_runner import lease
 from phalanx_wire.ids import KernelId, split_kernel_id
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _PUBLIC: Final = "public.json"
+_NOTED: Final = "noted.json"
 _PRIVATE_MODE: Final = 0o400
 _TEXT_MODE: Final = 0o444
 _FOLDER_MODE: Final = 0o755
@@ -137,6 +139,22 @@ class Scratch:
         except (FileNotFoundError, ValueError):
             return None
 
+    def note(self, kernel: KernelId, noted: Noted) -> None:
+        """Keep what the next process must know; it finds the old or the new."""
+        path = self._material / f"{kernel}.{_NOTED}"
+        fresh = path.with_name(f".{path.name}.new")
+        text = json.dumps({"fenced": noted.fenced, "notices": dict(noted.notices)})
+        _write(fresh, text.encode(), _PRIVATE_MODE)
+        fresh.rename(path)
+
+    def noted(self, kernel: KernelId) -> Noted:
+        """Read what was noted."""
+        try:
+            known = json.loads((self._material / f"{kernel}.{_NOTED}").read_bytes())
+        except FileNotFoundError:
+            return Noted()
+        return Noted(known["fenced"], known["notices"])
+
     def is_marked(self, kernel: KernelId) -> bool:
         """Tell whether a start was once begun."""
         return (self._marks / kernel).exists()
@@ -153,7 +171,8 @@ class Scratch:
 
     def clear(self, kernel: KernelId) -> None:
         """Remove material and marker; gone already is fine."""
-        (self._material / f"{kernel}.{_PUBLIC}").unlink(missing_ok=True)
+        for own in (_PUBLIC, _NOTED):
+            (self._material / f"{kernel}.{own}").unlink(missing_ok=True)
         if self.folder(kernel).exists():
             shutil.rmtree(self.folder(kernel))
         (self._marks / kernel).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import structlog
 from phalanx_agent.core.fence import Fence
 from phalanx_agent.core.read import Context, report
 from phalanx_agent.core.recipe import Account, Image
-from phalanx_agent.core.seen import Absent, Container, Created, Ended, Seen, hear
+from phalanx_agent.core.seen import Absent, Asked, Container, Created, Ended, Seen, hear
 from phalanx_agent.core.step import Needs
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.host.scratch import PublicKeys
@@ -99,7 +99,10 @@ class Case:
         """What it waits for."""
         known = all(member.host_key and member.user_key for member in self.members)
         return Needs(
-            upload=self.aim.assignment.upload != "", peers=known, outside=self.aim.gang.egress
+            upload=self.aim.assignment.upload != "",
+            peers=known,
+            outside=self.aim.gang.egress,
+            notices=self.aim.assignment.notices,
         )
 
     @property
@@ -138,11 +141,14 @@ class Case:
 
     def heard(self, event: messages.Event) -> None:
         """Take what the runner says. On a new connection what is unanswered is asked again."""
-        asked = self.seen.asked
+        asked, notified = self.seen.asked, self.seen.notified
         if isinstance(event, messages.Hello):
-            asked = replace(asked, mesh=False, release=False, dismiss=False)
+            asked = Asked(stop=asked.stop, cancelled=asked.cancelled, overdue=asked.overdue)
+            notified = frozenset()
         runner = hear(self.seen.runner, event)
-        self.seen = replace(self.seen, runner=runner, asked=asked, connected=True)
+        self.seen = replace(
+            self.seen, runner=runner, asked=asked, notified=notified, connected=True
+        )
 
     def say(self, detail: str) -> None:
         """Tell what is being done for it now."""

@@ -19,6 +19,7 @@ from phalanx_agent.core.seen import Absent, Created
 from phalanx_agent.core.step import Op
 from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
 from phalanx_agent.host.remains import RemainsStay
+from phalanx_agent.loops import noting
 from phalanx_agent.loops.case import Case
 from phalanx_agent.loops.workshop import RunnerLine, Workshop
 from phalanx_runner import messages
@@ -136,6 +137,10 @@ class Deeds:
             case Op.RELEASE:
                 await self._workshop.docker.connect(case.container_id)
                 self._ask(release=self._send(messages.start()))
+            case Op.NOTIFY:
+                noting.notify(case, self._workshop, self._send)
+            case Op.PING:
+                self._ask(ping=self._send(messages.ping()))
             case Op.DISMISS:
                 self._ask(dismiss=self._send(messages.exit()))
             case Op.STOP:
@@ -324,12 +329,14 @@ class Deeds:
     async def _stop(self) -> None:
         case = self._case
         cancelled = case.aim.goal >= KernelState.STOPPING
-        fenced = case.seen.lapsed and not cancelled
+        fenced = case.seen.noted.fenced or (case.seen.lapsed and not cancelled)
         grace_s = case.aim.assignment.grace_s if cancelled or fenced else FAILED_GRACE_S
         now, later_s = self._workshop.clock(), RUNNER_GRACE_S
         if case.seen.lapsed and case.fence is not None:
             grace_s, later_s = max(0.0, min(grace_s, case.fence.kill_at - now)), ENGINE_KILL_S
-        self._ask(stop=True, cancelled=cancelled, fenced=fenced)
+        if fenced and not case.seen.noted.fenced:
+            noting.fenced(case, self._workshop)
+        self._ask(stop=True, cancelled=cancelled)
         case.overdue_at = now + grace_s
         case.publish()
         if self._send(messages.stop(signal.SIGTERM, int(grace_s * 1000))):

@@ -150,6 +150,7 @@ class Keeper:
             marked=scratch.is_marked(case.kernel),
             material=keys is not None,
             kept=self._workshop.logs.has(case.kernel),
+            noted=scratch.noted(case.kernel),
         )
         until_s = scratch.lease(case.kernel)
         if until_s is not None:

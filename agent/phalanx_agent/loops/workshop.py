@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from phalanx_agent.core.recipe import Account, Bind, Image
+from phalanx_agent.core.seen import Noted
 from phalanx_agent.docker.port import Docker, EngineFacts
 from phalanx_agent.host.scratch import PublicKeys
 from phalanx_agent.loops.lease import Lease
@@ -45,6 +46,12 @@ class Scratch(Protocol):
 
     def lease(self, kernel: KernelId) -> float | None:
         """Read what the runner was told; None when it was told nothing."""
+
+    def note(self, kernel: KernelId, noted: Noted) -> None:
+        """Keep what the next process must know."""
+
+    def noted(self, kernel: KernelId) -> Noted:
+        """Read what was noted."""
 
     def is_marked(self, kernel: KernelId) -> bool:
         """Tell whether a start was once begun."""
@@ -146,6 +153,7 @@ class Workshop:
         end_remains: ends what a container that does not run has left below its engine, by its id.
             Raises `RemainsStay`.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
+        signal_tasks: sends the tasks of a kernel's steps a signal; how many there are.
         clock: seconds of CLOCK_BOOTTIME: never set, and going on while the host is suspended.
         lease: by the same clock.
         egress_subnet: where containers' way out is numbered; empty until the manager is known.
@@ -167,6 +175,7 @@ class Workshop:
     mounts_hold: Callable[[int, tuple[Bind, ...]], bool]
     end_remains: Callable[[str], Awaitable[None]]
     account: Callable[[Image, str], Awaitable[Account]]
+    signal_tasks: Callable[[KernelId, int], int]
     clock: Callable[[], float]
     lease: Lease
     egress_subnet: str = ""

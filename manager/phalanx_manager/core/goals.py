@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Final
 
 from phalanx_manager.core.cluster_env import rank_env, service_port
-from phalanx_manager.core.model import Kernel, NetworkRow, Session, SessionRow, Snapshot
+from phalanx_manager.core.model import Drain, Kernel, NetworkRow, Session, SessionRow, Snapshot
+from phalanx_manager.core.notice import owed
 from phalanx_manager.core.session import idles, lost_after_s
 from phalanx_wire import names
 from phalanx_wire.control import (
@@ -22,10 +23,13 @@ from phalanx_wire.control import (
 )
 from phalanx_wire.ids import AgentId, KernelId, SessionId
 from phalanx_wire.lifecycle import BARRIERS, KernelState
+from phalanx_wire.notice import Notice
 from phalanx_wire.spec import RoleSpec
 
 _TOGETHER: Final = frozenset({"default"})
 """Profiles under which a container sees the devices of all the session's on its host."""
+
+_NO_DRAINS: Final[Mapping[AgentId, Drain]] = {}
 
 LONGEST_WAIT_S: Final = 5.0
 """Between the moment that a stop is settled and that of it, for who asked for it to hear of it."""
@@ -74,9 +78,10 @@ def for_agent(
     swarm: SwarmGoal | None,
     guarded: Iterable[str],
     memo: Memo | None = None,
+    drained: Mapping[AgentId, Drain] = _NO_DRAINS,
 ) -> Goals:
     """Spell all that an agent shall have, out of the sessions that concern it (others do no
-    harm); the revision is left 0 for whoever sends it.
+    harm); the revision is left 0 for whoever sends it. `drained` are `notice.drains`.
     """
     memo = Memo() if memo is None else memo
     gangs: list[Gang] = []
@@ -90,7 +95,9 @@ def for_agent(
         if own:
             gangs.append(memo.gang(row, network))
             wanted = barrier(row)
-            kernels.extend(assignment(row, k, memo.env(row, k), wanted) for k in own)
+            kernels.extend(
+                assignment(row, k, memo.env(row, k), wanted, owed(row, k, drained)) for k in own
+            )
         if network.owner == agent and not network.released:
             networks.append(
                 NetworkGoal(
@@ -151,7 +158,11 @@ def goal(row: SessionRow, kernel: Kernel, wanted: KernelState) -> KernelState:
 
 
 def assignment(
-    row: SessionRow, kernel: Kernel, env: dict[str, str], wanted: KernelState
+    row: SessionRow,
+    kernel: Kernel,
+    env: dict[str, str],
+    wanted: KernelState,
+    notices: tuple[Notice, ...] = (),
 ) -> Assignment:
     """Spell one kernel's order; `wanted` is its gang's `barrier`."""
     session = row.session
@@ -180,6 +191,7 @@ def assignment(
         lost_after_s=lost_after_s(session),
         master_port=master_port or 0,
         ports=(kernel.ssh_port, kernel.service_port) if kernel.ssh_port else (),
+        notices=notices,
     )
 
 

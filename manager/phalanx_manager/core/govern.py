@@ -9,7 +9,7 @@ from typing import Final
 
 from phalanx_manager.core.explain import kernel_event, who
 from phalanx_manager.core.model import Drain, Kernel, SessionRow, Snapshot, Stop, StopCause
-from phalanx_manager.core.notice import Notice, notices
+from phalanx_manager.core.notice import Decision, decisions
 from phalanx_manager.core.observe import KernelChange, moved
 from phalanx_manager.core.session import lost_after_s
 from phalanx_wire.api import ENDED_STATES
@@ -51,7 +51,7 @@ class Ruling:
     """What must be done now, and when to look again.
 
     Attributes:
-        notices: signals to send to commands.
+        decisions: of signals to commands.
         lost: kernels of agents that stayed silent for longer than their sessions bear, by agent.
         gone: agents that stayed silent for so long that they are shown as lost.
         overdue: kernels whose end takes too long, each with the sentence to tell.
@@ -60,7 +60,7 @@ class Ruling:
     """
 
     stops: tuple[tuple[SessionId, Stop], ...]
-    notices: tuple[Notice, ...]
+    decisions: tuple[Decision, ...]
     lost: Mapping[AgentId, tuple[KernelChange, ...]]
     gone: tuple[AgentId, ...]
     overdue: tuple[tuple[KernelChange, str], ...]
@@ -107,11 +107,11 @@ def rule(
         for name, silence in silence_s.items()
         if silence <= limit_s and name in snapshot.agents
     )
-    told = list(notices(snapshot, now))
+    told = list(decisions(snapshot, now))
     due.extend(at for at, _ in told if at > now)
     return Ruling(
         stops=tuple(stops),
-        notices=tuple(notice for at, notice in told if at <= now),
+        decisions=tuple(decision for at, decision in told if at <= now),
         lost=lost,
         gone=gone,
         overdue=tuple(overdue),

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from phalanx_manager.clock import Clock
-from phalanx_manager.core import clusters, goals, observe, swarm
+from phalanx_manager.core import clusters, goals, notice, observe, swarm
 from phalanx_manager.core.model import Snapshot
 from phalanx_manager.store.port import Store
 from phalanx_manager.wake import Bell
@@ -209,9 +209,10 @@ class Converge:
         rows = goals.by_agent(snapshot)
         swarms = self._swarms(snapshot, stale)
         guarded = goals.guarded(snapshot, self._own_addresses)
+        drained = notice.drains(snapshot)
         for agent in sorted(stale & here):
             mine = rows.get(agent, ())
-            wanted = goals.for_agent(mine, agent, swarms.get(agent), guarded, self._memo)
+            wanted = goals.for_agent(mine, agent, swarms.get(agent), guarded, self._memo, drained)
             if agent in leaving and clusters.shall_leave(snapshot, agent):
                 wanted = msgspec.structs.replace(wanted, leave=True)
             await self._send(agent, wanted)

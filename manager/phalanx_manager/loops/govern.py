@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -12,10 +12,10 @@ import structlog
 from phalanx_manager.clock import Clock
 from phalanx_manager.core.govern import rule
 from phalanx_manager.core.model import AgentRecord, Drain, Snapshot
-from phalanx_manager.core.notice import Notice
+from phalanx_manager.core.notice import Decision
 from phalanx_manager.store.port import NewEvent, Store
 from phalanx_manager.wake import Bell
-from phalanx_wire.ids import AgentId
+from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.lifecycle import KernelState
 
 SAFETY_NET_S: Final = 5.0
@@ -34,32 +34,36 @@ class Govern:
         silence_s: Callable[[Collection[AgentId]], Mapping[AgentId, float]],
         lost_after_s: float,
         *,
-        order: Callable[[Notice], Awaitable[None]] | None = None,
+        touched: Callable[[SessionId], None],
     ) -> None:
+        """Args: touched: is told whose goals differ now although nothing of it was written."""
         self.bell = Bell()
         self._store = store
         self._clock = clock
         self._silence_s = silence_s
         self._lost_after_s = lost_after_s
-        self._order = order
+        self._touched = touched
         self._wait_s = 0.0
 
-    async def _notify(self, notices: Collection[Notice], snapshot: Snapshot, now: datetime) -> None:
-        """Have signals sent; that they are is written down before, so that none is sent twice."""
+    async def _decide(
+        self, decisions: Collection[Decision], snapshot: Snapshot, now: datetime
+    ) -> None:
+        """Write down that signals are sent; by that they are in their agents' goals."""
         drained: set[AgentId] = set()
-        for notice in notices:
-            if notice.agent is None:
-                if not await self._store.warn(notice.session, notice.attempt, notice.text, now):
+        for decision in decisions:
+            if decision.agent is None:
+                if not await self._store.warn(
+                    decision.session, decision.attempt, decision.text, now
+                ):
                     continue
             else:
-                if notice.agent not in drained:
-                    drained.add(notice.agent)
-                    await self._signalled(snapshot.agents[notice.agent], now)
-                event = NewEvent(now, "session.warned", notice.text, notice.session)
+                if decision.agent not in drained:
+                    drained.add(decision.agent)
+                    await self._signalled(snapshot.agents[decision.agent], now)
+                event = NewEvent(now, "session.warned", decision.text, decision.session)
                 await self._store.add_event(event)
-            log.info("session.warned", session=notice.session, why=notice.text)
-            if self._order is not None:
-                await self._order(notice)
+                self._touched(decision.session)
+            log.info("session.warned", session=decision.session, why=decision.text)
 
     async def _signalled(self, record: AgentRecord, now: datetime) -> None:
         if record.drain is not None:
@@ -86,7 +90,7 @@ class Govern:
         for session, stop in ruling.stops:
             if await self._store.stop(session, stop):
                 log.info("session.stopped", session=session, cause=stop.cause, why=stop.text)
-        await self._notify(ruling.notices, snapshot, now)
+        await self._decide(ruling.decisions, snapshot, now)
         for agent, losses in ruling.lost.items():
             await self._store.record(losses, (), now)
             log.warning("kernels.lost", agent=agent, kernels=len(losses), silent_s=silence[agent])

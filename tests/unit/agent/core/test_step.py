@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx_agent.core.seen import Absent, Asked, Created, Ended, Failure, Runner, Running, Seen
+from phalanx_agent.core.seen import (
+    Absent,
+    Asked,
+    Created,
+    Ended,
+    Failure,
+    Noted,
+    Runner,
+    Running,
+    Seen,
+)
 from phalanx_agent.core.step import Needs, Op, next_op
 from phalanx_wire.lifecycle import KernelState as S
 
@@ -57,6 +67,10 @@ def do(seen: Seen, op: Op) -> Seen:
             return replace(seen, container=Absent(), connected=False)
         case Op.CLEAR:
             return replace(seen, material=False, marked=False)
+        case Op.NOTIFY:
+            return replace(seen, noted=Noted(notices={"limit": 0}), notified=frozenset({"limit"}))
+        case Op.PING:
+            return replace(seen, asked=replace(asked, ping=True))
 
 
 def restarted(seen: Seen) -> Seen:

@@ -123,6 +123,43 @@ async def test_an_answer_that_comes_too_late_revives_nothing(host: FakeHost) -> 
         assert "fenced" == life.report().cause
 
 
+async def test_an_agent_that_dies_after_its_own_stop_still_knows_the_cause(host: FakeHost) -> None:
+    host.runner(MAIN1).stubborn.add("stop")
+    async with living(host) as life:
+        await run(life)
+        await life.pass_time(STOP_AFTER_S + 1)
+    host.runner(MAIN1).ended(143)
+    async with living(host) as life:
+        await life.aim(assignment(S.STOPPED))
+        report = life.report()
+
+        assert (S.EXITED, "fenced", 143) == (report.state, report.cause, report.exit_code)
+
+
+async def test_an_agent_that_dies_before_its_own_stop_takes_effect_stops_it_again(
+    host: FakeHost,
+) -> None:
+    host.runner(MAIN1).stubborn.add("stop")
+    async with living(host) as life:
+        await run(life)
+        await life.pass_time(STOP_AFTER_S + 1)
+    host.runner(MAIN1).stubborn.clear()
+    async with living(host) as life:
+        await life.aim(assignment(S.RUNNING))
+        await life.until(lambda: life.state() is S.EXITED)
+
+        assert "fenced" == life.report().cause
+
+
+async def test_what_cannot_be_noted_is_stopped_all_the_same(host: FakeHost) -> None:
+    async with living(host) as life:
+        await run(life)
+        host.scratch.failing.append(OSError(28, "No space left on device"))
+        await life.pass_time(STOP_AFTER_S + 1)
+
+        assert (S.EXITED, "fenced") == (life.state(), life.report().cause)
+
+
 async def test_a_command_may_end_with_the_code_of_a_lease_that_holds(host: FakeHost) -> None:
     async with living(host) as life:
         await run(life)

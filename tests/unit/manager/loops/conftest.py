@@ -66,7 +66,13 @@ class House:
         self.store = SqliteStore.open(self.path, self.clock.now(), "cid", self.touch)
         self.schedule = Schedule(self.store, self.clock, IPv4Network("10.213.0.0/16"))
         self.converge = Converge(self.store, self.clock, self.schedule.bell, ["192.0.2.100"])
-        self.govern = Govern(self.store, self.clock, self.converge.silence_s, 300)
+        self.govern = Govern(
+            self.store,
+            self.clock,
+            self.converge.silence_s,
+            300,
+            touched=self.converge.touch,
+        )
         self.converge.attach(self.post)
 
     def kill(self) -> None:
