@@ -82,6 +82,8 @@ def _hide(plan: Plan, host: int) -> None:
     run([*inside, "iptables", "-w", "-t", "nat", "-A", *masked])
     fresh = ["-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"]
     run([*inside, "iptables", "-w", "-A", "FORWARD", "-i", "eth0", *fresh])
+    # The switch's uplink may lead to somebody who answers for every address; nobody routes these.
+    _configure(plan.netns(SWITCH), f"route add blackhole {plan.address(host)}/32")
 
 
 def _configure(netns: str, *lines: str) -> None:

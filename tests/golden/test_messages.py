@@ -69,6 +69,7 @@ SAMPLES: tuple[Message, ...] = (
                 members=(
                     Member(0, "main1", HOST, "10.213.0.62", "ssh-ed25519 A", "ssh-ed25519 B"),
                 ),
+                hosts={HOST: "10.0.0.1"},
             ),
         ),
         kernels=(

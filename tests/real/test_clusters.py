@@ -16,7 +16,7 @@ import pytest
 from phalanx_lab import daemons, engine
 from phalanx_lab.lab import Host, Lab
 from tests.real.conftest import LAB
-from tests.real.ground import BASE, SMALL, Ground, interface_names, lines
+from tests.real.ground import ACROSS, BASE, SMALL, Ground, fresh_name, interface_names, lines
 
 pytestmark = pytest.mark.real
 
@@ -56,9 +56,10 @@ class Far:
         """Make a pool; the command that joins a host to it."""
         return self.ground.phalanx("cluster", "create", name).ok().strip()
 
-    def ready(self, name: str) -> None:
-        wait = f"/v1/clusters/{name}/wait?timeout_s=60"
-        assert ["host2"] == self.ground.http("GET", wait).ok()["ready"]
+    def ready(self, name: str, *hosts: str) -> None:
+        """Wait for the hosts of a cluster: by default the hidden one alone."""
+        wait = f"/v1/clusters/{name}/wait?timeout_s=60&nodes={len(hosts) or 1}"
+        assert [*(hosts or ["host2"])] == self.ground.http("GET", wait).ok()["ready"]
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +188,23 @@ def test_an_app_is_its_script_with_its_folder(far: Far, script: Path) -> None:
 
     assert "together ['--epochs', '3']" in ran
     assert listed.startswith("app-app-")
+
+
+def test_a_session_over_hosts_that_do_not_reach_each_other_is_refused_with_their_names(
+    far: Far,
+) -> None:
+    ground = far.ground
+    token = ground.phalanx("token", "create", "--agent", "host2").ok().splitlines()[0]
+    name = fresh_name()
+    with far.joined(f"phalanx agent --join {token}"):
+        far.ready("default", "host1", "host2")
+        ran = ground.run("-J", name, "-N", "2", *ACROSS, "--", "true").failed(125)
+        why = json.loads(ground.phalanx("why", name, "-o", "json").ok())["findings"][0]
+        alone = ground.run("-N", "2", "--mode", "single-node", "--", "true")
+
+    assert "hosts-apart" == why["code"]
+    for host in ground.lab.hosts:
+        assert host.name in why["text"]
+    assert f"gets no answer of host host2 at {far.host.address}" in why["text"]
+    assert "--mode single-node" in ran
+    alone.ok()

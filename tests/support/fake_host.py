@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -215,6 +215,8 @@ class FakeHost:
         self.skipped = 0.0
         self.mounts_hold = True
         self.remains_ended: list[str] = []
+        self.hidden: frozenset[str] = frozenset()
+        self.tried: tuple[str, ...] = ()
         self.remains_stay: RemainsStay | None = None
         self.lives = True
         self.taken: set[int] = set()
@@ -264,6 +266,10 @@ class FakeHost:
             raise self.remains_stay
         self.remains_ended.append(container_id)
 
+    async def silent(self, addresses: Collection[str]) -> frozenset[str]:
+        self.tried += tuple(addresses)
+        return self.hidden & frozenset(addresses)
+
     async def account(self, image: Image, user: str) -> Account:
         if user == "nobody-knows":
             raise Refused(f"The image has no user {user}.")
@@ -294,6 +300,7 @@ class FakeHost:
             lives=lambda _pid: self.lives,
             mounts_hold=lambda _pid, _binds: self.mounts_hold,
             end_remains=self.end_remains,
+            silent=self.silent,
             account=self.account,
             signal_tasks=self.signal_tasks,
             clock=self.now,

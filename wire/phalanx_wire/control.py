@@ -140,7 +140,11 @@ class Network(msgspec.Struct, frozen=True):
 
 
 class Gang(msgspec.Struct, frozen=True):
-    """All kernels of one attempt, in rank order, and what they share."""
+    """All kernels of one attempt, in rank order, and what they share.
+
+    Attributes:
+        hosts: addresses by which the hosts that an overlay spans have to reach each other.
+    """
 
     session: SessionId
     session_name: str
@@ -148,6 +152,7 @@ class Gang(msgspec.Struct, frozen=True):
     network: Network
     egress: bool
     members: tuple[Member, ...]
+    hosts: dict[AgentId, str] = {}
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -246,7 +251,7 @@ class KernelReport(msgspec.Struct, frozen=True):
     Attributes:
         detail: what it is doing now, as a sentence; empty when there is nothing to say.
         cause: with an ended state one of exited, oom, engine-restart, cancelled, start-failed,
-            mesh-failed, fenced, refused.
+            mesh-failed, fenced, refused, hosts-apart.
         message: the sentence for the user that goes with the cause.
         exit_code: Docker's, only with EXITED or STOPPED of a container that ran.
         warnings: sentences, e.g. an ulimit that the engine refused.

@@ -93,7 +93,7 @@ def outcome(seen: Seen, context: Context) -> KernelState | Outcome:
                 cause = "engine-restart" if _NO_CONTAINERD in failure else "start-failed"
                 return Outcome(KernelState.EXITED, cause, f"The engine did not start it: {failure}")
             if seen.refused:
-                return Outcome(KernelState.REJECTED, "refused", seen.refused)
+                return Outcome(KernelState.REJECTED, seen.refused_as, seen.refused)
             return _made(seen, context)
         case Running():
             return _running(seen)
@@ -119,7 +119,7 @@ def _without_container(seen: Seen, goal: KernelState) -> KernelState | Outcome:
     if goal >= KernelState.STOPPING:
         return Outcome(KernelState.STOPPED, "cancelled")
     if seen.refused:
-        return Outcome(KernelState.REJECTED, "refused", seen.refused)
+        return Outcome(KernelState.REJECTED, seen.refused_as, seen.refused)
     return KernelState.PREPARING
 
 

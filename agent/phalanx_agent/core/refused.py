@@ -4,4 +4,12 @@ from __future__ import annotations
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not an accident
-    """A kernel can never run here; the text is the sentence for its user."""
+    """A kernel can never run here; the text is the sentence for its user.
+
+    Attributes:
+        cause: of the `KernelReport`.
+    """
+
+    def __init__(self, text: str, cause: str = "refused") -> None:
+        super().__init__(text)
+        self.cause = cause

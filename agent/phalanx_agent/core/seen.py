@@ -144,6 +144,7 @@ class Seen:
         connected: its runner is.
         notified: ids of the notices that were sent on this connection to its runner.
         refused: why it can never run here, as a sentence; empty while it may.
+        refused_as: the cause of `KernelReport` that goes with it.
     """
 
     container: Container = field(default_factory=Absent)
@@ -165,6 +166,7 @@ class Seen:
     noted: Noted = Noted()
     notified: frozenset[str] = frozenset()
     refused: str = ""
+    refused_as: str = "refused"
 
 
 def hear(runner: Runner, event: messages.Event) -> Runner:

@@ -19,7 +19,7 @@ from phalanx_agent.core.seen import Absent, Created
 from phalanx_agent.core.step import Op
 from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
 from phalanx_agent.host.remains import RemainsStay
-from phalanx_agent.loops import noting
+from phalanx_agent.loops import neighbours, noting
 from phalanx_agent.loops.case import Case
 from phalanx_agent.loops.workshop import RunnerLine, Workshop
 from phalanx_runner import messages
@@ -120,6 +120,7 @@ class Deeds:
             case Op.FILL:
                 await self._fill()
             case Op.TRUST:
+                await neighbours.reach(case, self._workshop)
                 await self._trust()
             case Op.MARK:
                 self._workshop.scratch.mark(case.kernel)

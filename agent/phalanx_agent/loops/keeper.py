@@ -135,7 +135,7 @@ class Keeper:
                 except Unavailable as error:
                     self._failed(error, final=self._in_vain(error))
                 except Refused as error:
-                    self._refuse(str(error))
+                    self._refuse(str(error), error.cause)
                 except OSError as error:
                     self._failed(_of_the_host(error, self.case.kernel), final=False)
                 await self._wait()
@@ -294,8 +294,8 @@ class Keeper:
         else:
             self._refuse(str(error))
 
-    def _refuse(self, why: str) -> None:
-        self.case.seen = replace(self.case.seen, refused=why)
+    def _refuse(self, why: str, cause: str = "refused") -> None:
+        self.case.seen = replace(self.case.seen, refused=why, refused_as=cause)
         self.case.publish()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +152,7 @@ class Workshop:
         mounts_hold: tells whether the container of a process has them from where they were judged.
         end_remains: ends what a container that does not run has left below its engine, by its id.
             Raises `RemainsStay`.
+        silent: tells which of some hosts do not answer, by their addresses.
         account: finds out who a container's user is. Raises `Unavailable` and `Refused`.
         signal_tasks: sends the tasks of a kernel's steps a signal; how many there are.
         clock: seconds of CLOCK_BOOTTIME: never set, and going on while the host is suspended.
@@ -174,6 +175,7 @@ class Workshop:
     lives: Callable[[int], bool]
     mounts_hold: Callable[[int, tuple[Bind, ...]], bool]
     end_remains: Callable[[str], Awaitable[None]]
+    silent: Callable[[Collection[str]], Awaitable[frozenset[str]]]
     account: Callable[[Image, str], Awaitable[Account]]
     signal_tasks: Callable[[KernelId, int], int]
     clock: Callable[[], float]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -35,6 +35,31 @@ LONGEST_WAIT_S: Final = 5.0
 """Between the moment that a stop is settled and that of it, for who asked for it to hear of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """By which addresses hosts are reached.
+
+    Attributes:
+        hosts: by others of their swarm.
+        guarded: of all hosts, and the manager's; containers must not.
+    """
+
+    hosts: Mapping[AgentId, str] = field(default_factory=dict)
+    guarded: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, own: Collection[str]) -> Reached:
+        """Collect what agents have reported, and the manager's own."""
+        seen = {
+            name: record.observed
+            for name, record in snapshot.agents.items()
+            if record.observed is not None
+        }
+        hosts = {name: one.swarm.address or one.address for name, one in seen.items()}
+        every = {each for one in seen.values() for each in (one.address, *one.addresses) if each}
+        return cls(hosts, frozenset(own) | every)
+
+
 class Memo:
     """Remembers what is dear to spell and the same for many agents or many turns."""
 
@@ -50,12 +75,12 @@ class Memo:
             known = self._envs[kernel.id] = {var.name: var.value for var in variables}
         return known
 
-    def gang(self, row: SessionRow, network: NetworkRow) -> Gang:
+    def gang(self, row: SessionRow, network: NetworkRow, hosts: Mapping[AgentId, str]) -> Gang:
         """Spell a gang, once for all its agents."""
         attempt = (row.session.id, row.session.attempt)
         known = self._gangs.get(attempt)
         if known is None or known[0] is not row:
-            known = self._gangs[attempt] = (row, _gang(row, network))
+            known = self._gangs[attempt] = (row, _gang(row, network, hosts))
         return known[1]
 
     def forget_all_but(self, rows: Iterable[SessionRow]) -> None:
@@ -76,7 +101,7 @@ def for_agent(
     rows: Iterable[SessionRow],
     agent: AgentId,
     swarm: SwarmGoal | None,
-    guarded: Iterable[str],
+    reached: Reached,
     memo: Memo | None = None,
     drained: Mapping[AgentId, Drain] = _NO_DRAINS,
 ) -> Goals:
@@ -93,7 +118,7 @@ def for_agent(
             continue
         own = [kernel for kernel in row.kernels if kernel.agent == agent and kernel.holds]
         if own:
-            gangs.append(memo.gang(row, network))
+            gangs.append(memo.gang(row, network, reached.hosts))
             wanted = barrier(row)
             kernels.extend(
                 assignment(row, k, memo.env(row, k), wanted, owed(row, k, drained)) for k in own
@@ -113,7 +138,7 @@ def for_agent(
         kernels=tuple(kernels),
         networks=tuple(networks),
         swarm=swarm,
-        guarded=tuple(sorted(guarded)),
+        guarded=tuple(sorted(reached.guarded)),
     )
 
 
@@ -219,13 +244,6 @@ def agents_of(row: SessionRow) -> frozenset[AgentId]:
     return frozenset({network.owner, *(k.agent for k in row.kernels if k.agent is not None)})
 
 
-def guarded(snapshot: Snapshot, own: Collection[str]) -> frozenset[str]:
-    """Collect the addresses that containers must not reach: the manager's and all hosts'."""
-    seen = [record.observed for record in snapshot.agents.values() if record.observed is not None]
-    hosts = {address for one in seen for address in (one.address, *one.addresses) if address}
-    return frozenset(own) | hosts
-
-
 def _keeps_devices(row: SessionRow, kernel: Kernel) -> bool:
     """An ended kernel's devices stay its own while a neighbour's container still sees them."""
     return (
@@ -235,8 +253,9 @@ def _keeps_devices(row: SessionRow, kernel: Kernel) -> bool:
     )
 
 
-def _gang(row: SessionRow, network: NetworkRow) -> Gang:
+def _gang(row: SessionRow, network: NetworkRow, hosts: Mapping[AgentId, str]) -> Gang:
     session = row.session
+    seats = {kernel.agent for kernel in row.kernels} if network.driver == "overlay" else set()
     # Keys travel once all are made, so that a preparing gang is told once and not once per key.
     complete = all(kernel.state >= KernelState.CREATED for kernel in row.kernels)
     return Gang(
@@ -258,6 +277,7 @@ def _gang(row: SessionRow, network: NetworkRow) -> Gang:
             )
             for kernel in row.kernels
         ),
+        hosts={agent: hosts[agent] for agent in sorted(filter(None, seats)) if hosts.get(agent)},
     )
 
 

@@ -224,7 +224,10 @@ def _nobody(reports: Mapping[AgentId, SwarmReport], but: AgentId | None = None) 
         if report.problem and name != but
     ]
     if problems:
-        return "the agents' engines could not form a swarm: " + "; ".join(problems)
+        return (
+            f"the agents' engines could not form a swarm: {'; '.join(problems)}; hosts that share "
+            "a session must reach each other at the addresses that `phalanx nodes` shows"
+        )
     return "the agents' engines are forming a swarm"
 
 

@@ -154,7 +154,8 @@ def _ended(row: SessionRow) -> tuple[Finding, ...]:
     if first is None:
         return (Finding("failed", session_reason(row) or "it has failed", hint=_hint(row, None)),)
     text = f"{failure(first)}, before any other rank"
-    found = [Finding("failed", text, (first.rank,), _hint(row, first))]
+    code = "hosts-apart" if first.cause == "hosts-apart" else "failed"
+    found = [Finding(code, text, (first.rank,), _hint(row, first))]
     if session.reason and session.reason not in text:
         found.append(Finding("failed", session.reason))
     others = [
@@ -189,6 +190,8 @@ def _hint(row: SessionRow, kernel: Kernel | None) -> str:
         139: "it crashed (SIGSEGV)",
     }
     first = by_cause.get(kernel.cause, "") or by_code.get(kernel.exit_code or 0, "")
+    if kernel.cause == "hosts-apart":
+        return "who is where: phalanx nodes; a cluster for hosts that do: phalanx cluster create"
     if kernel.ended_as is KernelState.REJECTED:
         return (
             f"what happened: phalanx events {name}, and the phalanx-agent's log on {kernel.agent}"

@@ -208,11 +208,11 @@ class Converge:
         self._forget(snapshot)
         rows = goals.by_agent(snapshot)
         swarms = self._swarms(snapshot, stale)
-        guarded = goals.guarded(snapshot, self._own_addresses)
+        reached = goals.Reached.of(snapshot, self._own_addresses)
         drained = notice.drains(snapshot)
         for agent in sorted(stale & here):
             mine = rows.get(agent, ())
-            wanted = goals.for_agent(mine, agent, swarms.get(agent), guarded, self._memo, drained)
+            wanted = goals.for_agent(mine, agent, swarms.get(agent), reached, self._memo, drained)
             if agent in leaving and clusters.shall_leave(snapshot, agent):
                 wanted = msgspec.structs.replace(wanted, leave=True)
             await self._send(agent, wanted)

@@ -27,7 +27,7 @@ A, B = AgentId("a"), AgentId("b")
 
 
 def told(one: SessionRow, agent: AgentId = A) -> Goals:
-    return goals.for_agent([one], agent, None, ())
+    return goals.for_agent([one], agent, None, goals.Reached())
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,7 @@ def test_a_waiting_session_gives_nobody_goals() -> None:
 def test_every_address_of_every_host_is_guarded() -> None:
     report = observed(address="192.0.2.1", addresses=("192.0.2.1", "198.51.100.7"))
 
-    found = goals.guarded(snapshot(records=[agent("a", report), agent("b", None)]), ("192.0.2.9",))
+    known = snapshot(records=[agent("a", report), agent("b", None)])
+    found = goals.Reached.of(known, ("192.0.2.9",)).guarded
 
     assert {"192.0.2.1", "198.51.100.7", "192.0.2.9"} <= found

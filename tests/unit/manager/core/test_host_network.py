@@ -31,7 +31,7 @@ def two_and_two() -> SessionRow:
 
 
 def told(one: SessionRow, name: str) -> Goals:
-    return goals.for_agent([one], AgentId(name), None, ())
+    return goals.for_agent([one], AgentId(name), None, goals.Reached())
 
 
 def test_where_no_agent_offers_it_a_session_is_refused() -> None:
