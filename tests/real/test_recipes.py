@@ -58,7 +58,8 @@ def follow(clean: Ground, packages: tuple[str, ...], script: Path) -> Callable[.
 
 
 def test_the_page_has_no_recipe_that_is_not_tried() -> None:
-    tried = {"PyTorch", "Accelerate", "DeepSpeed", "Open MPI", "JAX", "TensorFlow"}
+    plain = {"PyTorch", "Accelerate", "DeepSpeed", "Open MPI", "JAX", "TensorFlow"}
+    tried = plain | {"Ray", "Dask"}
 
     assert tried == set(page.recipes())
 
@@ -101,6 +102,15 @@ def test_tensorflow(follow: Callable[..., str]) -> None:
     told = ranks(follow("TensorFlow"))
 
     assert ["2 workers [2.0, 2.0, 2.0, 2.0]"] * 2 == [told[rank][-1] for rank in (0, 1)]
+
+
+@pytest.mark.long
+def test_ray(follow: Callable[..., str]) -> None:
+    assert "2 nodes ['main1', 'sub1']" == ranks(follow("Ray"))[0][-1]
+
+
+def test_dask(follow: Callable[..., str]) -> None:
+    assert "2 workers ['main1', 'sub1']" in ranks(follow("Dask"))[0]
 
 
 def said(told: str) -> list[str]:
