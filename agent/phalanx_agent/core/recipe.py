@@ -28,6 +28,15 @@ _DEEPSPEED_FOLDER = "/job"
 """Where DeepSpeed's launcher looks for `hostfile`; without one it trains in one container, and says
 nothing of the others."""
 
+BASH_ENV_FILE = "bash_env"
+BASH_ENV = f"""\
+case ":$PATH:" in
+*:{names.BUNDLE_MOUNT}/slurm:*) ;;
+*) PATH="{names.BUNDLE_MOUNT}/first:{names.BUNDLE_MOUNT}/slurm:$PATH:{names.BUNDLE_MOUNT}/last" ;;
+esac
+"""
+"""Gives scripts of login shells our programs back: an image's profile sets `PATH` anew."""
+
 _INITS = frozenset(
     {
         *("/sbin/init", "/usr/sbin/init", "/bin/systemd", "/lib/systemd/systemd"),
@@ -171,6 +180,8 @@ def environment(assignment: Assignment, image: Image, account: Account) -> tuple
     path = env.get("PATH") or of_image.get("PATH") or _IMAGE_PATH
     # Lightning warns of an `srun` that it finds and was not started by, so only jobs have it.
     slurm = f"{names.BUNDLE_MOUNT}/slurm:" if "SLURM_JOB_ID" in env else ""
+    if slurm and "BASH_ENV" not in of_image:
+        env.setdefault("BASH_ENV", f"{names.MATERIAL_MOUNT}/{BASH_ENV_FILE}")
     env["PATH"] = f"{names.BUNDLE_MOUNT}/first:{slurm}{path}:{names.BUNDLE_MOUNT}/last"
     filled = {"HOME": _home(assignment, account), "USER": login(account), "LOGNAME": login(account)}
     for key, value in filled.items():

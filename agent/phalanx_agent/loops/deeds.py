@@ -187,6 +187,7 @@ class Deeds:
             "runner.conf": conf,
             "hosts": ssh_files.hosts(gang.members, own.rank),
             "hostfile": ssh_files.hostfile(gang.members),
+            recipe.BASH_ENV_FILE: recipe.BASH_ENV,
             "ssh/ssh_config": ssh_files.ssh_config(gang.members, login),
             "ssh/dropin.conf": ssh_files.ssh_dropin(gang.members, login),
             "ssh/known_hosts": "",

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -170,6 +173,30 @@ def test_a_users_own_values_win_and_the_paths_ends_stay_ours() -> None:
 
     assert "HOME=/h" in env
     assert "PATH=/opt/phalanx/first:/mine:/opt/phalanx/last" in env
+
+
+def test_scripts_of_login_shells_find_slurms_programs_in_a_job(tmp_path: Path) -> None:
+    file = tmp_path / recipe.BASH_ENV_FILE
+    file.write_text(recipe.BASH_ENV)
+    job = recipe.environment(order(env={"SLURM_JOB_ID": "7"}), IMAGE, ROOT)
+    other = recipe.environment(ORDER, IMAGE, ROOT)
+    said = [
+        subprocess.run(
+            ["bash", "-c", "echo $PATH"],
+            env={"PATH": path, "BASH_ENV": str(file)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for path in ("/bin", "/mine:/opt/phalanx/slurm:/bin")
+    ]
+
+    assert "BASH_ENV=/run/phalanx/bash_env" in job
+    assert [] == [entry for entry in other if entry.startswith("BASH_ENV=")]
+    assert [
+        "/opt/phalanx/first:/opt/phalanx/slurm:/bin:/opt/phalanx/last",
+        "/mine:/opt/phalanx/slurm:/bin",
+    ] == said
 
 
 def test_what_the_image_sets_itself_is_left_to_it() -> None:
