@@ -21,6 +21,16 @@ SILENCE_S = 60.0
 """A stream says something at least every 15 s; after this long without a byte it is dead."""
 
 
+class _End(msgspec.Struct, frozen=True):
+    """The last event of a stream.
+
+    Attributes:
+        missing: of output, what could not be told, sentences.
+    """
+
+    missing: tuple[str, ...] = ()
+
+
 class Exchange:
     """Requests over one transport.
 
@@ -28,6 +38,9 @@ class Exchange:
         patience_s: how long a manager that answered before may be away (it restarts) before a
             request that can be repeated fails.
         on_wait: told, once per absence, that the manager is away.
+
+    Attributes:
+        missing: what the stream that has ended last could not tell of output, sentences.
     """
 
     def __init__(
@@ -39,6 +52,7 @@ class Exchange:
     ) -> None:
         self._transport = transport
         self._patience = Patience(transport, patience_s, on_wait)
+        self.missing: tuple[str, ...] = ()
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,6 +128,7 @@ class Exchange:
                     async with aclosing(events_of(reply)) as events:
                         async for event in events:
                             if event.name == "end":
+                                self.missing = decode(event.data, _End).missing
                                 return
                             absence = Absence(self._patience)
                             told[event.data] += 1

@@ -121,6 +121,8 @@ class Follower:
         async with aclosing(lines):
             async for _, event in lines:
                 printer.line(event)
+        for sentence in self._client.missing:
+            output.note(ansi.escape(f"phalanx: {sentence}"), quiet=self._quiet)
 
 
 def exit_code(view: SessionView) -> int:

@@ -9,7 +9,7 @@ import msgspec
 from phalanx_client import arguments, output
 from phalanx_client.arguments import Parser, checked
 from phalanx_client.call import Call, Verb
-from phalanx_client.failure import OK, USAGE, Failure
+from phalanx_client.failure import OK, TRY_AGAIN, USAGE, Failure
 from phalanx_client.follow import Printer
 from phalanx_client.target import kernel_of, parse
 
@@ -52,6 +52,8 @@ async def run(call: Call) -> int:
                 output.say(msgspec.json.encode(event).decode())
             else:
                 printer.line(event)
+    if client.missing:
+        raise Failure("\n".join(client.missing), TRY_AGAIN)
     return OK
 
 

@@ -27,6 +27,8 @@ Put = Callable[[Batch], Awaitable[None]]
 _ALL_WINDOWS_BYTES: Final = 64 << 20
 _CHUNK_S: Final = 60.0
 _BATCH: Final = 256
+_NEVER_RAN: Final = frozenset({"cancelled", "refused", "start-failed"})
+"""Causes of ends that have an exit code where there was a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ class Missing:
 
 
 def may_have_output(kernel: Kernel) -> bool:
-    """Tell whether an agent can be asked."""
+    """Tell whether an agent can be asked; a container that never ran has said nothing."""
+    if kernel.ended and kernel.exit_code is None and kernel.cause in _NEVER_RAN:
+        return False
     made = KernelState.CREATED <= kernel.state < KernelState.EXITED
     return kernel.agent is not None and (made or kernel.container_id != "")
 

@@ -23,6 +23,7 @@ from tests.unit.client.fake_manager import (
     ID,
     FakeManager,
     as_json,
+    event,
     line,
     session,
     stream,
@@ -55,6 +56,34 @@ def test_run_prints_merged_output_and_ends_with_the_sessions_code(
     ) == outcome.err
     sent = msgspec.json.decode(manager.asked("POST", SESSIONS)[0].body, type=SessionSpec)
     assert SessionSpec(kind="batch", size=2, image="alpine", command=("sh", "-c", "x -- y")) == sent
+
+
+LACKING = "the output of sub1 is not complete: agent gpu-1: it is not connected"
+
+
+def test_logs_that_are_not_complete_say_so_and_ask_to_try_again(
+    cli: Cli, manager: FakeManager
+) -> None:
+    manager.on("GET", f"{SESSIONS}/demo", session())
+    lacking = event("end", {"missing": [LACKING]})
+    manager.on("GET", f"{ONE}/logs", stream(line(0, "hello"), lacking))
+
+    outcome = cli("logs", "demo")
+
+    assert (75, "[0 main1] hello\n") == (outcome.code, outcome.out)
+    assert LACKING in outcome.err
+
+
+def test_run_says_what_was_missing_and_ends_with_the_sessions_code(
+    cli: Cli, manager: FakeManager
+) -> None:
+    ended = session("succeeded", exit_code=0)
+    a_run(manager, ended, line(0, "hello"), event("end", {"missing": [LACKING]}))
+
+    outcome = cli("run", "-i", "alpine", "true")
+
+    assert 0 == outcome.code
+    assert f"phalanx: {LACKING}\n" in outcome.err
 
 
 def test_run_submits_with_a_fresh_key_each_time(cli: Cli, manager: FakeManager) -> None:

@@ -5,19 +5,21 @@ import itertools
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import ClientResponse
 
 from phalanx_manager.http import cursor, logs_follow
-from phalanx_manager.http.logs_read import window
+from phalanx_manager.http.logs_read import may_have_output, window
 from phalanx_wire import loglines
 from phalanx_wire.api import EventView, LogEvent, LogLine
 from phalanx_wire.ids import kernel_id
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import MIN_WINDOW_BYTES, Stream
 from phalanx_wire.stream import STDOUT, WINDOW_BYTES, LogsCall
+from tests.support.house import row, with_kernel
 from tests.support.manager_api import START, Scene, problem, scene, speaking, sse
 
 BEGIN_NS = int(START.timestamp()) * 1_000_000_000
@@ -392,3 +394,19 @@ def _wait_for(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
 async def test_a_wrong_session_is_a_problem_not_a_stream(api: Scene) -> None:
     response = await api.get("/v1/sessions/nobody/logs?follow=1", **STREAM)
     assert "not_found" == (await problem(response)).code
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({"state": KernelState.RUNNING}, [0]),
+        ({"state": KernelState.REMOVED, "cause": "exited", "exit_code": 3}, [0]),
+        ({"state": KernelState.REMOVED, "cause": "cancelled", "exit_code": 143}, [0]),
+        ({"state": KernelState.REMOVED, "cause": "cancelled"}, []),
+        ({"state": KernelState.LOST, "cause": "lost"}, [0]),
+    ],
+)
+def test_only_what_has_run_can_lack_output(fields: dict[str, Any], asked: list[int]) -> None:
+    one = with_kernel(row("a", KernelState.RUNNING), 0, container_id="c" * 64, **fields)
+
+    assert asked == [kernel.rank for kernel in one.kernels if may_have_output(kernel)]
