@@ -13,7 +13,7 @@ ENGINE_CALLS: Final = (
     "swarm", "swarm_init", "swarm_join", "swarm_canary",
 )  # fmt: skip
 
-SCRATCH_WRITES: Final = ("make", "put", "mark", "note", "write_lease")
+SCRATCH_WRITES: Final = ("make", "put", "mark", "write_lease")
 
 AGENT_POINTS: Final = (
     *(f"engine.{name}.{when}" for name in ENGINE_CALLS for when in ("before", "after")),
@@ -23,6 +23,7 @@ AGENT_POINTS: Final = (
     "uploads.fetch.before", "uploads.fetch.after",
     "runner.send.before", "runner.send.after",
     "link.observed.before", "link.observed.after",
+    "scratch.note.before", "scratch.note.after",
 )  # fmt: skip
 
 MANAGER_POINTS: Final = (
