@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from phalanx_lab import daemons
 from phalanx_lab.lab import Host, Lab
 from phalanx_runner import lease
 from phalanx_runner.messages import FENCED_CODE
@@ -34,6 +36,11 @@ UNANSWERED_S = 4.0
 
 VERDICT_WITHIN_S = 60.0
 WAIT = "trap 'exit 5' TERM; while :; do sleep 0.1; done"
+BEATS = (
+    "date +%s.%N >> /share/beats.$PHALANX_SESSION_ID.$RANK.$PHALANX_ATTEMPT; "
+    '[ "$PHALANX_ATTEMPT" = 2 ] && exit 0; sleep 0.1'
+)
+"""Each rank of each attempt writes down when it runs; only the first attempt goes on for ever."""
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +162,70 @@ def test_no_rank_outlives_the_time_after_which_it_is_given_up(
     for session in sessions.values():
         await_true("it is explained", partial(is_explained, hasty, session, said), 60)
         assert "lost" == hasty.show(session)["kernels"][0]["state"]
+
+
+def test_a_gang_goes_on_without_a_lost_host_which_can_then_be_forgotten_and_join_anew(
+    hasty: Ground,
+) -> None:
+    lab, beating = hasty.lab, ("sh", "-c", f"while :; do {BEATS}; done")
+    shared = (*ACROSS, "-v", f"{lab.plan.state}/share:/share:rw", "--grace", "1s")
+    gang = hasty.detached("-N", "2", *shared, "--requeue", "--", *beating)
+    once = hasty.detached("-N", "3", *shared, "--", *beating)
+    for name in (gang, once):
+        hasty.await_state(name, "running")
+    home = hasty.containers(gang)["sub1"]
+    too_early = hasty.phalanx("node", "forget", home)
+    lab.fault("cut", home)
+    try:
+        code, given_up = hasty.phalanx("wait", gang).code, hasty.phalanx("wait", once).code
+        events = hasty.phalanx("events", gang).ok()
+        elsewhere = set(hasty.containers(gang).values())
+        hasty.phalanx("node", "forget", home).ok()
+        left = hasty.http("GET", "/v1/nodes").ok()["nodes"]
+    finally:
+        lab.fault("heal", home)
+    views = {name: hasty.show(name) for name in (gang, once)}
+
+    assert 0 != too_early.code
+    assert "is connected" in too_early.err
+    assert (0, "succeeded", 2) == (code, views[gang]["state"], views[gang]["attempt"])
+    assert {host.name for host in lab.hosts} - {home} == elsewhere
+    assert f"agent {home} is lost" in events
+    assert (1, "failed") == (views[once]["attempt"], views[once]["state"])
+    assert 0 != given_up
+    assert home in views[once]["reason"]
+    assert sorted(elsewhere) == sorted(node["name"] for node in left)
+    for rank in range(2):
+        first, second = (beats(hasty, views[gang]["id"], rank, attempt) for attempt in (1, 2))
+        assert max(first) < min(second)
+    join_anew(hasty, hasty.host(home))
+
+
+def beats(ground: Ground, session: str, rank: int, attempt: int) -> list[float]:
+    """When a rank was seen to run in one attempt."""
+    file = Path(ground.lab.plan.state) / "share" / f"beats.{session}.{rank}.{attempt}"
+    return [float(line) for line in file.read_text().split()]
+
+
+def join_anew(ground: Ground, host: Host) -> None:
+    """Let a forgotten host join by its name; what it still has is shown, with what to do."""
+    plan, part = ground.lab.plan, f"agent-{host.index}"
+    token = ground.http("POST", "/v1/agent-tokens", {"name": host.name}).ok()
+    supervisor, first = ground.lab.pid("supervisor"), ground.lab.pid(part)
+    os.kill(supervisor, signal.SIGSTOP)  # it would start the agent anew
+    try:
+        ground.lab.fault("kill", part)
+        shutil.rmtree(f"{host.state_dir}/agent")
+        daemons.agent_config(plan, host.index, token["token"])
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    await_true("there is a new agent", lambda: ground.lab.pid(part) not in (0, first))
+
+    def strays() -> list[str]:
+        told = json.loads(ground.phalanx("nodes", "--strays", "-o", "json").ok())
+        return [stray for node in told["nodes"] for stray in node["strays"]]
+
+    await_true("it shows what it still has", lambda: len(strays()) == 2)
+    for stray in strays():
+        ground.docker(host, "rm", "-f", stray.removeprefix("container ")).ok()
+    await_true("it has nothing more", lambda: strays() == [], 60)
