@@ -323,7 +323,7 @@ async def test_only_who_has_greeted_is_told_that_it_was_heard() -> None:
 
 
 async def test_a_manager_that_may_not_lead_any_more_answers_no_beat() -> None:
-    leads = [False, True]
+    leads = [True, False, True]  # at the greeting, and at each beat
     async with (
         office(surely_leads=lambda: leads.pop(0)) as here,
         peer(here, here.directory.add("gpu-1")) as agent,
@@ -333,6 +333,26 @@ async def test_a_manager_that_may_not_lead_any_more_answers_no_beat() -> None:
             await agent.say(Beat(number))
         assert Heard(2) == await agent.hear()
     assert [] == leads
+
+
+async def test_a_manager_that_may_not_lead_any_more_sends_no_goals_and_welcomes_nobody() -> None:
+    leads = [True]
+    async with (
+        office(surely_leads=lambda: leads[0]) as here,
+        peer(here, here.directory.add("gpu-1")) as agent,
+        peer(here, here.directory.add("gpu-2")) as other,
+    ):
+        await agent.greet("gpu-1")
+        leads[0] = False
+        await other.say(Hello(PROTOCOL, "1", AgentId("gpu-2"), "process"))
+        sent = await here.agents.send(AgentId("gpu-1"), Goals(revision=1))
+        leads[0] = True
+        await agent.say(Beat(1))
+        assert Heard(1) == await agent.hear()
+
+        assert not sent
+        assert frozenset({"gpu-1"}) == here.agents.connected()
+        assert await here.agents.send(AgentId("gpu-1"), Goals(revision=2))
 
 
 async def test_a_lost_connection_is_known_at_once() -> None:

@@ -121,6 +121,10 @@ class Auditor:
         self.seen.running.pop(facts.kernel, None)
         self.seen.exits[facts.kernel] = facts.exit_code
 
+    def died(self, facts: ContainerFacts) -> None:
+        """A container's processes are gone with their host; nobody knows its code yet."""
+        self.seen.running.pop(facts.kernel, None)
+
     def removed(self, host: AgentId, facts: ContainerFacts) -> None:
         self._note(host, f"container removed {facts.kernel}")
         if facts.kernel in self.seen.released:

@@ -53,6 +53,9 @@ class Witness(Protocol):
     def ended(self, host: AgentId, facts: ContainerFacts) -> None:
         """It runs no more."""
 
+    def died(self, facts: ContainerFacts) -> None:
+        """It runs no more, and its engine has not seen it."""
+
     def removed(self, host: AgentId, facts: ContainerFacts) -> None:
         """The container is gone."""
 
@@ -122,6 +125,14 @@ class SimEngine(FakeEngine):
         self._up.clear()
         for listener in self._listeners:
             listener.put_nowait(Broke())
+
+    def power_off(self) -> None:
+        """Go away with all containers; the engine learns of their end when it is back."""
+        self.stop(politely=False)
+        for program in self.programs.values():
+            program.dies()
+        for facts in self._running():
+            self._witness.died(facts)
 
     def boot(self) -> None:
         """Come back. What has run without its engine is found, and ended."""

@@ -231,7 +231,7 @@ class Office:
     async def send(self, agent: AgentId, goals: Goals) -> bool:
         self._process.point("link.goals.before")
         connection = self._links.get(agent)
-        if connection is None:
+        if connection is None or not self._surely_leads():
             return False
         connection.down.send(goals)
         self._process.point("link.goals.after")
@@ -267,6 +267,8 @@ class Office:
                 connection.mux.receive(message)
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
+        if not self._surely_leads():
+            return
         if not self._incarnations.setdefault(hello.name, Incarnations()).enter(hello.incarnation):
             return
         old = self._links.get(hello.name)

@@ -92,9 +92,7 @@ class Nemesis:
 
     async def _reboot(self, host: SimHost) -> None:
         self.air.agent_died(host.name, silently=True)
-        host.engine.stop(politely=False)
-        for program in list(host.engine.programs.values()):
-            program.dies()
+        host.engine.power_off()
         host.forget_memory()
         await self._kill_agent(host)
         await asyncio.sleep(self.dice.between(5, 40))

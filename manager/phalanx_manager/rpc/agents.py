@@ -136,8 +136,10 @@ class Agents:
         return frozenset(self._links)
 
     async def send(self, agent: AgentId, goals: Goals) -> bool:
-        """Send goals; False when the agent is not there or takes nothing more."""
-        link = self._links.get(agent)
+        """Send goals; False when the agent is not there or takes nothing more, or when another
+        manager may lead, which knows more than these goals do.
+        """
+        link = self._links.get(agent) if self._house.surely_leads() else None
         return link is not None and await self._post(link, goals)
 
     async def open(self, agent: AgentId, call: Call, window: int = WINDOW_BYTES) -> Stream:
@@ -273,6 +275,8 @@ class Agents:
     def _greet(self, route: bytes, body: zmq.Frame, key: str) -> None:
         if self._tasks is None or self._greetings >= _GREETINGS_AT_ONCE:
             return  # agents say hello again
+        if not self._house.surely_leads():
+            return  # so do they here, or at the manager that leads
         self._greetings += 1
         descriptor = int(body.get(zmq.SRCFD))
         self._tasks.create_task(self._greeted(route, body.bytes, key, descriptor))

@@ -62,7 +62,8 @@ class House:
     Attributes:
         heartbeat_s, egress_subnet, cluster_id, epoch: see `control.Welcome`.
         serve: runs in a task of its own for each stream that an agent opens.
-        surely_leads: no other manager can count the agents' silence now; beats are answered.
+        surely_leads: no other manager can count the agents' silence now. Else nobody is welcomed,
+            no beat is answered, and no goals are sent.
     """
 
     cluster_id: str
