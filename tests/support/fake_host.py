@@ -217,6 +217,8 @@ class FakeHost:
         self.remains_ended: list[str] = []
         self.hidden: frozenset[str] = frozenset()
         self.tried: tuple[str, ...] = ()
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.remains_stay: RemainsStay | None = None
         self.lives = True
         self.taken: set[int] = set()
@@ -268,6 +270,7 @@ class FakeHost:
 
     async def silent(self, addresses: Collection[str]) -> frozenset[str]:
         self.tried += tuple(addresses)
+        await self.answers.wait()
         return self.hidden & frozenset(addresses)
 
     async def account(self, image: Image, user: str) -> Account:

@@ -26,7 +26,7 @@ from phalanx_wire.lifecycle import KernelState
 _LOG = structlog.get_logger()
 
 BACKOFF_S: Final = (0.2, 15.0)
-CANCELLABLE: Final = frozenset({Op.GET_IMAGE, Op.MAKE_MATERIAL, Op.FILL, Op.START})
+CANCELLABLE: Final = frozenset({Op.GET_IMAGE, Op.MAKE_MATERIAL, Op.FILL, Op.TRUST, Op.START})
 """Operations that take long and may be broken off: what they leave is found and removed."""
 
 

@@ -39,3 +39,12 @@ async def test_hosts_that_answer_are_tried_once(host: FakeHost) -> None:
         await life.settle()
 
         assert (ADDRESS,) == host.tried
+
+
+async def test_a_stop_does_not_wait_for_an_answer(host: FakeHost) -> None:
+    host.answers.clear()
+    async with living(host) as life:
+        await life.aim(assignment(S.READY), of=PAIR)
+        await life.until(lambda: host.tried)
+        await life.aim(assignment(S.REMOVED), of=PAIR)
+        await life.until(lambda: life.state() is S.REMOVED)
