@@ -81,8 +81,9 @@ async def squeue(question: Question) -> Answer:
 
 def _is_asked_for(given: Given, question: Question) -> bool:
     job = question.job
+    named = {one for one in _listed(given, "states", "state") if one.lower() != "all"}
     wanted = (
-        ({states.named(one) for one in _listed(given, "states", "state")}, job.state),
+        ({states.named(one) for one in named}, job.state),
         (_listed(given, "user", "users"), job.user),
         (_listed(given, "name"), job.name),
     )

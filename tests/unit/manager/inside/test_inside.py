@@ -372,7 +372,7 @@ async def test_the_queue_can_be_asked_for_users_names_and_long_fields(
     def queue(*words: str) -> Awaitable[Said]:
         return ask(api, of(row), "squeue", "-h", *words, "-O", "name:8,state:8")
 
-    mine = await queue("-u", row.session.user, "-n", "demo,other")
+    mine = await queue("-u", row.session.user, "-n", "demo,other", "-t", "all")
     others = await queue("--user", "nobody")
 
     assert ["demo    RUNNING \n", ""] == [mine.out, others.out]
