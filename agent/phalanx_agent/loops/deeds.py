@@ -141,7 +141,8 @@ class Deeds:
             case Op.NOTIFY:
                 noting.notify(case, self._workshop, self._send)
             case Op.PING:
-                self._ask(ping=self._send(messages.ping()))
+                self._send(messages.ping())  # a connection that is lost begins with all again
+                self._ask(ping=True)
             case Op.DISMISS:
                 self._ask(dismiss=self._send(messages.exit()))
             case Op.STOP:

@@ -30,8 +30,8 @@ def notify(case: Case, workshop: Workshop, send: Callable[[bytes], bool]) -> Non
     case.seen = replace(case.seen, noted=noted)
     if notice.tasks:
         workshop.signal_tasks(case.kernel, notice.signal)
-    elif not send(messages.signal(notice.signal)):
-        return
+    else:
+        send(messages.signal(notice.signal))  # what is lost is found out on the next connection
     case.seen = replace(case.seen, notified=case.seen.notified | {notice.id})
     _LOG.info("kernel.notified", kernel=case.kernel, notice=notice.id, signal=notice.signal)
 
