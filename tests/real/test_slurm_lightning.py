@@ -21,7 +21,7 @@ from phalanx_wire.spec import SlurmJob
 from tests.real.ground import PROGRAMS, Ground, await_true
 from tests.real.login import Login
 
-pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 WITHIN_S = 240.0
 LIMIT_S = 60
@@ -38,7 +38,7 @@ SUBMIT = """#!/bin/bash -l
 #SBATCH --ntasks-per-node=2   # This needs to match Trainer(devices=...)
 #SBATCH --mem=3G
 #SBATCH --time=0-00:01:00
-#SBATCH --signal=SIGUSR1@{before}
+#SBATCH --signal={warning}
 
 # debugging flags (optional)
 export NCCL_DEBUG=INFO
@@ -53,14 +53,14 @@ srun python3 slurm_train.py {folder} 2 2 {options}
 class Job:
     """A training that is submitted as people do, in a folder that all hosts share."""
 
-    def __init__(self, login: Login, before_s: int, *words: str, options: str = "") -> None:
+    def __init__(self, login: Login, warning: str, *words: str, options: str = "") -> None:
         self.login = login
         for name in ("line.py", "slurm_train.py"):
             shutil.copy(PROGRAMS / name, login.folder)
-        text = SUBMIT.format(before=before_s, folder=login.folder, options=options)
+        text = SUBMIT.format(warning=warning, folder=login.folder, options=options)
         submitted = login.run("sbatch", "--parsable", *words, login.script(text))
         self.number = submitted.ok().strip()
-        self.due_s = LIMIT_S - before_s
+        self.due_s = LIMIT_S - int(warning.partition("@")[2])
 
     def trains(self, attempt: int) -> list[Any]:
         """Wait until all ranks of an attempt have told where they are and at which step they
@@ -119,7 +119,7 @@ def login(clean: Ground, tmp_path: Path) -> Login:
 
 
 def test_a_warned_training_is_requeued_and_every_rank_goes_on_where_it_was(login: Login) -> None:
-    job = Job(login, LIMIT_S - BEGIN_WITHIN_S)
+    job = Job(login, f"SIGUSR1@{LIMIT_S - BEGIN_WITHIN_S}")
     first = job.trains(1)
     second = job.trains(2)
     code = job.ended()
@@ -131,8 +131,9 @@ def test_a_warned_training_is_requeued_and_every_rank_goes_on_where_it_was(login
     assert "requeued by itself, in main1" in job.story()
 
 
+@pytest.mark.long
 def test_ranks_that_wait_for_each_other_are_requeued_at_the_limit(login: Login) -> None:
-    job = Job(login, 5, "--requeue", options="ahead=3")
+    job = Job(login, "SIGHUP@5", "--requeue", options="HUP ahead=3")
     first = job.trains(1)
     second = job.trains(2)
     code = job.ended()
@@ -140,6 +141,7 @@ def test_ranks_that_wait_for_each_other_are_requeued_at_the_limit(login: Login) 
     assert [[place, "SLURMEnvironment", 0] for place in PLACES] == first
     assert [[place, "SLURMEnvironment", STEPS] for place in PLACES] == second
     assert 0 == code, job.story()
+    assert "HUP sent" in job.story()
     assert "requeued by itself" not in job.story()
 
 

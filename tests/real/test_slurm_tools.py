@@ -15,7 +15,7 @@ from tests.real.ground import PROGRAMS, Ground, await_true
 from tests.real.login import Login
 from tests.real.screen import PROMPT, at_a_terminal
 
-pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 SMALL = ("--mem=256M",)
 
@@ -70,7 +70,7 @@ def test_a_shell_in_a_job_is_on_our_terminal(login: Login) -> None:
     with at_a_terminal(("env", "-C", str(login.folder), *words), login.env) as screen:
         screen.await_text(PROMPT)
         screen.type("echo $(stty size) $SLURM_JOB_NAME $SLURM_PROCID/$SLURM_NTASKS $PWD\r")
-        screen.await_text(rf"\n33 101 interactive 0/1 {login.folder}\r")
+        screen.await_text(rf"33 101 interactive 0/1 {login.folder}\r")
         screen.resize(44, 111)
         screen.type("until stty size | grep '44 111'; do sleep 0.1; done; echo u''p; sleep 60\r")
         screen.await_text(r"44 111\r\nup\r\n")

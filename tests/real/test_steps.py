@@ -6,7 +6,7 @@ import pytest
 
 from tests.real.ground import ACROSS, Ground, await_true, fresh_name
 
-pytestmark = [pytest.mark.real, pytest.mark.long]
+pytestmark = pytest.mark.real
 
 JOB = (*ACROSS, "-N", "2", "--env-profile", "slurm", "--run-on", "main")
 WHO = (
