@@ -109,6 +109,19 @@ def test_the_users_value_wins_and_is_told_so() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("seats", "gpus", "told"),
+    [("ab", 0, "true"), ("ab", 1, None), ("a", 0, None)],
+    ids=["none", "some", "alone"],
+)
+def test_accelerate_is_told_where_several_containers_have_no_devices(
+    seats: str, gpus: int, told: str | None
+) -> None:
+    one = row(seats, resources=Resources(gpu=gpus), env_profile="default")
+
+    assert told == spelled(one)["main1"].get("ACCELERATE_USE_CPU")
+
+
 def test_a_waiting_session_has_all_but_what_its_place_decides() -> None:
     placed = set(spelled(row("ab"))["main1"])
     waiting = set(spelled(row([None, None]))["main1"])

@@ -138,6 +138,9 @@ def _ours(view: _View) -> Iterator[tuple[str, str, str]]:
     yield from _open_mpi(view)
     cores = max(1, view.own.slots.cpu_milli // 1000)
     yield "OMP_NUM_THREADS", str(cores), "OpenMP, PyTorch, NumPy"
+    if view.size > 1 and not view.own.slots.gpu:
+        # Else it takes every container without devices for a training of its own, and says nothing.
+        yield "ACCELERATE_USE_CPU", "true", "Accelerate"
 
 
 def _cluster(view: _View) -> Iterator[tuple[str, str, str]]:
