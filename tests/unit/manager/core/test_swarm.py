@@ -158,7 +158,10 @@ def test_workers_of_a_swarm_whose_manager_is_no_agent_wait_with_a_reason() -> No
 def test_an_engine_that_could_not_join_is_named() -> None:
     shot = waiting(inside("a", control=True), outside("b", problem="port 2377 is closed"))
 
-    assert "b: port 2377 is closed" in swarm.verdict(shot, CLUSTER).waits
+    waits = swarm.verdict(shot, CLUSTER).waits
+
+    assert "b: port 2377 is closed" in waits
+    assert waits.endswith("must reach each other at the addresses that `phalanx nodes` shows")
 
 
 def test_whoever_joins_without_a_problem_is_waited_for() -> None:
