@@ -116,7 +116,8 @@ def test_an_array_task_knows_its_array() -> None:
 
 
 def test_variables_of_this_machine_stay_here_unless_they_are_named() -> None:
-    environ = {"HOME": "/h", "SSH_AUTH_SOCK": "s", "A": "1", "B": "2", "BASH_FUNC_x%%": "()"}
+    environ = {"HOME": "/h", "SSH_AUTH_SOCK": "s", "BASH_ENV": "/lmod", "A": "1", "B": "2"}
+    environ |= {"BASH_FUNC_x%%": "()"}
 
     assert {"A": "1", "B": "2"} == variables(Export(), (), environ)
     assert {"HOME": "/h"} == variables(Export(everything=False, names=("HOME",)), (), environ)
