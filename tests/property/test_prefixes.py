@@ -91,6 +91,8 @@ def done(op: Op, at: Situation) -> Situation:
             truth = replace(truth, told=truth.told | {op.value})
             names = {"mesh": "mesh", "release": "release", "dismiss": "dismiss", "stop": "stop"}
             seen = replace(seen, asked=replace(asked, **{names[op.value]: True}))
+        case Op.NOTIFY | Op.PING:
+            raise AssertionError("no signal was asked for")
         case Op.KILL:
             truth, seen = ended(truth), replace(seen, container=Ended(CID, 137))
         case Op.KEEP_LOGS:

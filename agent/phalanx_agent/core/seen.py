@@ -85,7 +85,7 @@ class Runner:
     exited: int | None = None
     failure: Failure | None = None
     warnings: tuple[str, ...] = ()
-    signalled: Mapping[int, int] = field(default_factory=dict)
+    signalled: Mapping[int, int] = field(default_factory=dict, hash=False)
     seq: int = 0
     replayed: bool = False
 
@@ -122,7 +122,7 @@ class Noted:
     """
 
     fenced: bool = False
-    notices: Mapping[str, int] = field(default_factory=dict)
+    notices: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
