@@ -1,4 +1,4 @@
-"""Sessions that wait for others, are held and let go, and get more time."""
+"""Sessions that wait for others, are held and let go, get more time, and are warned."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.real.ground import Ground
+from tests.real.failing import ENDED, ON_BOTH, Site
+from tests.real.ground import Ground, assert_same_traces, await_true, settled_traces
+from tests.support.failpoints import Point
 
 pytestmark = pytest.mark.real
 
+HEARS = (
+    "trap 'echo heard $RANK >> /share/warned.$PHALANX_SESSION_ID' USR1; "
+    "until [ -e /share/enough.$PHALANX_SESSION_ID ]; do sleep 0.05; done"
+)
 NEVER = "it was to run after the success of session"
 
 
@@ -72,3 +78,33 @@ def test_a_time_limit_that_is_extended_in_time_lets_the_command_end(clean: Groun
     extended, timely = of(clean, name, short)
 
     assert ("succeeded", "timeout") == (extended["state"], timely["state"])
+
+
+@pytest.mark.timeout(300)
+def test_a_warning_is_heard_once_though_manager_and_agents_die_as_it_is_sent(failing: Site) -> None:
+    before = settled_traces(failing.ground)
+    daemons = ("manager", "agent-1", "agent-2")
+    armed = [Point("store.warn", "after", "kill"), *[Point("scratch.note", "after", "kill")] * 2]
+    for daemon, point in zip(daemons, armed, strict=True):
+        point.arm(failing.folder(daemon))
+    share = {"source": str(failing.share), "target": "/share", "read_only": False}
+    session = failing.submit(
+        **ON_BOTH, command=["sh", "-c", HEARS], mounts=[share],
+        time_limit_s=300, warn_signal="USR1@299", lost_after_s=300,
+    )  # fmt: skip
+    heard = failing.share / f"warned.{session}"
+
+    def told() -> list[str]:
+        return sorted(heard.read_text().splitlines()) if heard.exists() else []
+
+    await_true("both ranks have heard it", lambda: len(told()) >= 2, 60)
+    for daemon in daemons:
+        failing.begin_anew(daemon)
+    await_true("the agents are back", lambda: failing.works(1) and failing.works(2), 60)
+    (failing.share / f"enough.{session}").touch()
+    view = failing.await_state(session, *ENDED)
+
+    assert [] == failing.left(dict(zip(daemons, ([point] for point in armed), strict=True)))
+    assert ["heard 0", "heard 1"] == told()
+    assert "succeeded" == view["state"]
+    assert_same_traces(before, failing.ground)
