@@ -15,6 +15,7 @@ from phalanx_lab.lab import Lab, all_labs
 from tests.real.crew import NETWORK, SUBNET
 from tests.real.failing import Site, failing_lab
 from tests.real.ground import ACROSS, Ground, assert_same_traces, settled_traces
+from tests.real.upkeep import Upkeep
 
 LAB = "real"
 ON_HOSTS: dict[str, str | float | bool] = {"host_network": True, "host_ports": "61000-61039"}
@@ -70,9 +71,19 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture(scope="session")
+def upkeep(ground: Ground) -> Iterator[Upkeep]:
+    """Looks after the ground's daemons while the tests are at it."""
+    kept = Upkeep(ground)
+    kept.look()
+    yield kept
+    kept.close()
+
+
 @pytest.fixture
-def clean(ground: Ground) -> Iterator[Ground]:
+def clean(ground: Ground, upkeep: Upkeep) -> Iterator[Ground]:
     """The ground; after the test nothing may be left of what it did."""
+    upkeep.look()
     sessions, before = ground.sessions(), settled_traces(ground)
     yield ground
     for session in ground.sessions() - sessions:
