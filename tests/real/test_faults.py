@@ -110,7 +110,6 @@ def times_run(site: Site, session: str) -> int:
     return sum(n for line, n in site.witnesses().items() if line.startswith(session))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_not(
     site: Site, phase: str
