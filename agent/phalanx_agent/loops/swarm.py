@@ -73,8 +73,10 @@ class SwarmMember:
                     await self._bell.wait()
 
     async def _reach(self) -> SwarmReport:
-        goal = self._goal
         self._report = report = await self._docker.swarm()
+        # Not sooner: from here on nothing waits until the manager is told that a swarm may be made,
+        # so that it can take a goal back and know, with the answer, that nothing comes of it.
+        goal = self._goal
         if goal is not None and goal.action != "keep" and report.state == "inactive":
             self._note()
             if goal.action == "init":

@@ -127,3 +127,22 @@ async def test_an_engine_is_not_told_as_outside_while_it_may_be_beginning_a_swar
         task.cancel()
 
     assert ["pending", "inactive"] == [during.state, after.state]
+
+
+async def test_a_swarm_that_is_not_wanted_any_more_is_not_begun() -> None:
+    engine = FakeEngine()
+    told: asyncio.Queue[SwarmReport] = asyncio.Queue()
+    member = SwarmMember(engine, lambda: "192.0.2.1", told.put_nowait)
+    engine.held["swarm"] = asyncio.Event()
+    member.take(SwarmGoal("init"))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(member.run())
+        for _ in range(20):
+            await asyncio.sleep(0)  # it asks how its engine is
+        member.take(None)
+        engine.held["swarm"].set()
+        first, second = await told.get(), await told.get()
+        task.cancel()
+
+    assert ["inactive", "inactive"] == [first.state, second.state]
+    assert "swarm_init" not in engine.calls
