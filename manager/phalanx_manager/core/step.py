@@ -20,7 +20,8 @@ MAX_TASKS: Final = 4_096
 """Each is a stream; an agent serves so many at once."""
 
 _THERE: Final = frozenset({KernelState.MESHED, KernelState.RUNNING})
-"""A script may ask before the other containers are known to have been released; they are there."""
+"""A script may ask before the other containers are known to have been released; they are there, and
+so is its own, whatever is known of it by then."""
 
 TASK: Final = f"{names.BUNDLE_MOUNT}/libexec/phalanx-task"
 
@@ -87,7 +88,7 @@ def plan(row: SessionRow, spec: StepSpec, number: int, asked_in: int | None) -> 
     ranks = ranks[: len(counts)]
     for rank in ranks:
         kernel = row.kernels[rank]
-        if kernel.state not in _THERE:
+        if kernel.state not in _THERE and rank != asked_in:
             said = f"{kernel.host_name} is {kernel.state.name.lower()}"
             return _refusal("not_running", f"no task can run there: {said}", status=409)
     cpus = spec.cpus if spec.cpus is not None else job.asked.cpus_per_task
