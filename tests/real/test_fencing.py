@@ -167,6 +167,7 @@ def test_no_rank_outlives_the_time_after_which_it_is_given_up(
         assert "lost" == hasty.show(session)["kernels"][0]["state"]
 
 
+@pytest.mark.timeout(400)
 def test_a_gang_goes_on_without_a_lost_host_which_can_then_be_forgotten_and_join_anew(
     hasty: Ground,
 ) -> None:
