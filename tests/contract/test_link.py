@@ -336,15 +336,23 @@ async def test_a_manager_that_may_not_lead_any_more_answers_no_beat() -> None:
 
 
 async def test_a_manager_that_may_not_lead_any_more_sends_no_goals_and_welcomes_nobody() -> None:
-    leads = [True]
+    leads, asked = [True], asyncio.Event()
+
+    def surely_leads() -> bool:
+        if not leads[0]:
+            asked.set()
+        return leads[0]
+
     async with (
-        office(surely_leads=lambda: leads[0]) as here,
+        office(surely_leads=surely_leads) as here,
         peer(here, here.directory.add("gpu-1")) as agent,
         peer(here, here.directory.add("gpu-2")) as other,
     ):
         await agent.greet("gpu-1")
         leads[0] = False
         await other.say(Hello(PROTOCOL, "1", AgentId("gpu-2"), "process"))
+        async with asyncio.timeout(10):
+            await asked.wait()
         sent = await here.agents.send(AgentId("gpu-1"), Goals(revision=1))
         leads[0] = True
         await agent.say(Beat(1))
