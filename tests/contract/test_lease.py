@@ -126,6 +126,7 @@ async def test_a_stale_leader_does_not_say_that_there_is_nothing_to_do(
                     await asked[order]()
                 going_on.cancel()
             await asyncio.wait({writing, going_on})
+            assert isinstance(writing.exception(), Deposed)
 
 
 async def test_a_stale_leader_cannot_even_bring_the_schema_up_to_date(server: Server) -> None:
