@@ -82,6 +82,7 @@ def test_a_shell_in_a_job_is_on_our_terminal(login: Login) -> None:
     assert 9 == code
 
 
+@pytest.mark.long
 def test_a_shell_in_a_held_job_starts_tasks_and_terminals_there(login: Login) -> None:
     words = ("salloc", *SMALL, "-N2", "sh")
     env = {**login.env, "PS1": "here$ "}
