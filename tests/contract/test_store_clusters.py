@@ -40,6 +40,15 @@ async def test_a_cluster_is_made_once_ends_once_and_its_name_is_not_used_by_mist
     assert MADE == (await (await case.again()).load()).clusters[LAB]
 
 
+async def test_who_was_told_to_make_the_swarm_is_known_to_the_next_manager(case: Case) -> None:
+    await case.store.add_cluster(MADE, reuse=False)
+    await case.store.tell_founder(LAB, AgentId("a"))
+    await case.store.tell_founder(LAB, AgentId("b"))
+    await case.store.cluster_left(LAB, ("on a: this",))
+
+    assert "b" == (await (await case.again()).load()).clusters[LAB].founder
+
+
 async def test_force_is_added_to_an_order_and_never_taken_back(case: Case) -> None:
     await case.store.add_cluster(MADE, reuse=False)
     await case.store.remove_cluster(LAB, REMOVAL, "")

@@ -322,6 +322,7 @@ class Cluster:
         removed_at: when nothing of it was left; its row stays, so that its name is not used
             again by mistake.
         leaves: what was left behind on hosts that were not waited for, as sentences.
+        founder: who was told last to make the swarm; it may have.
     """
 
     name: ClusterName
@@ -330,6 +331,7 @@ class Cluster:
     removal: Removal | None = None
     removed_at: datetime | None = None
     leaves: tuple[str, ...] = ()
+    founder: AgentId | None = None
 
 
 @dataclass(frozen=True, slots=True)

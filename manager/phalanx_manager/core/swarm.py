@@ -70,15 +70,14 @@ def goals(
     cluster: ClusterName,
     *,
     eager: bool,
-    founder: AgentId | None = None,
     unanswered: Collection[AgentId] = (),
 ) -> Mapping[AgentId, SwarmGoal]:
     """Tell each agent of a cluster what its engine shall be in the swarm.
 
-    Nothing is asked for until a session waits for several hosts, unless `eager`. The founder is
-    the agent that was told to make the swarm: while it may be at it nobody else is, since two
-    swarms never become one. The unanswered have not answered to goals of this process of the
-    manager: they may still do what an earlier one has told them.
+    Nothing is asked for until a session waits for several hosts, unless `eager`. While the
+    cluster's founder may be making the swarm nobody else is, since two swarms never become one. The
+    unanswered have not answered to goals of this process of the manager: they may still do what an
+    earlier one has told them.
     """
     reports = _reports(snapshot, cluster)
     active = {name: report for name, report in reports.items() if report.state == "active"}
@@ -90,7 +89,7 @@ def goals(
         return plan
     outside = [name for name, r in reports.items() if r.state in ("inactive", "pending", "error")]
     if not active:
-        first = _first(snapshot, cluster, reports, outside, founder, unanswered)
+        first = _first(snapshot, cluster, reports, outside, unanswered)
         return {first: SwarmGoal("init", canary=True)} if first else {}
     if canary is None:
         return plan
@@ -102,19 +101,20 @@ def _first(
     cluster: ClusterName,
     reports: Mapping[AgentId, SwarmReport],
     outside: Sequence[AgentId],
-    founder: AgentId | None,
     unanswered: Collection[AgentId],
 ) -> AgentId | None:
     """Choose who makes the swarm; nobody while another may have made it: one that is away, or one
-    whose engine was asked to and has not answered. Without a founder one that has not answered yet
-    may have been told to by an earlier process of the manager.
+    whose engine was asked to and has not answered. The founder may still be at what an earlier
+    process of the manager has told it, until it has answered; before founders were noted, so might
+    anybody.
     """
+    founder = _founder(snapshot, cluster)
     if any(report.state == "pending" for report in reports.values()):
         return None
     if _lost_members(snapshot, cluster):
         return None  # two swarms never become one, and its host may be back
     doubtful = (one for name, one in snapshot.agents.items() if name in unanswered and not one.lost)
-    if founder is None and any(record.cluster == cluster for record in doubtful):
+    if any(one.cluster == cluster and founder in (None, one.name) for one in doubtful):
         return None
     away = [
         name
@@ -172,13 +172,19 @@ def _counts(record: AgentRecord, cluster: ClusterName) -> bool:
     )
 
 
+def _founder(snapshot: Snapshot, cluster: ClusterName) -> AgentId | None:
+    found = snapshot.clusters.get(cluster)
+    return None if found is None else found.founder
+
+
 def _lost_members(snapshot: Snapshot, cluster: ClusterName) -> list[AgentId]:
-    """Find agents that are lost, and whose engine was in the swarm."""
+    """Find agents that are lost, and whose engine was in the swarm, or was told to make it."""
+    founder = _founder(snapshot, cluster)
     return [
         name
         for name, record in sorted(snapshot.agents.items())
         if record.cluster == cluster and record.lost and record.observed is not None
-        and record.observed.swarm.state == "active"
+        and (record.observed.swarm.state == "active" or name == founder)
     ]  # fmt: skip
 
 

@@ -79,7 +79,6 @@ class Converge:
         self._everybody = False
         self._sent: dict[AgentId, _Sent] = {}
         self._removals: dict[str, int] = {}
-        self._founders: dict[ClusterName, AgentId] = {}
         self._beginners: set[AgentId] = set()
         self._answered: set[AgentId] = set()
         self._memo = goals.Memo()
@@ -207,7 +206,7 @@ class Converge:
             return
         self._forget(snapshot)
         rows = goals.by_agent(snapshot)
-        swarms = self._swarms(snapshot, stale)
+        swarms = await self._swarms(snapshot, stale)
         reached = goals.Reached.of(snapshot, self._own_addresses)
         drained = notice.drains(snapshot)
         for agent in sorted(stale & here):
@@ -238,21 +237,20 @@ class Converge:
             self._sent.pop(agent, None)
             log.warning("goals.not_sent", agent=agent, revision=self._revision)
 
-    def _swarms(self, snapshot: Snapshot, agents: Collection[AgentId]) -> dict[AgentId, SwarmGoal]:
+    async def _swarms(
+        self, snapshot: Snapshot, agents: Collection[AgentId]
+    ) -> dict[AgentId, SwarmGoal]:
         pools = {snapshot.agents[agent].cluster for agent in agents if agent in snapshot.agents}
         found: dict[AgentId, SwarmGoal] = {}
         # Whoever has not answered may still do what an earlier process has told it.
         unanswered = snapshot.agents.keys() - self._answered
         for cluster in pools:
-            founder = self._founders.get(cluster)
-            plan = swarm.goals(
-                snapshot, cluster, eager=self._eager_swarm, founder=founder, unanswered=unanswered
-            )
+            plan = swarm.goals(snapshot, cluster, eager=self._eager_swarm, unanswered=unanswered)
             begins = next((name for name, goal in plan.items() if goal.action == "init"), None)
             if begins is not None:
-                self._founders[cluster] = begins
                 if self._others_may_begin(snapshot, cluster, begins):
                     continue
+                await self._store.tell_founder(cluster, begins)
                 self._beginners.add(begins)
             found.update(plan)
         return found

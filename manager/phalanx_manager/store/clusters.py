@@ -73,6 +73,13 @@ class Clusters(abc.ABC):
             if more != known.leaves:
                 await self._set(replace(known, leaves=more))
 
+    async def tell_founder(self, name: ClusterName, agent: AgentId) -> None:
+        """See `port.Store`."""
+        async with self._admitting:
+            known = self._clusters[name]
+            if known.founder != agent:
+                await self._set(replace(known, founder=agent))
+
     async def drop_cluster(self, name: ClusterName, text: str, at: datetime) -> bool:
         """See `port.Store`."""
         async with self._admitting:

@@ -294,6 +294,9 @@ class Store(Protocol):
     async def cluster_left(self, name: ClusterName, leaves: Sequence[str]) -> None:
         """Add to what a cluster that is being removed leaves behind."""
 
+    async def tell_founder(self, name: ClusterName, agent: AgentId) -> None:
+        """Note who is about to be told to make a cluster's swarm, instead of who was before."""
+
     async def drop_cluster(self, name: ClusterName, text: str, at: datetime) -> bool:
         """Note that nothing is left of a cluster; False while a session or an agent is."""
 

@@ -148,19 +148,20 @@ UPDATE agent SET observed = :observed, seen_at = :seen_at, lost = 0 WHERE name =
 UPDATE agent SET lost = 1 WHERE name = :name;
 
 -- name: clusters
-SELECT name, created_at, created_by, removal_at, removal_by, removal_force, removed_at, leaves
+SELECT name, created_at, created_by, removal_at, removal_by, removal_force, removed_at, leaves,
+    founder
 FROM cluster ORDER BY name;
 
 -- name: cluster_set
 INSERT INTO cluster (name, created_at, created_by, removal_at, removal_by, removal_force,
-    removed_at, leaves)
+    removed_at, leaves, founder)
 VALUES (:name, :created_at, :created_by, :removal_at, :removal_by, :removal_force, :removed_at,
-    :leaves)
+    :leaves, :founder)
 ON CONFLICT (name) DO UPDATE SET
     created_at = excluded.created_at, created_by = excluded.created_by,
     removal_at = excluded.removal_at, removal_by = excluded.removal_by,
     removal_force = excluded.removal_force, removed_at = excluded.removed_at,
-    leaves = excluded.leaves;
+    leaves = excluded.leaves, founder = excluded.founder;
 
 -- name: token_add
 INSERT INTO token (id, kind, name, scope, cluster, created_at, expires_at, secret_hash, public_key)

@@ -327,7 +327,7 @@ def drain_values(agent: AgentId, drain: Drain | None) -> Mapping[str, object]:
 def cluster(row: Row) -> Cluster:
     """Read a row of `clusters`."""
     removal = None if row[3] is None else Removal(at(row[3]), row[4], bool(row[5]))
-    return Cluster(row[0], moment(row[1]), row[2], removal, moment(row[6]), texts(row[7]))
+    return Cluster(row[0], moment(row[1]), row[2], removal, moment(row[6]), texts(row[7]), row[8])
 
 
 def cluster_values(cluster: Cluster) -> Mapping[str, object]:
@@ -342,6 +342,7 @@ def cluster_values(cluster: Cluster) -> Mapping[str, object]:
         "removal_force": int(removal is not None and removal.force),
         "removed_at": micros(cluster.removed_at),
         "leaves": spell_texts(cluster.leaves),
+        "founder": cluster.founder,
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from phalanx_manager.core import swarm
-from phalanx_manager.core.model import AgentRecord, Snapshot
+from phalanx_manager.core.model import AgentRecord, Cluster, Snapshot
 from phalanx_wire.control import Engine, SwarmGoal, SwarmReport
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
@@ -19,6 +20,11 @@ def waiting(*records: AgentRecord) -> Snapshot:
 
 def planned(shot: Snapshot, *, eager: bool = False) -> Mapping[AgentId, SwarmGoal]:
     return swarm.goals(shot, CLUSTER, eager=eager)
+
+
+def told(shot: Snapshot, founder: str) -> Snapshot:
+    """That one has been told to make the swarm."""
+    return replace(shot, clusters={CLUSTER: Cluster(CLUSTER, founder=AgentId(founder))})
 
 
 def outside(name: str, **fields: object) -> AgentRecord:
@@ -46,14 +52,21 @@ def test_nobody_else_begins_it_while_the_one_who_was_told_to_may_be_at_it() -> N
     both, alone = waiting(outside("a"), outside("b")), waiting(outside("b"))
     away = waiting(agent("b", connected=False), outside("a"), outside("c"))
     failed = waiting(outside("a"), outside("b", problem="port 2377 is taken"))
-    founder = AgentId("b")
 
-    plans = [
-        swarm.goals(shot, CLUSTER, eager=True, founder=founder) for shot in (both, away, failed)
-    ]
+    plans = [planned(told(shot, "b")) for shot in (both, away, failed)]
 
     assert [{"b"}, set(), {"a"}] == [set(plan) for plan in plans]
-    assert {} == swarm.goals(alone, CLUSTER, eager=True, founder=founder)
+    assert {} == planned(told(alone, "b"))
+
+
+def test_nobody_begins_another_until_the_lost_host_that_was_told_to_is_given_up() -> None:
+    lost = agent("a", outside("a").observed, connected=False, lost=True)
+    shot = waiting(lost, outside("b"), outside("c"))
+
+    assert {"b"} == set(planned(shot))
+    assert {} == planned(told(shot, "a"))
+    assert "phalanx node forget a" in swarm.verdict(told(shot, "a"), CLUSTER).waits
+    assert {"b"} == set(planned(told(waiting(outside("b"), outside("c")), "a")))
 
 
 def test_nobody_begins_another_while_an_agent_with_one_is_away() -> None:
@@ -77,8 +90,8 @@ def test_nobody_begins_it_while_one_has_not_answered_whom_an_earlier_manager_may
     both, one = waiting(outside("a"), outside("b")), AgentId("b")
 
     assert {} == swarm.goals(both, CLUSTER, eager=True, unanswered={one})
-    told = swarm.goals(both, CLUSTER, eager=True, unanswered={one}, founder=AgentId("a"))
-    assert {"a"} == set(told)
+    assert {} == swarm.goals(told(both, "b"), CLUSTER, eager=True, unanswered={one})
+    assert {"a"} == set(swarm.goals(told(both, "a"), CLUSTER, eager=True, unanswered={one}))
 
 
 def test_nobody_begins_another_while_an_engine_has_not_been_asked_since_its_agent_began() -> None:
