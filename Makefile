@@ -19,7 +19,7 @@ unit: setup ## the tests that need no engine
 real: setup ## the tests on real engines
 	$(PYTHON_ENV) -m tests real
 
-long: setup ## daemons freeze at every point, engines die, and others, on real engines
+long: setup ## daemons die and freeze at every point, engines die, and others, on real engines
 	$(PYTHON_ENV) -m tests long
 
 fuzz: setup ## throw mutated input at the runner's parsers for SECONDS=60

@@ -66,18 +66,8 @@ def told(armed: dict[str, list[Point]]) -> str:
     )
 
 
-def is_daily(armed: dict[str, list[Point]]) -> bool:
-    """Whether agents are killed on a walk: these are in the gate, all others in `make long`."""
-    return any(point.mode == "kill" for point in armed.get("agent-1", ()))
-
-
-@pytest.mark.parametrize(
-    "armed",
-    [
-        pytest.param(armed, marks=() if is_daily(armed) else pytest.mark.long, id=told(armed))
-        for armed in walks()
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("armed", [pytest.param(armed, id=told(armed)) for armed in walks()])
 def test_whatever_a_daemon_is_killed_or_frozen_at_its_sessions_end_as_they_should(
     failing: Site, armed: dict[str, list[Point]]
 ) -> None:
