@@ -35,6 +35,9 @@ FROZEN_S = 0.4
 BASE = "phalanx/base"
 ENDED = ("succeeded", "failed", "cancelled", "timeout")
 ON_BOTH = {"size": 2, "mode": "multi-node", "spread": "one-per-node"}
+WITNESS = 'echo "$PHALANX_SESSION_ID $PHALANX_ATTEMPT $RANK" >> /share/witness; '
+"""What a command that is counted begins with."""
+
 WHOEVER = frozenset(("docker.swarm_init", "docker.swarm_join"))
 """Calls that one agent makes for all: which one is the manager's choice."""
 
@@ -168,6 +171,10 @@ class Site:
     def witnesses(self) -> Counter[str]:
         """How often the command of each `SESSION ATTEMPT RANK` has run."""
         return Counter((self.share / "witness").read_text().splitlines())
+
+    def times_run(self, session: str) -> int:
+        """How often a session's command has begun."""
+        return sum(n for line, n in self.witnesses().items() if line.startswith(session))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from phalanx_lab.lab import Host
 from phalanx_manager.store.database import Database
 from phalanx_manager.store.port import Unavailable
 from phalanx_manager.store.tables import Writes
-from tests.real.failing import ENDED, ON_BOTH, Site, containers, state_of
+from tests.real.failing import ENDED, ON_BOTH, WITNESS, Site, containers, state_of
 from tests.real.ground import Answer, assert_same_traces, await_true, call, settled_traces
 
 pytestmark = pytest.mark.real
@@ -30,10 +30,7 @@ PAD = "x" * 100_000
 MANY = 100
 """Sessions with so much text in them: more than the room that the database's log may have left."""
 
-UNTIL_ENOUGH = (
-    'echo "$PHALANX_SESSION_ID" >> /share/witness; '
-    "until [ -e /share/room ]; do sleep 0.05; done; exit 7"
-)
+UNTIL_ENOUGH = f"{WITNESS}until [ -e /share/room ]; do sleep 0.05; done; exit 7"
 
 
 @pytest.fixture
@@ -165,7 +162,7 @@ def test_a_manager_whose_disk_fills_up_refuses_what_is_new_and_loses_nothing(
     assert 503 == answer.status
     assert "make room on the disk; running containers are not touched" in answer.body.decode()
     assert ("failed", 7) == (view["state"], view["exit_code"])
-    assert 2 == site.witnesses()[session]
+    assert 2 == site.times_run(session)
     assert {"succeeded"} == {again["state"], *kept}
     assert view["ended_at"] == after["ended_at"]
 
@@ -194,18 +191,17 @@ def no_room_for_markers(site: Site, host: Host) -> Iterator[tuple[str, ...]]:
 
 def test_an_agent_whose_disk_is_full_starts_nothing_until_there_is_room(site: Site) -> None:
     share = {"source": str(site.share), "target": "/share", "read_only": False}
-    script = 'echo "$PHALANX_SESSION_ID" >> /share/witness'
     with no_room_for_markers(site, site.ground.lab.hosts[1]) as make_room:
-        wish = {"command": ["sh", "-c", script], "mounts": [share]}
+        wish = {"command": ["sh", "-c", WITNESS], "mounts": [share]}
         session = site.submit(**ON_BOTH, **wish, **PATIENT)
         await_true(
             "it says what it waits for",
             lambda: "No space left" in json.dumps(site.view(session)["kernels"]),
         )
-        before = site.witnesses()[session]
+        before = site.times_run(session)
         call(*make_room).ok()
         view = site.await_state(session, *ENDED)
         site.ask("GET", f"/v1/sessions/{session}/wait?until=removed").ok()
 
-    assert (0, 2) == (before, site.witnesses()[session])
+    assert (0, 2) == (before, site.times_run(session))
     assert "succeeded" == view["state"]

@@ -17,6 +17,7 @@ from tests.real.failing import (
     ENDED,
     ON_BOTH,
     PATIENCE_S,
+    WITNESS,
     Site,
     containers,
     kill_containerd,
@@ -29,7 +30,6 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 CODE = 7
 MORE_THAN_HALF = {"cpu": 10, "mem": "64M"}
-WITNESS = 'echo "$PHALANX_SESSION_ID $PHALANX_ATTEMPT $RANK" >> /share/witness; '
 UNTIL_ENOUGH = (
     WITNESS + 'until [ -e "/share/enough.$PHALANX_SESSION_ID" ]; do sleep 0.05; done; exit 7'
 )
@@ -105,11 +105,6 @@ def agents_held(site: Site, point: Point | None) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def times_run(site: Site, session: str) -> int:
-    """How often a session's command has begun."""
-    return sum(n for line, n in site.witnesses().items() if line.startswith(session))
-
-
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_not(
     site: Site, phase: str
@@ -139,8 +134,8 @@ def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_n
     dead, frozen = (site.await_state(session, *ENDED) for session in (on_dead, on_frozen))
 
     assert ("failed", CODE) == (frozen["state"], frozen["exit_code"])
-    assert 1 == times_run(site, on_frozen)
-    assert times_run(site, on_dead) <= 1
+    assert 1 == site.times_run(on_frozen)
+    assert site.times_run(on_dead) <= 1
     if dead["exit_code"] != CODE:
         assert "failed" == dead["state"]
         assert "engine" in dead["reason"], dead["reason"]
@@ -162,11 +157,11 @@ def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) ->
     await_true("its command has ended", lambda: not state_of(first_pid), PATIENCE_S)
     kept = site.await_state(first, *ENDED)
 
-    assert ("failed", 1) == (kept["state"], times_run(site, first))
+    assert ("failed", 1) == (kept["state"], site.times_run(first))
     assert CODE == kept["exit_code"] or "engine" in kept["reason"], kept["reason"]
     assert "failed" == orphaned["state"]
     assert CODE != orphaned["exit_code"]
-    assert 1 == times_run(site, second)
+    assert 1 == site.times_run(second)
 
 
 def first_process(site: Site, session: str) -> int:
@@ -211,13 +206,13 @@ def test_a_full_disk_is_named_keeps_the_gang_from_starting_and_is_over_when_it_i
             lambda: "No space left" in json.dumps(site.view(session)["kernels"]),
             PATIENCE_S,
         )
-        before = times_run(site, session)
+        before = site.times_run(session)
     finally:
         filling.unlink()
     view = site.await_state(session, *ENDED)
 
     assert 0 == before
-    assert ("succeeded", 2) == (view["state"], times_run(site, session))
+    assert ("succeeded", 2) == (view["state"], site.times_run(session))
 
 
 def test_output_is_kept_although_its_disk_is_full_for_a_while(site: Site) -> None:

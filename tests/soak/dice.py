@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.real.failing import BASE
+from tests.real.failing import BASE, WITNESS
 from tests.support import failing_agent, failing_manager
 from tests.support.failpoints import Point, points
 
@@ -40,8 +40,7 @@ class Wish:
 
     def spec(self, share: str) -> dict[str, Any]:
         """What is asked of the manager."""
-        witness = 'echo "$PHALANX_SESSION_ID $PHALANX_ATTEMPT $RANK" >> /share/witness; '
-        script = f"{witness}sleep {self.lasts_s:.2f}; exit {self.code}"
+        script = f"{WITNESS}sleep {self.lasts_s:.2f}; exit {self.code}"
         return {
             "image": BASE,
             "kind": "batch",
