@@ -19,7 +19,7 @@ from phalanx_manager.store.sqlite import SqliteStore
 from phalanx_wire.control import Assignment, Goals, KernelReport, NetworkReport, Observed
 from phalanx_wire.ids import AgentId, KernelId, SessionId
 from phalanx_wire.lifecycle import KernelState
-from tests.support.house import CLUSTER, NOW, SID, admitted, observed
+from tests.support.house import CLUSTER, NOW, SID, admitted, in_swarm, observed
 
 ADA = Caller("ada", "user")
 
@@ -172,3 +172,16 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     made = House(str(tmp_path / "phalanx.db"))
     yield made
     made.store.close()
+
+
+async def two_hosts(house: House) -> tuple[Player, Player]:
+    """The agents `a`, whose engine speaks for the swarm, and `b`, connected."""
+    await house.join("a", "b")
+    players = (
+        Player(house, "a", in_swarm("a", control=True, cpu=4)),
+        Player(house, "b", in_swarm("b", cpu=4)),
+    )
+    for player in players:
+        player.connect()
+    await house.settle()
+    return players

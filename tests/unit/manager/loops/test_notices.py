@@ -8,22 +8,15 @@ from phalanx_manager.core.model import Drain, Stop, StopCause
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.notice import Notice
-from tests.support.house import SID, in_swarm, observed, report
-from tests.unit.manager.loops.conftest import House, Player
+from tests.support.house import SID, observed, report
+from tests.unit.manager.loops.conftest import House, Player, two_hosts
 
 A, B = AgentId("a"), AgentId("b")
 LIMIT = (Notice("limit", 10),)
 
 
 async def running(house: House, **fields: Any) -> tuple[Player, ...]:
-    await house.join("a", "b")
-    players = (
-        Player(house, "a", in_swarm("a", control=True, cpu=4)),
-        Player(house, "b", in_swarm("b", cpu=4)),
-    )
-    for player in players:
-        player.connect()
-    await house.settle()
+    players = await two_hosts(house)
     await house.submit(size=2, mode="multi-node", **fields)
     await house.settle()
     for _ in range(4):

@@ -10,23 +10,11 @@ from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.spec import Resources
 from tests.support.house import SID, in_swarm, observed
-from tests.unit.manager.loops.conftest import House, Player
+from tests.unit.manager.loops.conftest import House, Player, two_hosts
 
 S = KernelState
 A, B = AgentId("a"), AgentId("b")
 TWO = SessionId("bbbbbbbbbbbb")
-
-
-async def two_hosts(house: House) -> tuple[Player, Player]:
-    await house.join("a", "b")
-    players = (
-        Player(house, "a", in_swarm("a", control=True, cpu=4)),
-        Player(house, "b", in_swarm("b", cpu=4)),
-    )
-    for player in players:
-        player.connect()
-    await house.settle()
-    return players
 
 
 async def step(house: House, *players: Player, code: int = 0) -> None:
