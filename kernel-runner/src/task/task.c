@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { EXIT_NO_FILE = 1, EXIT_USAGE = 64, EXIT_NOT_EXECUTABLE = 126, EXIT_NOT_FOUND = 127 };
@@ -39,6 +41,14 @@ static int copy(const char *to) {
     return 0;
 }
 
+/* An engine tells a terminal its size a moment after it has begun the program on it. */
+static void await_size(void) {
+    const struct timespec moment = {0, 2 * 1000 * 1000};
+    struct winsize size;
+    for (int tries = 500; tries && !ioctl(0, TIOCGWINSZ, &size) && !size.ws_row; tries--)
+        nanosleep(&moment, NULL);
+}
+
 int main(int argc, char **argv) {
     if (argc < 5) {
         dprintf(2, "usage: phalanx-task DIR IN OUT ERR [COMMAND...]\n");
@@ -51,6 +61,7 @@ int main(int argc, char **argv) {
     int code = take_all(argv[2], argv[3], argv[4]);
     if (code) return code;
     if (argc == 5) return copy(argv[3]);
+    await_size();
     execvp(argv[5], argv + 5);
     return complain(argv[5], errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
 }
