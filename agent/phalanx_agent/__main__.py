@@ -12,7 +12,7 @@ import resource
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -110,11 +110,11 @@ async def serve(
         address = _Address(config.advertise, manager)
         ulimits = Ulimits(inventory.largest_nofile(), -1 if inventory.may_lock_memory() else 0)
         async with DockerEngine.open(config.engine, manager.cluster_id, ulimits) as docker:
-            agent = _Agent(config, address, docker, scratch, folder)
+            agent = _Agent(config, address, docker, scratch, folder, own)
             agent.workshop.shortfalls = limits.shortfalls(ulimits)
             agent.board.warn("limits", agent.workshop.shortfalls)
             try:
-                await agent.run(manager, own, ready or (lambda: None))
+                await agent.run(manager, ready or (lambda: None))
             except Dismissed:
                 belongings.clear_identity(config.state_dir)
                 raise
@@ -144,12 +144,15 @@ class _Agent:
         docker: Docker,
         scratch: Scratch,
         folder: str,
+        keys: KeyPair,
     ) -> None:
+        self.keys = keys
         self._folders = own = (config.state_dir, config.runtime_dir)
         self._name = config.name
         self.link: Link | None = None
         self.logs = LogStore(config.state_dir / "logs", docker.logs)
-        self.uploads = Uploads(config.state_dir / "uploads", self._fetch)
+        fetched = partial(fetch.upload, self._open)
+        self.uploads = Uploads(config.state_dir / "uploads", fetched, keys.raw)
         self.asks = Asks(self._open)
         tasks = Tasks(docker, task_processes, lambda: secrets.token_hex(12))
         self.workshop = Workshop(
@@ -181,7 +184,7 @@ class _Agent:
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
 
-    async def run(self, manager: Manager, own: KeyPair, ready: Callable[[], None]) -> None:
+    async def run(self, manager: Manager, ready: Callable[[], None]) -> None:
         """Run everything, until cancelled."""
         hub = Hub(
             self.board,
@@ -191,7 +194,7 @@ class _Agent:
             _on_welcome(self, ready),
             self.guard.take,
         )
-        self.link = Link(self._name, manager, own, hub, partial(note_epoch, self._folders[0]))
+        self.link = Link(self._name, manager, self.keys, hub, partial(note_epoch, self._folders[0]))
         ours = partial(belongings.is_in_our_swarm, self._folders[0])
         complain = partial(self.board.warn, "leave")
         hub.leaving = leaving = Leaving(
@@ -241,9 +244,6 @@ class _Agent:
     def _say(self, message: Observed | Beat) -> bool:
         return self.link is not None and self.link.say(message)
 
-    def _fetch(self, digest: str) -> AsyncIterator[bytes]:
-        return fetch.upload(self._open, digest)
-
     async def _open(self, call: Call) -> Stream:
         if self.link is None:
             raise StreamClosed(Closed(1, code="link_lost", why="There is no manager yet."))
@@ -261,7 +261,7 @@ def _on_welcome(agent: _Agent, ready: Callable[[], None]) -> Callable[[Welcome],
         if not told:
             told = True
             systemd.notify("READY=1")
-            _LOG.info("agent.ready", cluster=welcome.cluster)
+            _LOG.info("agent.ready", cluster=welcome.cluster, key=agent.keys.public)
             ready()
 
     return welcomed

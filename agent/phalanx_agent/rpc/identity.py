@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 import zmq
+from zmq.utils import z85
 
 KEY_FILE: Final = "agent.key"
 MANAGER_FILE: Final = "manager.json"
@@ -25,6 +26,11 @@ class KeyPair:
 
     public: str
     secret: str
+
+    @property
+    def raw(self) -> bytes:
+        """The 32 bytes of the secret key."""
+        return z85.decode(self.secret)
 
     def __repr__(self) -> str:
         return f"KeyPair(public={self.public!r})"

@@ -13,8 +13,8 @@ from typing import BinaryIO, Final
 
 import structlog
 
-from phalanx_manager.http import tarball
 from phalanx_manager.http.problems import refused
+from phalanx_wire import tarball
 from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import CHUNK_BYTES, STDOUT, UploadCall

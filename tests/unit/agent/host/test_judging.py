@@ -64,9 +64,9 @@ def test_writing_has_to_be_allowed_by_name(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="for writing"):
         allow.judge([mount], [AllowedMount(str(tmp_path))], [])
 
-    bound = allow.judge([mount], [AllowedMount(str(tmp_path), write=True)], [])
+    (bound,) = allow.judge([mount], [AllowedMount(str(tmp_path), write=True)], [])
 
-    assert (Bind(str(tmp_path), "/data", read_only=False),) == bound
+    assert (str(tmp_path), "/data", False) == (bound.source, bound.target, bound.read_only)
 
 
 # ---------------------------------------------------------------- users
@@ -149,6 +149,9 @@ def _archive() -> bytes:
     return buffer.getvalue()
 
 
+SECRET = b"k" * 32
+
+
 async def test_an_upload_is_unpacked_below_its_folder_and_belongs_to_the_user(
     tmp_path: Path,
 ) -> None:
@@ -159,7 +162,7 @@ async def test_an_upload_is_unpacked_below_its_folder_and_belongs_to_the_user(
         yield archive[:100]
         yield archive[100:]
 
-    uploads = Uploads(tmp_path, fetch)
+    uploads = Uploads(tmp_path, fetch, SECRET)
     await uploads.fetch(digest)
     whole = b"".join([chunk async for chunk in uploads.chunks(digest, Account(1000, 1001))])
 
@@ -172,7 +175,7 @@ async def test_an_upload_that_arrives_changed_is_refused_and_leaves_nothing(tmp_
     async def fetch(_digest: str) -> AsyncIterator[bytes]:
         yield b"something else"
 
-    uploads = Uploads(tmp_path, fetch)
+    uploads = Uploads(tmp_path, fetch, SECRET)
     with pytest.raises(Refused):
         await uploads.fetch(f"sha256:{'0' * 64}")
 
@@ -183,7 +186,7 @@ async def test_a_reader_that_goes_away_leaves_nobody_waiting(tmp_path: Path) -> 
     archive = _archive()
     digest = f"sha256:{hashlib.sha256(archive).hexdigest()}"
     (tmp_path / f"{digest.removeprefix('sha256:')}.tar").write_bytes(archive)
-    uploads = Uploads(tmp_path, lambda _digest: _three_lines(""))  # type: ignore[arg-type, return-value]
+    uploads = Uploads(tmp_path, lambda _digest: _three_lines(""), SECRET)  # type: ignore[arg-type, return-value]
 
     chunks = uploads.chunks(digest, Account(0, 0))
     await anext(chunks)

@@ -3,17 +3,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from phalanx_agent.core.recipe import Account
 from phalanx_agent.core.refused import Refused
 from phalanx_agent.host.uploads import Uploads
+from phalanx_wire import seal
 
 ACCOUNT = Account(1000, 1001)
+SECRET = bytes([7]) * 32
+OTHER = bytes([8]) * 32
 
 
 def archive(**files: bytes) -> bytes:
@@ -54,7 +59,7 @@ async def read(uploads: Uploads, digest: str) -> bytes:
 async def test_an_archive_is_fetched_once(tmp_path: Path) -> None:
     content = archive(program=b"print(1)")
     manager = Manager(content)
-    uploads = Uploads(tmp_path / "uploads", manager.fetch)
+    uploads = Uploads(tmp_path / "uploads", manager.fetch, SECRET)
 
     await uploads.fetch(digest_of(content))
     await uploads.fetch(digest_of(content))
@@ -64,7 +69,7 @@ async def test_an_archive_is_fetched_once(tmp_path: Path) -> None:
 
 async def test_an_archive_lands_in_the_workspace_as_the_containers_user(tmp_path: Path) -> None:
     content = archive(program=b"print(1)")
-    uploads = Uploads(tmp_path / "uploads", Manager(content).fetch)
+    uploads = Uploads(tmp_path / "uploads", Manager(content).fetch, SECRET)
     await uploads.fetch(digest_of(content))
 
     with tarfile.open(fileobj=io.BytesIO(await read(uploads, digest_of(content)))) as tar:
@@ -80,7 +85,7 @@ async def test_an_archive_lands_in_the_workspace_as_the_containers_user(tmp_path
 
 async def test_more_readers_than_threads_all_get_their_archive(tmp_path: Path) -> None:
     content = archive(data=bytes(1 << 20))
-    uploads = Uploads(tmp_path / "uploads", Manager(content).fetch)
+    uploads = Uploads(tmp_path / "uploads", Manager(content).fetch, SECRET)
     await uploads.fetch(digest_of(content))
 
     async with asyncio.timeout(30):
@@ -91,7 +96,7 @@ async def test_more_readers_than_threads_all_get_their_archive(tmp_path: Path) -
 
 async def test_a_reader_that_goes_away_leaves_no_writer_behind(tmp_path: Path) -> None:
     content = archive(data=bytes(4 << 20))
-    uploads = Uploads(tmp_path / "uploads", Manager(content).fetch)
+    uploads = Uploads(tmp_path / "uploads", Manager(content).fetch, SECRET)
     await uploads.fetch(digest_of(content))
 
     for _ in range(16):
@@ -104,7 +109,7 @@ async def test_a_reader_that_goes_away_leaves_no_writer_behind(tmp_path: Path) -
 
 async def test_another_content_than_promised_is_refused_and_not_kept(tmp_path: Path) -> None:
     content = archive(program=b"print(1)")
-    uploads = Uploads(tmp_path / "uploads", Manager(content + b"!").fetch)
+    uploads = Uploads(tmp_path / "uploads", Manager(content + b"!").fetch, SECRET)
 
     with pytest.raises(Refused):
         await uploads.fetch(digest_of(content))
@@ -113,19 +118,92 @@ async def test_another_content_than_promised_is_refused_and_not_kept(tmp_path: P
 
 
 async def test_a_digest_that_is_none_never_becomes_a_path(tmp_path: Path) -> None:
-    uploads = Uploads(tmp_path / "uploads", Manager(b"").fetch)
+    uploads = Uploads(tmp_path / "uploads", Manager(b"").fetch, SECRET)
 
     with pytest.raises(Refused):
         await uploads.fetch("sha256:../../etc/passwd")
+
+
+def sealed(content: bytes, *secrets: bytes) -> bytes:
+    keys = [X25519PrivateKey.from_private_bytes(secret) for secret in secrets]
+    into = io.BytesIO()
+    public = [key.public_key().public_bytes_raw() for key in keys]
+    seal.seal(io.BytesIO(content), into, public, os.urandom)
+    return into.getvalue()
+
+
+async def test_a_sealed_archive_is_unpacked_and_stays_sealed_on_the_disk(tmp_path: Path) -> None:
+    packed = archive(program=b"the secret recipe", data=bytes(1 << 20))
+    content = sealed(packed, OTHER, SECRET)
+    uploads = Uploads(tmp_path / "uploads", Manager(content).fetch, SECRET)
+
+    await uploads.fetch(digest_of(content))
+    with tarfile.open(fileobj=io.BytesIO(await read(uploads, digest_of(content)))) as tar:
+        found = tar.extractfile("workspace/program")
+        assert found is not None
+        assert b"the secret recipe" == found.read()
+
+    assert [content] == [path.read_bytes() for path in (tmp_path / "uploads").iterdir()]
+
+
+async def test_an_archive_that_is_sealed_for_others_is_refused(tmp_path: Path) -> None:
+    content = sealed(archive(program=b"1"), OTHER)
+    uploads = Uploads(tmp_path / "uploads", Manager(content).fetch, SECRET)
+
+    with pytest.raises(Refused) as refused:
+        await uploads.fetch(digest_of(content))
+
+    name = digest_of(content)[:19]
+    assert f"The upload {name} cannot be opened here: it is not sealed for this host's key." == (
+        str(refused.value)
+    )
+    assert [] == list((tmp_path / "uploads").iterdir())
+
+
+@pytest.mark.parametrize("at", [-1, -70_000, 130, 100])
+async def test_a_sealed_archive_with_a_byte_changed_is_refused_before_any_of_it_is_unpacked(
+    tmp_path: Path, at: int
+) -> None:
+    content = bytearray(sealed(archive(data=bytes(200_000)), SECRET))
+    content[at] ^= 1
+    uploads = Uploads(tmp_path / "uploads", Manager(bytes(content)).fetch, SECRET)
+
+    with pytest.raises(Refused, match="changed"):
+        await uploads.fetch(digest_of(bytes(content)))
+
+    assert [] == list((tmp_path / "uploads").iterdir())
+
+
+def unsafe() -> bytes:
+    """A link out of the archive's folder, and a file behind it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        link = tarfile.TarInfo("data")
+        link.type, link.linkname = tarfile.SYMTYPE, "sub"
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("data/file"))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("content", [unsafe(), b"no tar at all", b""])
+@pytest.mark.parametrize("is_sealed", [True, False])
+async def test_what_must_not_be_unpacked_is_refused_whoever_looked_before(
+    tmp_path: Path, content: bytes, *, is_sealed: bool
+) -> None:
+    sent = sealed(content, SECRET) if is_sealed else content
+    uploads = Uploads(tmp_path / "uploads", Manager(sent).fetch, SECRET)
+
+    with pytest.raises(Refused, match="must not be unpacked: "):
+        await uploads.fetch(digest_of(sent))
 
 
 async def test_archives_that_nobody_needs_are_forgotten(tmp_path: Path) -> None:
     one, two = archive(a=b"1"), archive(b=b"2")
     folder = tmp_path / "uploads"
     for content in (one, two):
-        await Uploads(folder, Manager(content).fetch).fetch(digest_of(content))
+        await Uploads(folder, Manager(content).fetch, SECRET).fetch(digest_of(content))
 
-    Uploads(folder, Manager(b"").fetch).forget_all_but([digest_of(one)])
+    Uploads(folder, Manager(b"").fetch, SECRET).forget_all_but([digest_of(one)])
 
     assert [f"{digest_of(one).removeprefix('sha256:')}.tar"] == [
         path.name for path in folder.iterdir()

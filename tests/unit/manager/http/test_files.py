@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from phalanx_manager.http import tarball
+from phalanx_wire import tarball
 from phalanx_manager.http.uploads import Uploads
 from phalanx_wire.api import UploadCreated
 from phalanx_wire.ids import AgentId
