@@ -14,6 +14,7 @@ from phalanx_manager.store.port import (
 )
 from phalanx_manager.store.tables import Refused, Writes
 from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.spec import Mount
 from tests.support.house import NOW, later
 from tests.support.store_case import BOB, ONE, TWO, A, Case
 
@@ -188,3 +189,25 @@ async def test_the_database_itself_refuses_a_step_that_the_table_does_not_have(
         await case.store._tables.commit(writes, lambda _: None)
     await case.again()
     assert before is (await case.row()).kernels[0].state
+
+
+async def test_folders_that_are_not_shared_are_kept_and_told_once_when_all_have_met(
+    case: Case,
+) -> None:
+    await case.join()
+    mount = Mount("/srv/ckpt", "/ckpt", read_only=False)
+    await case.submit(size=2, requeue=True, mounts=(mount,))
+    await case.place()
+    up = (S.PREPARING, S.CREATED, S.STARTING, S.READY, S.MESHED)
+    await case.move(0, *up, folders={"/ckpt": "x"})
+    before = await case.store.events(0, ONE, 99)
+    await case.move(1, *up, folders={"/ckpt": "y"})
+    await case.again()
+    await case.move(0, S.RUNNING)
+    await case.move(1, S.RUNNING)
+    told = [event for event in await case.store.events(0, ONE, 99) if "unshared" in event.kind]
+
+    assert [{"/ckpt": "x"}, {"/ckpt": "y"}] == [k.folders for k in (await case.row()).kernels]
+    assert not [event for event in before if "unshared" in event.kind]
+    (only,) = told
+    assert "/srv/ckpt" in only.text

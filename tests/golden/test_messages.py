@@ -111,6 +111,7 @@ SAMPLES: tuple[Message, ...] = (
                 message="It used more than its 2 GiB of memory.",
                 exit_code=137,
                 container_id="c" * 64,
+                folders={"/ckpt": "boot1:2049:7"},
             ),
         ),
         networks=(NetworkReport(NETWORK.name, "net1"),),

@@ -255,6 +255,8 @@ class KernelReport(msgspec.Struct, frozen=True):
         message: the sentence for the user that goes with the cause.
         exit_code: Docker's, only with EXITED or STOPPED of a container that ran.
         warnings: sentences, e.g. an ulimit that the engine refused.
+        folders: by the target of each mount that it may write and that lies on a disk of its host,
+            which folder that is: whoever has another text there has another folder.
     """
 
     kernel: KernelId
@@ -267,6 +269,7 @@ class KernelReport(msgspec.Struct, frozen=True):
     host_key: str = ""
     user_key: str = ""
     warnings: tuple[str, ...] = ()
+    folders: dict[str, str] = {}
 
 
 class NetworkReport(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from phalanx_agent.core.seen import Absent, Created, Ended, Running, Seen
@@ -49,6 +49,7 @@ class Context:
     host_key: str = ""
     user_key: str = ""
     warnings: tuple[str, ...] = ()
+    folders: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def report(seen: Seen, context: Context) -> KernelReport:
         host_key=context.host_key,
         user_key=context.user_key,
         warnings=tuple(dict.fromkeys((*context.warnings, *seen.runner.warnings))),
+        folders=context.folders,
     )
 
 

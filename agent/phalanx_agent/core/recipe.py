@@ -76,11 +76,17 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A path of the host in the container."""
+    """A path of the host in the container.
+
+    Attributes:
+        place: which folder that is, see `host.folders`; empty where that cannot be told, or where
+            it is only read.
+    """
 
     source: str
     target: str
     read_only: bool = True
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Final
 from phalanx_agent.config import AllowedMount
 from phalanx_agent.core.recipe import Bind
 from phalanx_agent.core.refused import Refused
+from phalanx_agent.host import folders, inventory
 from phalanx_wire.spec import Mount
 
 _NEVER: Final = ("/proc", "/sys", "/dev", "/run/docker", "/var/lib/docker")
@@ -46,11 +47,12 @@ def _one(mount: Mount, allowed: Sequence[AllowedMount], own: Sequence[str]) -> B
         raise Refused(f"Mounting {mount.source} for writing is not allowed on this host.")
     try:
         mode = os.stat(real).st_mode
+        place = "" if mount.read_only else folders.place(real, inventory.boot_id())
     except OSError as error:
         raise Refused(f"{mount.source} cannot be mounted: {error.strerror}.") from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise Refused(f"{mount.source} is neither a folder nor a file.")
-    return Bind(real, mount.target, mount.read_only)
+    return Bind(real, mount.target, mount.read_only, place)
 
 
 def _inside(path: str, folder: str) -> bool:

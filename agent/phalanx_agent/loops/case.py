@@ -51,6 +51,7 @@ class Case:
         image, account: known once the image has been looked up.
         pid: of the container's first process on this host, while it runs.
         stale: something may have happened to the container since the engine was last asked.
+        folders: see `KernelReport`; known from when its mounts were looked at.
         unsure: there may be a container whose making was not answered.
         news: set at the next thing that is told, and then another one stands here.
         overdue_at: by the clock, when a container that was told to stop is killed.
@@ -66,6 +67,7 @@ class Case:
         self.account: Account | None = None
         self.pid: int | None = None
         self.warnings: tuple[str, ...] = ()
+        self.folders: dict[str, str] = {}
         self.overdue_at: float | None = None
         self.fence: Fence | None = None
         self.stale = True
@@ -191,6 +193,7 @@ class Case:
                 host_key=self.keys.host,
                 user_key=self.keys.user,
                 warnings=self.warnings,
+                folders=self.folders,
             ),
         )
         if found.state is KernelState.REMOVED:

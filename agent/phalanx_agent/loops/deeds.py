@@ -302,7 +302,9 @@ class Deeds:
         if not mounts or case.pid is None:
             return True
         try:
-            holds = workshop.mounts_hold(case.pid, workshop.judge_mounts(mounts))
+            binds = workshop.judge_mounts(mounts)
+            holds = workshop.mounts_hold(case.pid, binds)
+            case.folders = {bind.target: bind.place for bind in binds if bind.place}
         except Refused as error:
             _LOG.error("mount.refused-late", kernel=case.kernel, why=str(error))
             holds = False

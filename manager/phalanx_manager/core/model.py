@@ -190,6 +190,7 @@ class Kernel:
         gpus: device ids held on its agent.
         interface: of its host, the one that carries the address; only on the host's network.
         ssh_port, service_port: of its host, held for it; 0 but on the host's network.
+        folders: see `control.KernelReport`.
     """
 
     id: KernelId
@@ -218,6 +219,7 @@ class Kernel:
     user_key: str = ""
     container_id: str = ""
     warnings: tuple[str, ...] = ()
+    folders: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def ended(self) -> bool:

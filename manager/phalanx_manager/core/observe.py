@@ -117,6 +117,7 @@ def _kernel_change(known: Kernel, report: KernelReport, now: datetime) -> Kernel
         user_key=report.user_key or known.user_key,
         container_id=report.container_id or known.container_id,
         warnings=report.warnings or known.warnings,
+        folders=report.folders or known.folders,
     )
     if known.ended_as is None and report.state in ENDED:
         after = replace(

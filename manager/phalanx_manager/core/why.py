@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from phalanx_manager.core import hang
+from phalanx_manager.core import folders, hang
 from phalanx_manager.core.explain import agent_state, failure, laggards, session_reason
 from phalanx_manager.core.model import AgentRecord, Kernel, SessionRow
 from phalanx_manager.core.sight import Scene, Sight, commanded
@@ -81,6 +81,12 @@ def findings(
     seen: Scene, agents: Mapping[AgentId, AgentRecord], now: datetime
 ) -> tuple[Finding, ...]:
     """Tell why, the likeliest first; there is always something to tell."""
+    return (*_state(seen, agents, now), *_unshared(seen.row))
+
+
+def _state(
+    seen: Scene, agents: Mapping[AgentId, AgentRecord], now: datetime
+) -> tuple[Finding, ...]:
     row = seen.row
     session = row.session
     if session.state in ENDED_STATES:
@@ -137,6 +143,14 @@ def _away(
             hint = f"look at the host {name}: is it up, does its phalanx-agent run?"
             found.append(Finding("agent-away", text, tuple(theirs), hint))
     return tuple(found)
+
+
+def _unshared(row: SessionRow) -> tuple[Finding, ...]:
+    """Say which folders its hosts do not share, though it goes on from what it saves there."""
+    if row.session.state == "succeeded":
+        return ()
+    hint = "what it mounts: phalanx show " + row.session.name
+    return tuple(Finding("folder-unshared", text, hint=hint) for text in folders.unshared(row))
 
 
 # ---------------------------------------------------------------- ended

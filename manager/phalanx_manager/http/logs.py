@@ -23,7 +23,7 @@ _WAITING_BATCHES: Final = 64
 _BATCH_LINES: Final = 256
 _FEW: Final = 16
 _CURSOR_EVERY_S: Final = 0.5
-_NEWS: Final = frozenset({"session.stuck"})
+_NEWS: Final = frozenset({"session.stuck", "session.unshared"})
 """Events that are told amid the output: without them its silence means nothing."""
 
 Producer = Callable[[Put, Missing], Awaitable[None]]

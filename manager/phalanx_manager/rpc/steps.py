@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
+from phalanx_manager.core import folders
 from phalanx_manager.core.lines import Lines
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow
 from phalanx_manager.core.step import Plan, Task, plan
@@ -66,7 +67,8 @@ class Steps:
         if isinstance(found, Refusal):
             return found
         log.info("step.begun", session=row.session.id, step=found.number, tasks=len(found.tasks))
-        code = await _Running(self._link, found, spec, asker).through()
+        warnings = folders.unshared(row) if found.number == 0 else ()
+        code = await _Running(self._link, found, spec, asker).through(warnings)
         log.info("step.ended", session=row.session.id, step=found.number, code=code)
         return code
 
@@ -106,9 +108,11 @@ class _Running:
         self._called_off = asyncio.Event()
         self._code = 0
 
-    async def through(self) -> int:
+    async def through(self, warnings: Sequence[str] = ()) -> int:
         """Start all tasks, relay until they have ended, and give the step's code."""
         try:
+            for text in warnings:
+                await self._asker.write(STDERR, f"srun: warning: {text}\n".encode())
             async with self._stack, asyncio.TaskGroup() as tasks:
                 if await self._started():
                     watching = (self._listen(), self._end(), self._limit(), self._wait())

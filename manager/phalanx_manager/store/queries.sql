@@ -69,7 +69,8 @@ VALUES (:id, :session, :attempt, :rank, :role, :replica, :host_name, :cpu_milli,
 -- name: kernel_columns
 SELECT id, session, rank, role, replica, host_name, cpu_milli, mem_bytes, gpu, pids, shm_bytes,
     state, state_at, gpu_model, agent, address, gpus, ended_as, exit_code, cause, message, detail,
-    host_key, user_key, container_id, warnings, interface, ssh_port, service_port
+    host_key, user_key, container_id, warnings, interface, ssh_port, service_port,
+    folders
 FROM kernel;
 
 -- name: kernel_seat
@@ -86,7 +87,7 @@ UPDATE kernel SET state = :state, state_at = :at WHERE id = :id AND state = :see
 UPDATE kernel SET
     ended_as = :ended_as, exit_code = :exit_code, cause = :cause, message = :message,
     detail = :detail, host_key = :host_key, user_key = :user_key, container_id = :container_id,
-    warnings = :warnings
+    warnings = :warnings, folders = :folders
 WHERE id = :id AND state = :state;
 
 -- name: gpu_hold

@@ -34,6 +34,7 @@ Row = Sequence[Any]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SPEC: Final = msgspec.json.Decoder(SessionSpec)
 _TEXTS: Final = msgspec.json.Decoder(tuple[str, ...])
+_FOLDERS: Final = msgspec.json.Decoder(dict[str, str])
 _OBSERVED: Final = msgspec.msgpack.Decoder(Observed)
 
 
@@ -208,6 +209,7 @@ def kernel(row: Row) -> Kernel:
         interface=row[26],
         ssh_port=row[27],
         service_port=row[28],
+        folders={} if row[29] == "{}" else _FOLDERS.decode(row[29]),
     )
 
 
@@ -255,6 +257,7 @@ def kernel_values(kernel: Kernel) -> Mapping[str, object]:
         "user_key": kernel.user_key,
         "container_id": kernel.container_id,
         "warnings": spell_texts(kernel.warnings),
+        "folders": msgspec.json.encode(kernel.folders).decode() if kernel.folders else "{}",
     }
 
 

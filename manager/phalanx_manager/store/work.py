@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from phalanx_manager.core import attempts, explain
+from phalanx_manager.core import attempts, explain, folders
 from phalanx_manager.core.model import (
     Kernel,
     NetworkRow,
@@ -260,6 +260,8 @@ class Work:
         if onward.attempt == session.attempt:
             after = SessionRow(onward, kernels, tuple(self._left(row.past)))
             self._tell(before, after, at)
+            if row.session.started_at is None and onward.started_at is not None:
+                self._tell_folders(after, at)
             return after
         ended = SessionRow(session, kernels)
         self._tell_stop(before, session, at)
@@ -299,6 +301,11 @@ class Work:
         if before is not None and before.state != session.state:
             text = explain.session_event(after)
             self.say(NewEvent(at, f"session.{session.state}", text, session.id))
+
+    def _tell_folders(self, row: SessionRow, at: datetime) -> None:
+        """Say what the hosts of an attempt do not share, now that all have told what they have."""
+        for text in folders.unshared(row):
+            self.say(NewEvent(at, "session.unshared", text, row.session.id))
 
     def _tell_stop(self, before: Session | None, session: Session, at: datetime) -> None:
         if session.stop is not None and (before is None or before.stop is None):

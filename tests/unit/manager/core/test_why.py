@@ -14,6 +14,7 @@ from phalanx_wire.api import Finding
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.look import Look, Process, Reach, Socket
+from phalanx_wire.spec import Mount
 from tests.support.house import NOW, agent, later, row, with_kernel, with_session
 
 S = KernelState
@@ -394,6 +395,15 @@ def test_every_other_end_is_told_too(state: Any) -> None:
     (found,) = judged(with_session(row("a", S.REMOVED), state=state, reason="so it is"), {})
 
     assert state == found.code
+
+
+@pytest.mark.parametrize("state", ["running", "timeout", "stopping"])
+def test_a_folder_that_hosts_do_not_share_is_told_beside_the_rest(state: Any) -> None:
+    mount = Mount("/srv/ckpt", "/ckpt", read_only=False)
+    one = with_session(running(requeue=True, mounts=(mount,)), state=state)
+    one = with_kernel(with_kernel(one, 0, folders={"/ckpt": "x"}), 1, folders={"/ckpt": "y"})
+
+    assert "folder-unshared" == judged(one, {0: look(), 1: look()})[-1].code
 
 
 # -------------------------------------------------------------------- by itself

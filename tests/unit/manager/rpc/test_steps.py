@@ -18,6 +18,7 @@ from phalanx_wire.control import Message
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Mux, Stream, StreamClosed
+from phalanx_wire.spec import Mount
 from phalanx_wire.step import StepSpec
 from phalanx_wire.stream import (
     SIGNAL,
@@ -31,7 +32,7 @@ from phalanx_wire.stream import (
     ExecCall,
     Resize,
 )
-from tests.support.house import row
+from tests.support.house import row, with_kernel
 
 Play = Callable[[ExecCall, Stream], Awaitable[None]]
 
@@ -155,6 +156,25 @@ async def test_the_steps_code_is_the_highest_of_its_tasks_and_it_says_whose() ->
 
     assert 3 == code
     assert ["srun: error: sub1: task 1: Exited with exit code 3"] == asker.err
+
+
+async def test_what_hosts_do_not_share_is_said_with_a_jobs_first_step() -> None:
+    mount = Mount("/srv/ckpt", "/ckpt", read_only=False)
+    job = two(requeue=True, mounts=(mount,))
+    job = with_kernel(with_kernel(job, 0, folders={"/ckpt": "x"}), 1, folders={"/ckpt": "y"})
+    first, second = Asker(), Asker()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        steps = Steps(Stage(tasks, by_number))
+        for asker in (first, second):
+            await steps.run(job, StepSpec(("p",), tasks=1), asker, 0)
+
+    assert [True, False] == [
+        any(
+            line.startswith("srun: warning: folder /ckpt is not shared: a and b")
+            for line in one.err
+        )
+        for one in (first, second)
+    ]
 
 
 async def echo(_call: ExecCall, stream: Stream) -> None:
