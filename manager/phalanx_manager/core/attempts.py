@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from phalanx_manager.core.model import Kernel, Session, StopCause
-from phalanx_manager.core.session import host_trouble
+from phalanx_manager.core.session import NETWORK_TRIES, host_trouble
 from phalanx_wire.api import SessionState
 from phalanx_wire.ids import SessionId, kernel_id
 from phalanx_wire.lifecycle import KernelState
@@ -18,6 +18,8 @@ LAST_ATTEMPT: Final = 1_000
 HASTY_S: Final = 60.0
 """An attempt that has not run for so long is followed by a pause that doubles each time."""
 LONGEST_PAUSE_S: Final = 300.0
+
+_APART_CAUSES: Final = frozenset({"hosts-apart", "mesh-failed"})
 
 
 def kept(session: Session, now: datetime) -> Session:
@@ -101,7 +103,17 @@ def _wants_more(session: Session, kernels: Sequence[Kernel], charged: int) -> bo
         return spec.requeue and (spec.slurm is None or spec.warn_signal is not None)
     if cause is StopCause.DRAIN or host_trouble(kernels) is not None:
         return spec.requeue or spec.max_attempts > 1
+    if spec.requeue and _were_apart(session, kernels):
+        return charged < max(spec.max_attempts, NETWORK_TRIES)
     return charged < spec.max_attempts
+
+
+def _were_apart(session: Session, kernels: Sequence[Kernel]) -> bool:
+    """Tell whether it failed before any command, because containers or their hosts did not reach
+    each other. That may pass; hosts that never do are told after a few tries.
+    """
+    rank = session.failed_rank
+    return rank is not None and kernels[rank].cause in _APART_CAUSES
 
 
 def _is_charged(session: Session, kernels: Sequence[Kernel]) -> bool:

@@ -123,6 +123,28 @@ def test_requeue_alone_does_not_forgive_a_failure_of_its_own() -> None:
     assert "failed" == over(failing(requeue=True)).state
 
 
+@pytest.mark.parametrize(
+    "apart",
+    [
+        {"state": S.REJECTED, "ended_as": S.REJECTED, "cause": "hosts-apart"},
+        {**EXITED, "exit_code": 1, "cause": "mesh-failed"},
+    ],
+    ids=["hosts-apart", "mesh-failed"],
+)
+def test_hosts_that_do_not_reach_each_other_are_tried_a_few_times_where_requeue_was_asked_for(
+    apart: dict[str, Any],
+) -> None:
+    def ended(charged: int, **spec: Any) -> Session:
+        one = with_session(row("ab", S.CREATED, **spec), charged=charged, started_at=None)
+        one = with_kernel(one, 0, **apart)
+        one = with_kernel(one, 1, state=S.STOPPED, ended_as=S.STOPPED, cause="cancelled")
+        return attempts.onward(settle(one.session, one.kernels, NOW), one.kernels, NOW)
+
+    assert [True, True, False] == [tried_again(ended(times, requeue=True)) for times in range(3)]
+    assert not tried_again(ended(0))
+    assert tried_again(ended(3, requeue=True, max_attempts=5))
+
+
 def test_a_neighbour_that_fails_first_does_not_hide_what_the_host_did() -> None:
     one = with_kernel(row("ab", S.RUNNING, requeue=True), 0, **{**EXITED, "exit_code": 1})
     one = with_kernel(one, 1, **RESTARTED)
