@@ -12,10 +12,14 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import structlog
+
+from phalanx_lab import engine_store, processes
 from phalanx_lab import plan as plans
-from phalanx_lab import processes
 from phalanx_lab.plan import Plan
 from phalanx_lab.unavailable import Unavailable
+
+log = structlog.get_logger()
 
 # One image store for all generations: newer engines would keep images in containerd.
 CONFIG = b'{"features": {"containerd-snapshotter": false}}\n'
@@ -52,7 +56,7 @@ def clear_before_start(plan: Plan, host: int) -> None:
     """Remove what a killed engine left that would keep the next one from starting.
 
     A pid file whose process is gone, or a zombie, reads as "running" to dockerd; so does a
-    containerd that outlived it.
+    containerd that outlived it. Its note of a network that it was removing can be as bad.
     """
     run = plan.host_run(host)
     for pidfile in (f"{run}/docker.pid", f"{run}/exec/containerd/containerd.pid"):
@@ -68,6 +72,8 @@ def clear_before_start(plan: Plan, host: int) -> None:
                 raise Unavailable(f"process {pid}", "does not end", "Look at it with ps.")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(pidfile)
+    if names := engine_store.mend(f"{plan.host_state(host)}/engine/network/files/local-kv.db"):
+        log.warning("lab.engine.mended", host=host, networks=names)
 
 
 def _pid_in(path: str) -> int:

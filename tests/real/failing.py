@@ -248,14 +248,18 @@ def thawing(site: Site, armed: Armed) -> Iterator[None]:
 def kill_containerd(lab: Lab, host: int) -> None:
     """Kill what a host's engine keeps its containers by, and wait for the engine's next one."""
     file = Path(f"{lab.plan.host_run(host)}/exec/containerd/containerd.pid")
-    first = int(file.read_text())
-    os.kill(first, signal.SIGKILL)
+    running: list[int] = []
 
-    def again() -> bool:
+    def runs_another() -> bool:
         text = file.read_text() if file.exists() else ""
-        return text.isdigit() and int(text) != first and state_of(int(text)) not in ("", "Z")
+        if text.isdigit() and int(text) not in running and state_of(int(text)) not in ("", "Z"):
+            running.append(int(text))
+            return True
+        return False
 
-    await_true("there is a new containerd", again, PATIENCE_S)
+    await_true("there is a containerd", runs_another, PATIENCE_S)
+    os.kill(running[0], signal.SIGKILL)
+    await_true("there is a new containerd", runs_another, PATIENCE_S)
 
 
 def state_of(pid: int) -> str:

@@ -165,13 +165,13 @@ class Soak:
                     with self._guard:
                         self.count.lost.append(f"{fault}: {late}")
 
-        going = threading.Thread(target=go_wrong)
-        going.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            going.join()
+        with ThreadPoolExecutor(1) as alone:
+            going = alone.submit(go_wrong)
+            try:
+                yield
+            finally:
+                self._over.set()
+            going.result()  # whatever it stumbled over is told
 
     def _do(self, fault: Fault) -> None:
         lab = self.site.ground.lab
