@@ -22,9 +22,9 @@ async def start(box: Box) -> None:
 
 
 @pytest.fixture
-def server(programs: Path) -> Path:
+def server(boxes: Boxes) -> Path:
     """A program in the place of the ssh server."""
-    path = programs / "libexec" / "dropbear"
+    path = boxes.bundle / "libexec" / "dropbear"
     path.write_text(SERVER)
     path.chmod(0o755)
     return path

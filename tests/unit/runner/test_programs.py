@@ -50,9 +50,9 @@ async def run(boxes: Boxes, *command: str, env: dict[str, str] | None = None) ->
 
 
 @pytest.fixture
-def clients(programs: Path, boxes: Boxes) -> dict[str, str]:
+def clients(boxes: Boxes) -> dict[str, str]:
     """A bundled client and one of the image, that tell who they are; returns the environment."""
-    write_program(programs / "libexec" / "ssh", "bundled")
+    write_program(boxes.bundle / "libexec" / "ssh", "bundled")
     write_program(boxes.material / "image" / "ssh", "image")
     return {"PATH": "/opt/phalanx/first:/run/phalanx/image:/usr/sbin:/usr/bin:/sbin:/bin"}
 
