@@ -298,6 +298,7 @@ class NodeView(msgspec.Struct, frozen=True):
         swarm: the engine's state in a swarm.
         host_ports: kept for containers on the host's network, `61000-61999`; empty where none may
             be.
+        public_key: Z85, of the agent; uploads are sealed for it.
     """
 
     name: AgentId
@@ -315,6 +316,7 @@ class NodeView(msgspec.Struct, frozen=True):
     strays: tuple[str, ...]
     warnings: tuple[str, ...]
     host_ports: str = ""
+    public_key: str = ""
 
 
 class NodeList(msgspec.Struct, frozen=True):

@@ -122,6 +122,8 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         master_port: None is 12345, or on the host's network a port that its agent has kept.
         slurm: with the profile of that name only.
         hold: it stays in the queue until it is released.
+        sealed_for: filled in by the manager, never read from a request: the agents that can open a
+            sealed upload, with their keys; it runs on no other. None where any can.
     """
 
     name: str | None = None
@@ -156,3 +158,4 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     hold_on_failure_s: float | None = None
     slurm: SlurmJob | None = None
     hold: bool = False
+    sealed_for: dict[str, str] | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Network
 from typing import Final
 
-from phalanx_manager.core import address, place, ports, swarm
+from phalanx_manager.core import address, place, ports, sealing, swarm
 from phalanx_manager.core.explain import nobody
 from phalanx_manager.core.model import (
     AgentRecord,
@@ -80,14 +80,37 @@ def plan(snapshot: Snapshot, row: SessionRow, pool: IPv4Network, now: datetime) 
     """Find a place for a waiting session, or say why it waits."""
     session = row.session
     verdict = swarm.verdict(snapshot, session.cluster)
-    offered = place.rooms(snapshot, session.cluster, verdict.members, now)
+    ready = place.rooms(snapshot, session.cluster, verdict.members, now)
+    sealed_for = session.spec.sealed_for
+    offered = sealing.rooms(ready, snapshot.agents, sealed_for)
+    if not offered and sealed_for is not None:
+        return Wait(sealing.nobody(snapshot.agents, session.cluster, sealed_for, now), blocks=False)
     if not offered:
         members = (one for one in snapshot.agents.values() if one.cluster == session.cluster)
         return Wait(nobody(members, now), blocks=False)
+    found = _placed(snapshot, row, pool, (offered, verdict))
+    if isinstance(found, Wait) and len(offered) < len(ready):
+        others = sorted(room.agent for room in ready if room not in offered)
+        return replace(found, reason=found.reason + sealing.unopened(others))
+    return found
+
+
+def _placed(
+    snapshot: Snapshot,
+    row: SessionRow,
+    pool: IPv4Network,
+    found: tuple[Sequence[place.Room], swarm.Verdict],
+) -> Placement | Wait:
+    session, (offered, verdict) = row.session, found
     if session.spec.network == "host":
         return _on_the_hosts(snapshot, row, offered)
     request = place.Request.of(session.spec, row.kernels)
-    waits = verdict.waits or _joining(request, verdict)
+    joining = [
+        name
+        for name in verdict.joining
+        if sealing.opens(snapshot.agents[name], session.spec.sealed_for)
+    ]
+    waits = verdict.waits or _joining(request, joining)
     fit = place.gang(request, offered, waits)
     if isinstance(fit, place.NoFit):
         return Wait(fit.reason, blocks=_could(snapshot, request, offered) and not fit.needs_swarm)
@@ -109,11 +132,11 @@ def _could(snapshot: Snapshot, request: place.Request, offered: Sequence[place.R
     return bool(idle) and isinstance(place.gang(request, idle), place.Fit)
 
 
-def _joining(request: place.Request, verdict: swarm.Verdict) -> str:
+def _joining(request: place.Request, joining: Collection[AgentId]) -> str:
     """Let a session that wants many hosts wait for those that are just joining."""
-    if not verdict.joining or (request.mode == "auto" and request.spread == "pack"):
+    if not joining or (request.mode == "auto" and request.spread == "pack"):
         return ""
-    return f"agents {', '.join(sorted(verdict.joining))} are joining the swarm"
+    return f"agents {', '.join(sorted(joining))} are joining the swarm"
 
 
 def _seated(

@@ -300,7 +300,8 @@ _STREAMS: Final = (
         "PUT",
         "/v1/uploads",
         archives.upload,
-        "Keep an archive that `SessionSpec.upload` may name.",
+        "Keep an archive that `SessionSpec.upload` may name: a tar, or one sealed for hosts' keys "
+        "(`phalanx_wire.sealed`).",
         UploadCreated,
         scope="user",
         body="tar",

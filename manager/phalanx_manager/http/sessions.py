@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,11 +13,11 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from phalanx_manager.core import after, place, seat, swarm
+from phalanx_manager.core import after, place, sealing, seat, swarm
 from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.clusters import closed
-from phalanx_manager.core.model import Kernel, Refusal, SessionRow, Stop, StopCause
+from phalanx_manager.core.model import AgentRecord, Kernel, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
 from phalanx_manager.core.notice import hearers, recipients
 from phalanx_manager.core.session import is_gone
@@ -37,7 +37,7 @@ from phalanx_wire.api import (
     SignalRequest,
     StopRequest,
 )
-from phalanx_wire.ids import session_id
+from phalanx_wire.ids import AgentId, session_id
 from phalanx_wire.spec import SessionSpec
 from phalanx_wire.stream import Closed, Recipients
 
@@ -65,10 +65,7 @@ async def submit(ask: Ask) -> web.Response:
     shut = closed(known.clusters, admitted.spec.cluster)
     if shut is not None:
         raise refusal(shut)
-    if spec.upload is not None and not doors.uploads.has(spec.upload):
-        title = f"there is no archive {shown(spec.upload)}"
-        raise refused("upload_unknown", 422, title, "upload", "send it with PUT /v1/uploads first")
-    admitted = await _after(ask, admitted)
+    admitted = await _after(ask, await _sealed(ask, admitted, known.agents))
     if ask.values.get("dry_run"):
         return answer(await _preview(ask, admitted))
     outcome = await doors.store.submit(
@@ -84,6 +81,25 @@ async def submit(ask: Ask) -> web.Response:
     if isinstance(outcome, Refusal):
         raise refusal(outcome)
     return await _submitted(ask, outcome)
+
+
+async def _sealed(ask: Ask, admitted: Admitted, agents: Mapping[AgentId, AgentRecord]) -> Admitted:
+    """Have the upload, and find out who can open it: all of the cluster must."""
+    spec, uploads = admitted.spec, ask.doors.uploads
+    sealed_for = None
+    if spec.upload is not None:
+        if not uploads.has(spec.upload):
+            title, hint = (
+                f"there is no archive {shown(spec.upload)}",
+                "send it with PUT /v1/uploads",
+            )
+            raise refused("upload_unknown", 422, title, "upload", f"{hint} first")
+        keys = await asyncio.to_thread(uploads.recipients, spec.upload)
+        found = None if keys is None else sealing.recipients(agents, spec.cluster, keys)
+        if isinstance(found, Refusal):
+            raise refusal(found)
+        sealed_for = None if found is None else dict(found)
+    return replace(admitted, spec=msgspec.structs.replace(spec, sealed_for=sealed_for))
 
 
 async def _after(ask: Ask, admitted: Admitted) -> Admitted:
@@ -121,6 +137,7 @@ async def _preview(ask: Ask, admitted: Admitted) -> DryRun:
     snapshot = await ask.doors.store.load()
     verdict = swarm.verdict(snapshot, cluster)
     rooms = place.rooms(snapshot, cluster, verdict.members, ask.doors.clock.now())
+    rooms = tuple(sealing.rooms(rooms, snapshot.agents, spec.sealed_for))
     waits = verdict.waits
     if spec.network == "host":
         rooms, waits = seat.host_rooms(snapshot, rooms), ""

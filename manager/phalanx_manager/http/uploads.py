@@ -1,4 +1,7 @@
-"""Archives that sessions unpack: kept by their digest, checked before anybody may name them."""
+"""Archives that sessions unpack: kept by their digest, checked before anybody may name them.
+
+Of a sealed one only its recipients can be read here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import BinaryIO, Final
 import structlog
 
 from phalanx_manager.http.problems import refused
-from phalanx_wire import tarball
+from phalanx_wire import sealed, tarball
 from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import CHUNK_BYTES, STDOUT, UploadCall
@@ -56,6 +59,18 @@ class Uploads:
     def has(self, digest: str) -> bool:
         """Tell whether an archive is there."""
         return is_digest(digest) and self._path(digest).exists()
+
+    def recipients(self, digest: str) -> frozenset[str] | None:
+        """Read whose keys open an archive that is there, Z85; None: it is not sealed.
+
+        Raises:
+            Refused: it was removed meanwhile.
+        """
+        try:
+            with open(self._path(digest), "rb") as file:
+                return sealed.read_header(file).recipients if _is_sealed(file) else None
+        except FileNotFoundError as error:
+            raise refused("upload_unknown", 422, "the archive is gone", "upload") from error
 
     async def store(self, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
         """Keep an archive; returns its digest and size.
@@ -136,7 +151,13 @@ class Uploads:
 def _check(draft: Path) -> None:
     with open(draft, "rb") as file:
         try:
-            tarball.check(file)
+            if _is_sealed(file):
+                sealed.read_header(file)
+            else:
+                tarball.check(file)
+        except sealed.BrokenSealError as error:
+            title = f"the sealed archive cannot be read: {error}"
+            raise refused("broken_seal", 400, title, hint="seal and send it again") from error
         except tarball.UnsafeArchiveError as error:
             raise refused(
                 "unsafe_archive",
@@ -144,6 +165,13 @@ def _check(draft: Path) -> None:
                 str(error),
                 hint="make it with `tar -cf` in the folder itself; the client does so",
             ) from error
+
+
+def _is_sealed(file: BinaryIO) -> bool:
+    """Tell by an archive's first bytes; leaves it at its beginning."""
+    start = file.read(len(sealed.MAGIC))
+    file.seek(0)
+    return sealed.is_sealed(start)
 
 
 def _sync_folder(folder: Path) -> None:

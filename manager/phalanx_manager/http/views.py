@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from phalanx_manager.core import explain, ports
+from phalanx_manager.core import explain, folders, ports
 from phalanx_manager.core.model import AgentRecord, Caller, Kernel, SessionRow, Snapshot
 from phalanx_manager.store.port import TokenRow
 from phalanx_wire.api import Amounts, Holder, KernelView, NodeView, SessionView, TokenView
@@ -36,7 +36,7 @@ def session(row: SessionRow) -> SessionView:
         ended_at=it.ended_at,
         kernels=tuple(kernel(one) for one in row.kernels),
         spec=it.spec,
-        warnings=(*it.warnings, *_kernel_warnings(row)),
+        warnings=(*it.warnings, *folders.unshared(row), *_kernel_warnings(row)),
         number=it.number,
         user=it.user,
         held=it.held,
@@ -116,6 +116,7 @@ def _node(
         strays=tuple(f"{stray.kind} {stray.name}" for stray in seen.strays) if seen else (),
         warnings=seen.warnings if seen else (),
         host_ports=ports.spell(record.host_network) if record.host_network else "",
+        public_key=record.public_key,
     )
 
 

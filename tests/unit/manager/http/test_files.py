@@ -12,8 +12,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from phalanx_wire import tarball
 from phalanx_manager.http.uploads import Uploads
+from phalanx_wire import tarball
 from phalanx_wire.api import UploadCreated
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
