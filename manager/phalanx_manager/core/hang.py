@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
@@ -215,22 +216,15 @@ def _outliers(scene: Scene) -> Iterator[Finding]:
 
 def _most_common(group: list[Sight]) -> str:
     """Name the program that most ranks run, but not all; empty when there is none."""
-    counts: dict[str, int] = {}
-    for sight in group:
-        for name in sight.programs:
-            counts[name] = counts.get(name, 0) + 1
+    counts = Counter(name for sight in group for name in sight.programs)
     some = {name: count for name, count in counts.items() if count < len(group)}
     # Of two ranks each with a program of its own neither is the rule; one with none at all lacks.
     name = max(some, key=lambda name: (some[name], name), default="")
     lacking = [one for one in group if name not in one.programs]
-    clear = 2 * len(lacking) < len(group) or all(_subset(one, group) for one in lacking)
+    # Or those run nothing that the others don't but to pass the time.
+    odd = some.keys() - {"sleep"}
+    clear = 2 * len(lacking) < len(group) or not any(one.programs & odd for one in lacking)
     return name if name and clear else ""
-
-
-def _subset(sight: Sight, group: list[Sight]) -> bool:
-    """Tell whether a rank runs nothing that the others don't but to pass the time."""
-    rest = [one.programs for one in group if one is not sight]
-    return all(sight.programs - {"sleep"} <= programs for programs in rest)
 
 
 # ---------------------------------------------------------------- nothing wrong
@@ -258,7 +252,8 @@ def _beyond(scene: Scene) -> Iterator[Finding]:
         yield Finding(
             "not-all-seen",
             f"{scene.unseen} of {looked + scene.unseen} ranks were not looked at: of one session "
-            f"{looked} are, some on each host; what is told above is of those",
+            f"{looked} are, first those that rank 0 is not connected with, then some on each host; "
+            "what is told above is of those",
             hint=f"see what another rank does: phalanx exec {scene.row.session.name}/RANK -- ps",
         )
 

@@ -7,6 +7,7 @@ over. A connection that is refused leaves no trace, so it shows as a rank that h
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final
@@ -71,8 +72,8 @@ def _world(scene: Scene) -> Iterator[Finding]:
         text = f"the ranks wait for different numbers of ranks: {said}"
         yield Finding("world-size", text, hint=_same_world(scene))
         return
-    taken = [value for *_, value in claims(scene.sights, "RANK")]
-    twice = sorted({value for value in taken if taken.count(value) > 1})
+    taken = Counter(value for *_, value in claims(scene.sights, "RANK"))
+    twice = sorted(value for value, count in taken.items() if count > 1)
     if twice and worlds:
         yield Finding(
             "duplicate-rank",

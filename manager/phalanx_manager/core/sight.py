@@ -58,7 +58,7 @@ class Sight:
         """It works, or seems to."""
         return self.cores >= min(BUSY_CORES, self.kernel.slots.cpu_milli / 3000)
 
-    @property
+    @cached_property
     def programs(self) -> frozenset[str]:
         """Names of what runs, but shells."""
         return frozenset(map(program, self.alive)) - _SHELLS
@@ -115,7 +115,7 @@ class Scene:
         found = rank_env(self.row.session, self.row.kernels, 0)
         return {one.name: one.value for one in found}
 
-    @property
+    @cached_property
     def master_port(self) -> int | None:
         """Where the ranks expect rank 0; None when nowhere."""
         text = self.variables.get("MASTER_PORT", "")
@@ -161,13 +161,14 @@ class Scene:
         )
 
     def _is_link(self, own: Kernel, socket: Socket) -> bool:
-        ssh = {
-            own.ssh_port or names.SSH_PORT,
-            *(k.ssh_port for k in self.row.kernels if k.ssh_port),
-        }
         ends = {socket.local_port, socket.remote_port}
         peers = set(self.ranks_at.get(socket.remote, ())) - {own.rank}
-        return bool(peers) and not ends & {*ssh, self.master_port, 22}
+        others = {own.ssh_port or names.SSH_PORT, self.master_port, 22}
+        return bool(peers) and not ends & others and not ends & self._ssh_ports
+
+    @cached_property
+    def _ssh_ports(self) -> frozenset[int]:
+        return frozenset(kernel.ssh_port for kernel in self.row.kernels if kernel.ssh_port)
 
 
 def commanded(row: SessionRow, kernel: Kernel) -> bool:

@@ -5,7 +5,7 @@ of likelihood, with what to do.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -18,8 +18,11 @@ from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.look import MAX_REACH, Look
 
-MAX_LOOKS: Final = 512
-"""Containers of one session that are looked at; of a larger one the first of each host."""
+MAX_LOOKS: Final = 1024
+"""Containers of one session that are looked at: to read and judge so many answers takes the manager
+a third of a second. Of a larger session rank 0 is looked at first, then those that it has not met,
+and of the others some on each host.
+"""
 
 _STUCK: Final = frozenset(
     {
@@ -42,11 +45,19 @@ _STUCK: Final = frozenset(
 )
 
 
-def plan(row: SessionRow) -> Mapping[int, tuple[int, ...]]:
+def is_large(row: SessionRow) -> bool:
+    """Tell whether more of a session runs than is looked at."""
+    return sum(kernel.state is KernelState.RUNNING for kernel in row.kernels) > MAX_LOOKS
+
+
+def plan(row: SessionRow, met: Collection[int] = ()) -> Mapping[int, tuple[int, ...]]:
     """Tell which ranks to look at, and whose ways each of them tries: from each host one rank
     tries one of every other host, the next ones where there are many.
+
+    Args:
+        met: ranks that are known to be connected with rank 0; others are chosen before them.
     """
-    running = _looked_at(row)
+    running = _looked_at(row, frozenset(met))
     first: dict[AgentId, int] = {}
     for kernel in running:
         if kernel.agent is not None:
@@ -56,15 +67,18 @@ def plan(row: SessionRow) -> Mapping[int, tuple[int, ...]]:
     return {kernel.rank: ways.get(kernel.rank, ()) for kernel in running}
 
 
-def _looked_at(row: SessionRow) -> Sequence[Kernel]:
-    """Choose the ranks to look at, so that no host is left out before all have one."""
+def _looked_at(row: SessionRow, met: frozenset[int]) -> Sequence[Kernel]:
+    """Choose the ranks to look at: rank 0, who has not met it, and so that no host is left out
+    before all have one.
+    """
     turns: Counter[AgentId | None] = Counter()
-    running: list[tuple[int, int]] = []
+    running: list[tuple[bool, bool, int, int]] = []
     for kernel in row.kernels:
         if kernel.state is KernelState.RUNNING:
-            running.append((turns[kernel.agent], kernel.rank))
+            rank = kernel.rank
+            running.append((rank != 0, rank in met, turns[kernel.agent], rank))
             turns[kernel.agent] += 1
-    return [row.kernels[rank] for rank in sorted(rank for _, rank in sorted(running)[:MAX_LOOKS])]
+    return [row.kernels[rank] for rank in sorted(one[-1] for one in sorted(running)[:MAX_LOOKS])]
 
 
 def scene(row: SessionRow, looks: Mapping[int, Look], missing: Mapping[int, str]) -> Scene:

@@ -12,12 +12,16 @@ from phalanx_manager.core.model import Kernel, SessionRow
 from phalanx_manager.core.sight import Scene
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_wire.ids import AgentId
+from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.look import MAX_BYTES, Look
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import Call, Data, LookCall
 
 PATIENCE_S: Final = 0.8
 """Who asks why has an answer within a second, whoever is cut off."""
+
+FIRST_S: Final = 0.4
+"""Of that, for rank 0 of a session so large that it has to say at whom else to look."""
 
 _DECODER: Final = msgspec.msgpack.Decoder(Look)
 
@@ -38,19 +42,25 @@ async def see(link: Link, row: SessionRow) -> Scene:
     looks: dict[int, Look] = {}
     missing: dict[int, str] = {}
 
-    async def one(kernel: Kernel, reach: tuple[int, ...]) -> None:
+    async def one(kernel: Kernel, reach: tuple[int, ...], patience_s: float) -> None:
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(began_s + patience_s):
                 looks[kernel.rank] = await _look(link, kernel, reach)
         except TimeoutError:
-            missing[kernel.rank] = f"agent {kernel.agent} did not answer within {PATIENCE_S:g} s"
+            missing[kernel.rank] = f"agent {kernel.agent} did not answer within {patience_s:g} s"
         except (NoLook, Unavailable) as error:
             missing[kernel.rank] = str(error)
 
-    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    began_s = asyncio.get_running_loop().time()
+    met: frozenset[int] = frozenset()
+    if why.is_large(row) and row.kernels[0].state is KernelState.RUNNING:
+        await one(row.kernels[0], (), FIRST_S)
+        missing.clear()
+        met = why.scene(row, looks, missing).joined
     async with asyncio.TaskGroup() as tasks:
-        for rank, reach in why.plan(row).items():
-            tasks.create_task(one(row.kernels[rank], reach))
+        for rank, reach in why.plan(row, met).items():
+            if rank not in looks:
+                tasks.create_task(one(row.kernels[rank], reach, PATIENCE_S))
     return why.scene(row, looks, missing)
 
 

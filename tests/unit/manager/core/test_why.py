@@ -303,13 +303,20 @@ def test_only_what_runs_is_looked_at() -> None:
 
 
 def test_of_too_many_ranks_some_of_every_host_are_looked_at_and_the_rest_is_told() -> None:
-    one = running("a" * 600 + "b" * 2)
+    one = running("a" * 1200 + "b" * 2)
     looked_at = why.plan(one)
     found = judged(one, {rank: look(of=[process(cores=1.0)]) for rank in looked_at})
 
-    assert [*range(510), 600, 601] == list(looked_at)
+    assert [*range(1022), 1200, 1201] == list(looked_at)
     assert ["busy", "not-all-seen"] == [each.code for each in found]
-    assert found[1].text.startswith("90 of 602 ranks were not looked at")
+    assert found[1].text.startswith("178 of 1202 ranks were not looked at")
+
+
+def test_of_very_many_ranks_those_come_first_that_rank_0_has_not_met() -> None:
+    one = running("a" * 1200)
+    looked_at = why.plan(one, met=set(range(1190)))
+
+    assert [*range(1014), *range(1190, 1200)] == list(looked_at)
 
 
 # -------------------------------------------------------------------- nothing wrong

@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from phalanx_manager.core import why as whys
 from phalanx_manager.rpc import looks
 from phalanx_manager.store.port import NewEvent
 from phalanx_wire.api import EventView, WhyView
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
-from phalanx_wire.look import MAX_BYTES, Look, Process, Reach
+from phalanx_wire.look import MAX_BYTES, Look, Process, Reach, Socket
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import STDOUT, LookCall
 from tests.support.manager_api import Scene, problem, scene, speaking, sse
@@ -58,6 +59,31 @@ async def test_all_ranks_that_run_are_looked_at(api: Scene) -> None:
     assert {kernel.id for kernel in row.kernels} == {
         call.kernel for call in api.link.calls if isinstance(call, LookCall)
     }
+
+
+async def test_of_a_large_session_rank_0_says_who_is_looked_at_besides(
+    api: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = await api.running(size=4)
+    met = tuple(
+        Socket("connected", row.kernels[0].address, 12345, row.kernels[rank].address, 50000, pid=7)
+        for rank in (1, 3)
+    )
+
+    async def main_tells(stream: Stream) -> None:
+        assert isinstance(stream.call, LookCall)
+        sockets = met if stream.call.kernel == row.kernels[0].id else ()
+        await stream.write(STDOUT, msgspec.msgpack.encode(Look((WORKING,), sockets)))
+        await stream.close()
+
+    monkeypatch.setattr(whys, "MAX_LOOKS", 2)
+    api.link.answer = main_tells
+    view = await why(api)
+
+    assert [row.kernels[0].id, row.kernels[2].id] == [
+        call.kernel for call in api.link.calls if isinstance(call, LookCall)
+    ]
+    assert "2 of 4 ranks were not looked at" in view.findings[-1].text
 
 
 async def test_who_may_only_read_may_ask_for_what_is_theirs(api: Scene) -> None:
