@@ -6,12 +6,15 @@ The login side shares a folder with all hosts; tools are used as they come from 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from phalanx_lab import recipes
-from tests.real.ground import PROGRAMS, Ground, await_true
+from tests.real.ground import ACROSS, PROGRAMS, Ground, await_true, call, fresh_name
 from tests.real.login import Login
 from tests.real.screen import PROMPT, at_a_terminal
 
@@ -82,7 +85,6 @@ def test_a_shell_in_a_job_is_on_our_terminal(login: Login) -> None:
     assert 9 == code
 
 
-@pytest.mark.long
 def test_a_shell_in_a_held_job_starts_tasks_and_terminals_there(login: Login) -> None:
     words = ("salloc", *SMALL, "-N2", "sh")
     env = {**login.env, "PS1": "here$ "}
@@ -112,6 +114,46 @@ def test_what_hosts_do_not_share_is_sent_along(login: Login, tmp_path: Path) -> 
     assert "sbatch: warning: containers of role" in done.err
     assert "what a program saves at its warning is gone in the next attempt" in done.err
     assert "sent\n" == login.ground.phalanx("logs", "--no-prefix", number).ok()
+
+
+@contextmanager
+def a_folder_of_each_hosts_own(login: Login) -> Iterator[Path]:
+    """A folder in the shared one, over which every host has mounted one of its own."""
+    own = login.folder / "own"
+    own.mkdir()
+    views = [
+        ("nsenter", f"--mount=/proc/{login.ground.lab.pid(f'agent-{host.index}')}/ns/mnt")
+        for host in login.ground.lab.hosts
+    ]
+    for view in views:
+        call(*view, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(own)).ok()
+    try:
+        yield own
+    finally:
+        for view in views:
+            call(*view, "umount", str(own)).ok()
+
+
+def test_a_folder_that_hosts_do_not_share_is_told_where_one_looks(login: Login) -> None:
+    ground, name = login.ground, fresh_name()
+    script = "#!/bin/sh\n#SBATCH --nodes=2 --time=10 --signal=USR1@60\nsrun true; srun true\n"
+    with a_folder_of_each_hosts_own(login) as own:
+        mounts = ("-v", f"{own}:/own:rw", "-v", f"{login.folder}:/all:rw")
+        ran = ground.run("-J", name, "-N", "2", *ACROSS, "--requeue", *mounts, "--", "true")
+        there = ("--container-mounts", f"{own}:/own:rw")
+        number = login.run(
+            "sbatch", *SMALL, *there, "--parsable", "--wait", login.script(script)
+        ).ok().strip()  # fmt: skip
+    warnings = ground.show(name)["warnings"]
+    output = (login.folder / f"slurm-{number}.out").read_text()
+    (hosts,) = re.findall(r"folder /own is not shared: (.+) and (.+) each have", ran.err)
+
+    assert set(ground.containers(name).values()) == set(hosts)
+    (told,) = [text for text in warnings if "not shared" in text]
+    assert f"a folder {own} of their own" in told
+    assert f"{name}: folder /own is not shared" in ran.err
+    assert "/all" not in ran.err
+    assert 1 == output.count("srun: warning: folder /own is not shared")
 
 
 def test_submitit_gets_results_of_jobs_and_arrays_and_cancels(login: Login) -> None:
