@@ -49,17 +49,21 @@ class BlockingClient:
     def __exit__(self, *_: object) -> None:
         finish(self._client.__aexit__())
 
-    def run(self, spec: SessionSpec, *, upload: str | None = None) -> BlockingSession:
+    def run(
+        self, spec: SessionSpec, *, upload: str | None = None, seal: bool | None = None
+    ) -> BlockingSession:
         """Start a session.
 
         Args:
             upload: a folder of this machine to copy into every container's /workspace.
+            seal: so that the hosts that the cluster has now can read it, and nobody else; None is
+                yes unless the environment says `PHALANX_SEAL=no`.
 
         Raises:
             Refused: with the manager's reason.
-            Failure: there is no such folder.
+            Failure: there is no such folder, or no host yet to seal it for.
         """
-        return BlockingSession(finish(self._client.run(spec, upload=upload)))
+        return BlockingSession(finish(self._client.run(spec, upload=upload, seal=seal)))
 
     def attach(self, ref: str) -> BlockingSession:
         """A session that is there already, by id, name or unique prefix."""
@@ -175,7 +179,7 @@ class BlockingClient:
         return iterate(self._client.logs_of_attempt(ref, attempt, ranks=ranks))
 
     def upload(self, archive: BinaryIO, length: int) -> UploadCreated:
-        """Store a tar archive; its digest is what `SessionSpec.upload` names."""
+        """Store a tar archive, sealed or not; its digest is what `SessionSpec.upload` names."""
         return finish(self._client.upload(archive, length))
 
     def write_archive(self, ref: str, rank: int, path: str, archive: BinaryIO, length: int) -> None:

@@ -60,6 +60,8 @@ def add(parser: Parser) -> None:
     say("-w", "--workdir", metavar="DIR", help="where the command starts")
     say("-u", "--user", help="name or number in the container")
     say("--upload", metavar="DIR", help="copy a folder of this machine to /workspace")
+    say("--no-seal", action="store_true",
+        help="with --upload: the manager can read it, and hosts that join later, too")  # fmt: skip
     say("--run-on", choices=get_args(RunOn), help="who runs the command")
     say("--master-port", type=checked(arguments.count), metavar="PORT")
     say("--cluster", metavar="NAME", help="the pool of hosts to run on")

@@ -198,6 +198,7 @@ def nodes(views: Sequence[NodeView], now: datetime, *, wide: bool) -> str:
         return text
     notes = [f"{view.name}: warning: {escape(w)}" for view in views for w in view.warnings]
     notes += [f"{v.name}: host network: ports {v.host_ports}" for v in views if v.host_ports]
+    notes += [f"{v.name}: key: {escape(v.public_key)}" for v in views if v.public_key]
     notes += [f"{view.name}: stray: {escape(stray)}" for view in views for stray in view.strays]
     return "\n".join([text, *notes])
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -18,7 +19,6 @@ from typing import BinaryIO, Literal
 from urllib.parse import quote
 
 import msgspec
-from msgspec.structs import replace
 
 from phalanx_client.answers import decode
 from phalanx_client.clusters import Clusters
@@ -84,24 +84,28 @@ class Client(Clusters):
 
     # ------------------------------------------------------------ sessions
 
-    async def run(self, spec: SessionSpec, *, upload: str | None = None) -> Session:
+    async def run(
+        self, spec: SessionSpec, *, upload: str | None = None, seal: bool | None = None
+    ) -> Session:
         """Start a session.
 
         Args:
             upload: a folder of this machine to copy into every container's /workspace.
+            seal: so that the hosts that the cluster has now can read it, and nobody else; None is
+                yes unless the environment says `PHALANX_SEAL=no`.
 
         Raises:
             Refused: with the manager's reason.
-            Failure: there is no such folder.
+            Failure: there is no such folder, or no host yet to seal it for.
         """
-        if upload is not None:
-            from phalanx_client import archive  # noqa: PLC0415 - slow, and seldom asked for
+        key = secrets.token_hex(16)
+        if upload is None:
+            return Session(self, await self.submit(spec, key))
+        from phalanx_client import sending  # noqa: PLC0415 - slow, and seldom asked for
 
-            packed, length = archive.pack_upload(upload)
-            with packed:
-                stored = await self.upload(packed, length)
-            spec = replace(spec, upload=stored.digest)
-        return Session(self, await self.submit(spec, secrets.token_hex(16)))
+        sealing = sending.wanted(os.environ) if seal is None else seal
+        with sending.Folder(self, upload, seal=sealing) as folder:
+            return Session(self, await folder.submit(spec, key))
 
     async def attach(self, ref: str) -> Session:
         """A session that is there already, by id, name or unique prefix."""
@@ -262,7 +266,7 @@ class Client(Clusters):
     # ------------------------------------------------------------ files
 
     async def upload(self, archive: BinaryIO, length: int) -> UploadCreated:
-        """Store a tar archive; its digest is what `SessionSpec.upload` names."""
+        """Store a tar archive, sealed or not; its digest is what `SessionSpec.upload` names."""
         headers = (("Content-Type", "application/x-tar"),)
         request = Request("PUT", "/v1/uploads", (), headers, archive, length, TRANSFER_S)
         return await self._ask(request, UploadCreated, repeat=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from msgspec.structs import replace as with_fields
 
-from phalanx_client import archive
+from phalanx_client.sending import Folder, wanted
 from phalanx_client.session import Client
 from phalanx_client.slurm import ask
 from phalanx_slurm.arrays import JobRef
@@ -17,7 +19,6 @@ from phalanx_slurm.depend import Dependency, Wait
 from phalanx_slurm.jobs import Job, job
 from phalanx_slurm.request import JobRequest
 from phalanx_slurm.wrong import WrongError
-from phalanx_wire.spec import SessionSpec
 
 MOST_WAITS = 100
 
@@ -92,31 +93,24 @@ async def submit(
     A limit of an array (`%4`) is kept by having each task wait for the end of the one that is so
     many before it.
     """
-    upload: str | None = None
     submitted: list[Job] = []
     array = wish.array
-    for task in array.tasks if array is not None else (None,):
-        asked = make(task)
-        if asked.upload and upload is None:
-            upload = await _sent(client, asked.upload)
-        first = submitted[0].number if submitted else None
-        asked = with_array(asked, wish, first)
-        after = list(waits.of(task))
-        if array is not None and array.at_once and len(submitted) >= array.at_once:
-            after.append(f"afterany:{submitted[-array.at_once].view.id}")
-        spec = with_fields(asked.spec, upload=upload, after=",".join(after) or None)
-        submitted.append(await _one(client, spec))
+    with ExitStack() as closing:
+        folder: Folder | None = None
+        for task in array.tasks if array is not None else (None,):
+            asked = make(task)
+            if asked.upload and folder is None:
+                sealing = wanted(os.environ)
+                folder = closing.enter_context(Folder(client, asked.upload, seal=sealing))
+            first = submitted[0].number if submitted else None
+            asked = with_array(asked, wish, first)
+            after = list(waits.of(task))
+            if array is not None and array.at_once and len(submitted) >= array.at_once:
+                after.append(f"afterany:{submitted[-array.at_once].view.id}")
+            spec = with_fields(asked.spec, after=",".join(after) or None)
+            sender = client if folder is None else folder
+            submitted.append(job(await sender.submit(spec, secrets.token_hex(16))))
     return submitted
-
-
-async def _sent(client: Client, folder: str) -> str:
-    packed, length = archive.pack_upload(folder)
-    with packed:
-        return (await client.upload(packed, length)).digest
-
-
-async def _one(client: Client, spec: SessionSpec) -> Job:
-    return job(await client.submit(spec, secrets.token_hex(16)))
 
 
 def in_partition(wish: JobRequest, usual: str) -> JobRequest:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import secrets
 
 from msgspec.structs import replace
 
-from phalanx_client import archive, options, output, render
+from phalanx_client import options, output, render
 from phalanx_client.arguments import Parser
 from phalanx_client.call import Call, Verb
 from phalanx_client.failure import BAD_INPUT, OK
 from phalanx_client.follow import Follower, exit_code, explain_end
 from phalanx_client.session import Client
 from phalanx_wire.api import SessionView
-from phalanx_wire.spec import Kind, SessionSpec
+from phalanx_wire.spec import Kind
 
 
 def declare_run(parser: Parser) -> None:
@@ -79,19 +78,11 @@ async def _submit(call: Call, client: Client, kind: Kind) -> SessionView | None:
         plan = await client.dry_run(spec)
         call.show(plan, lambda: render.dry_run(plan), list(plan.placement or ()))
         return None
-    if given.upload is not None:
-        spec = await _upload(call, client, spec)
-    view = await client.submit(spec, secrets.token_hex(16))
+    seal = False if given.no_seal else None
+    view = (await client.run(spec, upload=given.upload, seal=seal)).view
     for warning in view.warnings:
         output.note(f"phalanx: warning: {warning}", quiet=call.quiet)
     return view
-
-
-async def _upload(call: Call, client: Client, spec: SessionSpec) -> SessionSpec:
-    packed, length = archive.pack_upload(call.options.upload)
-    with packed:
-        stored = await client.upload(packed, length)
-    return replace(spec, upload=stored.digest)
 
 
 def _print_handle(call: Call, view: SessionView) -> None:

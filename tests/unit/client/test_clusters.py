@@ -157,8 +157,8 @@ def test_an_app_is_its_folder_and_its_script(
     manager.on("POST", "/v1/sessions", session("pending"))
 
     script = str(tmp_path / "My_App.py")
-    words = ("app", "run", script, "--cluster", "lab", "--cloud", "--detach", "--", "-x", "1")
-    outcome = cli(*words)
+    words = ("app", "run", script, "--cluster", "lab", "--cloud", "--detach", "--no-seal")
+    outcome = cli(*words, "--", "-x", "1")
     spec = json.loads(manager.asked("POST", "/v1/sessions")[0].body)
 
     assert 0 == outcome.code

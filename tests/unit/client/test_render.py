@@ -91,6 +91,7 @@ def test_nodes_show_used_of_capacity_and_who_holds_them() -> None:
         used=Amounts(1.5, 2 << 30, 1, 10), gpu_models=("h200",), swarm="active",
         last_seen_at=NOW, holders=(Holder(ID, "demo", KernelId("k"), "main1"),) * 2,
         strays=("container x",), warnings=("memlock is limited",), host_ports="61000-61999",
+        public_key="Q#mA0",
     )  # fmt: skip
 
     assert render.nodes([view], NOW, wide=False).splitlines() == [
@@ -100,6 +101,7 @@ def test_nodes_show_used_of_capacity_and_who_holds_them() -> None:
     assert render.nodes([view], NOW, wide=True).splitlines()[2:] == [
         "host1: warning: memlock is limited",
         "host1: host network: ports 61000-61999",
+        "host1: key: Q#mA0",
         "host1: stray: container x",
     ]
     assert render.strays([view]).splitlines() == [

@@ -176,7 +176,7 @@ def test_an_upload_is_sent_first_and_named_in_the_session(
     manager.on("PUT", "/v1/uploads", UploadCreated("sha256:abc", 7))
     manager.on("POST", SESSIONS, session())
 
-    cli("run", "--detach", "-i", "x", "--upload", str(tmp_path), "true")
+    cli("run", "--detach", "-i", "x", "--upload", str(tmp_path), "--no-seal", "true")
 
     sent = manager.asked("PUT", "/v1/uploads")[0]
     with tarfile.open(fileobj=io.BytesIO(sent.body)) as tar:

@@ -122,7 +122,10 @@ def test_an_upload_is_kept_and_named(real: Cli, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "train.py").write_text("x")
 
-    name = real("run", "--detach", "-i", "alpine", "--upload", str(tmp_path), "id").out.strip()
+    words = ("run", "--detach", "-i", "alpine", "--upload", str(tmp_path))
+
+    assert "cluster default has none yet" in real(*words, "id").err
+    name = real(*words, "--no-seal", "id").out.strip()
     spec = json.loads(real("show", name, "-o", "json").out)["spec"]
     real("stop", name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -13,9 +14,18 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from phalanx_client.slurm.__main__ import main
-from phalanx_wire.api import Amounts, NodeList, NodeView, SessionList, SessionView
+from phalanx_wire import sealed
+from phalanx_wire.api import (
+    Amounts,
+    NodeList,
+    NodeView,
+    SessionList,
+    SessionView,
+    UploadCreated,
+)
 from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.spec import SessionSpec, SlurmJob
 from tests.unit.client.fake_manager import TOKEN, FakeManager, Running, fails, session
@@ -180,6 +190,24 @@ def test_an_arrays_limit_is_kept_by_waiting_for_those_before(
 
     assert [None, "afterany:id50", "afterany:id51"] == [spec.after for spec in specs]
     assert [None, 50, 50] == [spec.slurm and spec.slurm.array_job for spec in specs]
+
+
+def test_a_folder_that_hosts_do_not_have_is_sent_sealed_once_for_a_whole_array(
+    slurm: Slurm, manager: FakeManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHALANX_SLURM_SHARED", "/elsewhere")
+    key = sealed.key_text(X25519PrivateKey.generate().public_key().public_bytes_raw())
+    host = msgspec.structs.replace(NODE, public_key=key)
+    manager.on("GET", "/v1/nodes", NodeList((host,)))
+    manager.on("PUT", "/v1/uploads", UploadCreated("sha256:one", 1))
+    (tmp_path / "train.py").write_text("the secret recipe")
+
+    assert 0 == slurm("sbatch", "--array=0-2", "--wrap", "true").code
+
+    (sent,) = manager.asked("PUT", "/v1/uploads")
+    assert {key} == sealed.read_header(io.BytesIO(sent.body)).recipients
+    asked = [json.loads(one.body) for one in manager.asked("POST", "/v1/sessions")]
+    assert ["sha256:one"] * 3 == [spec["upload"] for spec in asked]
 
 
 def test_all_memory_is_that_of_the_smallest_host_in_service(
