@@ -19,7 +19,8 @@ ROWS = {
 }
 """What the database says is held."""
 
-SANDBOX = re.compile("[0-9a-f]{12}")
+NAMESPACE = re.compile("(?P<sandbox>[0-9a-f]{12})|(?P<overlay>[0-9]+-|lb_)[0-9a-z]+")
+"""Of a container; of an overlay network, or of its load balancer. A swarm made anew has others."""
 _SHIM = re.compile(r"containerd-shim")
 LISTENS = "0A"  # a TCP socket's state in /proc/net
 
@@ -68,15 +69,15 @@ def mounts(engine: int, folder: str) -> tuple[str, ...]:
 
 
 def sandboxes(folder: str, engine: int) -> tuple[str, ...]:
-    """An engine's network namespaces for containers."""
+    """An engine's network namespaces for containers and overlay networks."""
     found = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         # Mounted only while they are there; their files go at the engine's leisure.
         for line in Path(f"/proc/{engine}/mountinfo").read_text().splitlines():
             place = line.split()[4]
             name = place.removeprefix(f"{folder}/")
-            if SANDBOX.fullmatch(name):
-                found.append(name)
+            if match := NAMESPACE.fullmatch(name):
+                found.append(match["sandbox"] or f"{match['overlay']}*")
     return tuple(sorted(found))
 
 

@@ -23,7 +23,7 @@ from tests.real.failing import (
     kill_containerd,
     state_of,
 )
-from tests.real.ground import assert_same_traces, await_true, call, settled_traces
+from tests.real.ground import Ground, assert_same_traces, await_true, call, settled_traces
 from tests.support.failpoints import Point
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
@@ -119,6 +119,8 @@ def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_n
             site.await_state(session, "running")
     if phase == "stopping":
         enough(site, *sessions)
+    if phase == "running":
+        leave_as_a_dying_engine(site.ground, lab.hosts[0])
     first = lab.pid("engine-1")
     with agents_held(site, point):
         lab.fault("cut", "host2")
@@ -162,6 +164,20 @@ def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) ->
     assert "failed" == orphaned["state"]
     assert CODE != orphaned["exit_code"]
     assert 1 == site.times_run(second)
+
+
+def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
+    """What an engine that is killed now and then leaves: the end of a tunnel that it has not handed
+    over, and network namespaces of a container and of an overlay network.
+    """
+    tunnel = ("type", "vxlan", "id", "48879", "dstport", "4789")
+    ground.on_host(host, "ip", "link", "add", "vx-00beef-plant", *tunnel).ok()
+    room = ("nsenter", f"--mount=/proc/{ground.lab.pid(f'engine-{host.index}')}/ns/mnt")
+    for name in ("0123456789ab", "1-plantedone"):
+        place = f"{ground.lab.plan.host_run(host.index)}/exec/netns/{name}"
+        Path(place).touch()
+        bind = ("mount", "--bind", "/proc/self/ns/net", place)
+        call(*room, "unshare", "--net", *bind).ok()
 
 
 def first_process(site: Site, session: str) -> int:

@@ -20,7 +20,10 @@ PORTS = (
         Docker,
         DockerEngine,
         frozenset(
-            ("info", "inventory", "image", "inspect", "events", "logs", "read_archive", "swarm")
+            (
+                *("info", "inventory", "image", "inspect", "events", "logs", "read_archive"),
+                *("swarm", "namespaces_in", "unknown_namespaces"),
+            )
         ),
     ),
     Port(

@@ -107,6 +107,8 @@ class FakeEngine:
         self.passwd = ""
         self.egress = ""
         self.connected: set[str] = set()
+        self.namespaces = ""
+        self.known_namespaces: frozenset[str] = frozenset()
         self._clock = 100.0
         self._networks_made = 0
         self._events: asyncio.Queue[EngineEvent | Broke | Reopened] = asyncio.Queue()
@@ -321,6 +323,13 @@ class FakeEngine:
     async def swarm(self) -> SwarmReport:
         await self._call("swarm")
         return self.swarm_report
+
+    def namespaces_in(self) -> str:
+        return self.namespaces
+
+    async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
+        await self._call("unknown_namespaces")
+        return names - self.known_namespaces
 
     async def swarm_init(self, address: str) -> None:
         await self._call("swarm_init")

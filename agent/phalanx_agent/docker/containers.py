@@ -8,6 +8,7 @@ the gang is whole nothing of the user's runs, so nothing can miss it.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -66,6 +67,7 @@ class Containers:
         self._line = line
         self._ulimits = ulimits
         self._setting_up = setting_up
+        self.namespaces_in = ""  # the engine's folder of network namespaces, once known
         self.cpu_count = 0  # of the engine, once known: it refuses to grant more than it has
         self._bonds: dict[str, _Bond] = {}
         self._connected: set[str] = set()  # containers that have their way out
@@ -237,6 +239,8 @@ class Containers:
                 return None
             raise
         with understanding(f"container {container_id[:12]}", "looking at it"):
+            mounted_at = (seen.get("NetworkSettings") or {}).get("SandboxKey") or ""
+            self.namespaces_in = os.path.dirname(mounted_at) or self.namespaces_in
             return facts(seen)
 
     async def kill(self, container_id: str, signal: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import structlog
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
-from phalanx_agent.docker import clearing, execs, networks, output, swarm, userfiles
+from phalanx_agent.docker import clearing, execs, namespaces, networks, output, swarm, userfiles
 from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
 from phalanx_agent.docker.containers import Containers, Ulimits, unix_seconds
 from phalanx_agent.docker.images import Images
@@ -272,6 +272,14 @@ class DockerEngine:
         """Remove all that is ours and local: containers, networks, the way out."""
         self._egress = None
         await clearing.clear(self._line, self.cluster)
+
+    def namespaces_in(self) -> str:
+        """Tell where it mounts network namespaces; empty while no container has told."""
+        return self._containers.namespaces_in
+
+    async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
+        """Of names of network namespaces, tell those of no container and no network it has."""
+        return await namespaces.unknown(self._line, names)
 
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""

@@ -245,5 +245,11 @@ class Docker(Protocol):
     async def clear(self) -> None:
         """Remove all that is ours and local: containers, networks, the way out."""
 
+    def namespaces_in(self) -> str:
+        """Tell the folder in which it mounts network namespaces; empty while it has told none."""
+
+    async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
+        """Of names of network namespaces, tell those of no container and no network it has."""
+
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""

@@ -1,12 +1,12 @@
 """What is left of a container below its engine, when that died as it started or ended it: the shim,
 processes, cgroups. No engine looks for these again, and a shim that goes takes with it what the
-engine's own helpers know of: mounts, interfaces, the network namespace.
+engine's own helpers know of: mounts and interfaces.
 
 All this is found by the container's id, 64 random hexadecimal digits that the engine gave to a
 container with our labels: what carries it is that container's, and nobody else's. A pair of
-interfaces that the engine had not handed over yet carries nothing. It is known by its state: an
-engine's name, never up, on no bridge. A living engine leaves none like that for longer than an
-instant, so what stays so is a dead one's.
+interfaces, or the end of an overlay network's tunnel, that the engine had not handed over yet
+carries nothing. It is known by its state: an engine's name, never up, on no bridge. A living engine
+leaves none like that for longer than an instant, so what stays so is a dead one's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ IP: Final = ("ip",)
 HANDED_OVER_WITHIN_S: Final = 5.0
 """A living engine puts an interface where it belongs within milliseconds of making it."""
 
-_HALF_MADE: Final = re.compile("veth[0-9a-f]{7}")
+_HALF_MADE: Final = re.compile("veth[0-9a-f]{7}|vx-[0-9a-f]{6}-[0-9a-z]{5}")
 _NEVER_UP: Final = "noop"
 
 _LOOK_EVERY_S: Final = 0.02
@@ -110,18 +110,18 @@ async def _remove_half_made() -> frozenset[str]:
 
 
 async def _links() -> str:
-    return await run(*IP, "-json", "-details", "link", "show", "type", "veth")
+    return await run(*IP, "-json", "-details", "link", "show")
 
 
 def half_made(listing: str) -> frozenset[tuple[str, int]]:
-    """Read off a listing of pairs' ends, by `ip -json`, those that were made for a container and
-    not handed over: names and numbers.
+    """Read off a listing by `ip -json` the ends of pairs and tunnels that were made for a container
+    or its network, and not handed over: names and numbers.
     """
     return frozenset(
         (link["ifname"], link["ifindex"])
         for link in json.loads(listing or "[]")
         if _HALF_MADE.fullmatch(link["ifname"])
-        and link["qdisc"] == _NEVER_UP
+        and link.get("qdisc") == _NEVER_UP
         and "UP" not in link["flags"]
         and "master" not in link
     )

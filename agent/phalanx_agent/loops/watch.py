@@ -12,6 +12,7 @@ import structlog
 from phalanx_agent.docker.port import Broke, EngineEvent, Inventory, Reopened, Unavailable
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.leftovers import STAYS_S, Leftovers
 from phalanx_agent.loops.workshop import Workshop
 from phalanx_wire.control import Engine, Stray
 
@@ -41,6 +42,7 @@ class Watch:
         self._board = board
         self.bell = asyncio.Event()
         self._unclaimed: frozenset[Stray] = frozenset()
+        self._leftovers = Leftovers(workshop.docker, workshop.clock)
 
     async def events(self) -> None:
         """Follow the engine's events, for ever."""
@@ -52,6 +54,7 @@ class Watch:
                     self._workshop.engine_went()
                     self.bell.set()
                 case Reopened():
+                    self._leftovers.engine_is_back()
                     self._reopened()
                     self.bell.set()
 
@@ -63,9 +66,9 @@ class Watch:
         retry_s = shortest
         while True:
             self.bell.clear()
-            wait_s = LIST_EVERY_S
             try:
                 await self._list()
+                wait_s = STAYS_S if await self._leftovers.look() else LIST_EVERY_S
                 retry_s = shortest
             except Unavailable as error:
                 _LOG.warning("engine.unavailable", why=str(error))

@@ -15,12 +15,15 @@ from phalanx_agent.host import remains
 OURS, ANOTHERS = "a" * 64, "b" * 64
 
 HALF = {"ifname": "veth0a6c273", "ifindex": 302, "flags": ["BROADCAST"], "qdisc": "noop"}
+TUNNEL = {**HALF, "ifname": "vx-001016-vlgw2", "ifindex": 303}
 ITS_PEER = {**HALF, "ifname": "veth636408b", "ifindex": 301}
 OTHERS = (
     {**HALF, "ifname": "veth1c4f5ba", "qdisc": "noqueue", "flags": ["UP"]},
     {**HALF, "ifname": "veth6d699b9", "master": "phxegress"},
     {**HALF, "ifname": "veth98d3822", "qdisc": "noqueue"},
     {**HALF, "ifname": "vethmine"},
+    {**HALF, "ifname": "vx-mine"},
+    {**TUNNEL, "qdisc": "noqueue", "flags": ["UP"]},
 )
 PROGRAM = """\
 #!/bin/sh
@@ -137,6 +140,15 @@ async def test_a_pair_that_an_engine_has_not_handed_over_is_removed(
     await remains.end(OURS)
 
     assert {"veth0a6c273", "veth636408b"} == set(links.deleted)
+
+
+async def test_a_tunnels_end_that_an_engine_has_not_handed_over_is_removed(
+    cgroups: Path, links: Links
+) -> None:
+    links.are(TUNNEL, *OTHERS, delete=links.are_later(*OTHERS))
+    await remains.end(OURS)
+
+    assert ["vx-001016-vlgw2"] == links.deleted
 
 
 async def test_a_pair_that_is_handed_over_meanwhile_stays(cgroups: Path, links: Links) -> None:

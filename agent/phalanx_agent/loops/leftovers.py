@@ -1,0 +1,66 @@
+"""Network namespaces that an engine which has died left mounted, and that none knows any more.
+
+They bear nobody's mark, and are known by their state: in the engine's own folder, no process in it,
+of no container and no network that the engine has, and all that for a while. An engine notes a
+container's before it mounts it, and ends it within moments of the container's last process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from phalanx_agent.docker.port import Docker
+from phalanx_agent.host import namespaces
+from phalanx_agent.host.namespaces import Namespace
+from phalanx_agent.host.tools import ToolFailed
+
+_LOG = structlog.get_logger()
+STAYS_S: Final = 5.0
+"""Who is nobody's for so long is a dead engine's."""
+
+SOON_FOR_S: Final = 60.0
+"""An engine that is back has its sessions' networks until these have ended."""
+
+
+class Leftovers:
+    """What was nobody's at the last look, and since when."""
+
+    def __init__(self, docker: Docker, clock: Callable[[], float]) -> None:
+        self._docker = docker
+        self._clock = clock
+        self._since: dict[Namespace, float] = {}
+        self._back_at = clock()
+
+    def engine_is_back(self) -> None:
+        """Look often for a while: it has died, or this process begins."""
+        self._back_at = self._clock()
+
+    async def look(self) -> bool:
+        """Remove what has been nobody's for long enough; whether to look again soon.
+
+        Raises:
+            Unavailable: the engine did not say what it knows.
+        """
+        folder = self._docker.namespaces_in()
+        if not folder:  # no container has run here since this process began
+            return False
+        found = await namespaces.empty(folder)
+        unknown = await self._docker.unknown_namespaces(frozenset(one.name for one in found))
+        now = self._clock()
+        self._since = {one: self._since.get(one, now) for one in found if one.name in unknown}
+        for one, since in tuple(self._since.items()):
+            if now - since >= STAYS_S:
+                await self._remove(folder, one)
+        return bool(self._since) or (bool(found) and now - self._back_at < SOON_FOR_S)
+
+    async def _remove(self, folder: str, namespace: Namespace) -> None:
+        try:
+            await namespaces.remove(folder, namespace)
+        except ToolFailed as error:
+            _LOG.warning("namespace.stays", name=namespace.name, why=str(error))
+            return
+        del self._since[namespace]
+        _LOG.warning("namespace.removed", name=namespace.name)

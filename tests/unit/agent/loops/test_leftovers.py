@@ -1,0 +1,147 @@
+"""Network namespaces that are mounted in an engine's folder and that it does not know any more."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from phalanx_agent.docker.port import Unavailable
+from phalanx_agent.host import namespaces
+from phalanx_agent.loops.leftovers import SOON_FOR_S, STAYS_S, Leftovers
+from tests.support.fake_engine import FakeEngine
+
+CONTAINERS, OVERLAYS, BALANCER = "d64896bd5b31", "1-i04h6xtbqr", "lb_kinwudd2s"
+ALWAYS = ("default", "ingress_sbox")
+
+
+class Host:
+    """A machine whose table of mounts and processes a test writes, and the agent's looks at it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = FakeEngine()
+        self.now_s = 1000.0
+        self._leftovers = Leftovers(self.engine, lambda: self.now_s)
+        self.now_s += SOON_FOR_S
+        self.engine_is_back = self._leftovers.engine_is_back
+        self._folder = folder
+        self.netns = folder / "netns"
+        self.engine.namespaces = str(self.netns)
+        for place in (self.netns, folder / "self", folder / "7/ns"):
+            place.mkdir(parents=True)
+        program = folder / "umount"
+        program.write_text(f'#!/bin/sh\necho "${{1##*/}}" >> {folder}/unmounted\n')
+        program.chmod(0o755)
+        self.mounts()
+
+    def mounts(self, *names: str) -> None:
+        """These namespaces are mounted, numbered from 1, among other things."""
+        lines = [
+            f"9 1 0:4 net:[{number}] {self.netns}/{name} rw shared:8 - nsfs nsfs rw"
+            for number, name in enumerate(names, 1)
+        ]
+        others = [
+            f"8 1 0:4 net:[77] {self.netns}s/{CONTAINERS} rw - nsfs nsfs rw",
+            f"8 1 0:4 / {self.netns}/{OVERLAYS} rw - tmpfs tmpfs rw",
+        ]
+        (self._folder / "self/mountinfo").write_text("\n".join((*others, *lines)))
+        for name in names:
+            (self.netns / name).touch()
+
+    def lives_in(self, number: int) -> None:
+        """A process."""
+        (self._folder / "7/ns/net").symlink_to(f"net:[{number}]")
+
+    async def look(self, after_s: float = 0.0) -> bool:
+        self.now_s += after_s
+        return await self._leftovers.look()
+
+    @property
+    def unmounted(self) -> list[str]:
+        told = self._folder / "unmounted"
+        return sorted(told.read_text().split()) if told.exists() else []
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(namespaces, "PROC", tmp_path)
+    monkeypatch.setattr(namespaces, "UMOUNT", (str(tmp_path / "umount"),))
+    return Host(tmp_path)
+
+
+async def test_what_is_nobodys_for_a_while_is_unmounted(host: Host) -> None:
+    host.mounts(CONTAINERS, OVERLAYS, BALANCER, *ALWAYS)
+    soon = await host.look()
+    early = host.unmounted
+    over = await host.look(STAYS_S)
+
+    assert (True, [], False) == (soon, early, over)
+    assert sorted((CONTAINERS, OVERLAYS, BALANCER)) == host.unmounted
+    assert sorted(ALWAYS) == sorted(place.name for place in host.netns.iterdir())
+
+
+async def test_what_the_engine_knows_stays(host: Host) -> None:
+    host.mounts(CONTAINERS, OVERLAYS)
+    host.engine.known_namespaces = frozenset((CONTAINERS, OVERLAYS))
+
+    assert (False, False, []) == (await host.look(), await host.look(STAYS_S), host.unmounted)
+
+
+async def test_what_an_engine_that_is_back_knows_is_looked_at_again_soon_for_a_while(
+    host: Host,
+) -> None:
+    host.mounts(OVERLAYS)
+    host.engine.known_namespaces = frozenset((OVERLAYS,))
+    host.engine_is_back()
+
+    assert (True, False) == (await host.look(STAYS_S), await host.look(SOON_FOR_S))
+
+
+async def test_where_a_process_lives_nothing_is_unmounted(host: Host) -> None:
+    host.mounts(CONTAINERS)
+    host.lives_in(1)
+
+    assert (False, False, []) == (await host.look(), await host.look(STAYS_S), host.unmounted)
+
+
+async def test_another_namespace_of_the_same_name_has_its_own_while(host: Host) -> None:
+    host.mounts(OVERLAYS)
+    await host.look()
+    host.mounts("default", OVERLAYS)  # another number
+    await host.look(STAYS_S)
+    early = host.unmounted
+    await host.look(STAYS_S)
+
+    assert ([], [OVERLAYS]) == (early, host.unmounted)
+
+
+async def test_what_cannot_be_unmounted_is_tried_again(host: Host, tmp_path: Path) -> None:
+    host.mounts(CONTAINERS)
+    await host.look()
+    program = (tmp_path / "umount").read_text()
+    (tmp_path / "umount").write_text("#!/bin/sh\nexit 32\n")
+    more = await host.look(STAYS_S)
+    (tmp_path / "umount").write_text(program)
+    await host.look()
+
+    assert (True, [CONTAINERS]) == (more, host.unmounted)
+
+
+async def test_nothing_is_unmounted_on_the_word_of_an_engine_that_does_not_answer(
+    host: Host,
+) -> None:
+    host.mounts(CONTAINERS)
+    await host.look()
+    host.engine.failures["unknown_namespaces"] = deque([Unavailable("engine", "listing", "Gone.")])
+    with pytest.raises(Unavailable):
+        await host.look(STAYS_S)
+
+    assert [] == host.unmounted
+
+
+async def test_no_folder_is_looked_into_before_the_engine_has_told_its_own(host: Host) -> None:
+    host.mounts(CONTAINERS)
+    host.engine.namespaces = ""
+
+    assert (False, False, []) == (await host.look(), await host.look(STAYS_S), host.unmounted)
