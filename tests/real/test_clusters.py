@@ -1,22 +1,36 @@
-"""Pools of hosts: one joins from behind a router that hides it, works there, and leaves."""
+"""Pools of hosts: one joins from behind a router that hides it, works there, and leaves. What is
+sent to it is sealed for it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from phalanx_lab import daemons, engine
 from phalanx_lab.lab import Host, Lab
 from tests.real.conftest import LAB
-from tests.real.ground import ACROSS, BASE, SMALL, Ground, fresh_name, interface_names, lines
+from tests.real.ground import (
+    ACROSS,
+    BASE,
+    SMALL,
+    Ground,
+    await_true,
+    fresh_name,
+    interface_names,
+    lines,
+)
 
 pytestmark = pytest.mark.real
 
@@ -190,17 +204,138 @@ def test_an_app_is_its_script_with_its_folder(far: Far, script: Path) -> None:
     assert listed.startswith("app-app-")
 
 
+def test_the_manager_cannot_read_what_is_sent_to_a_host_behind_a_router(
+    far: Far, script: Path
+) -> None:
+    ground, secret = far.ground, os.urandom(32).hex()
+    (script / "secret.txt").write_text(secret * 5_000)
+    (script / "job.sh").write_text("sha256sum < secret.txt\n")
+    summed = hashlib.sha256((script / "secret.txt").read_bytes()).hexdigest()
+    where = ("--cluster", "sealed", "--upload", str(script))
+    with far.joined(far.pool("sealed")) as agent:
+        far.ready("sealed")
+        ground.phalanx("create", *SMALL, "-i", BASE, *where, "-J", "unread").ok()
+        said = ground.inside("unread/main1", "sh", "job.sh").ok()
+        ground.phalanx("stop", "unread").ok()
+        closed = found_at_the_manager(ground, secret)
+        name = memory_has(ground.lab.pid("manager"), b"unread")
+        told = [ground.run(*where, "--no-seal", "--", "sh", "job.sh").ok(), said]
+        open_ = found_at_the_manager(ground, secret)
+        wide = ground.phalanx("nodes", "-o", "wide").ok()
+        ground.phalanx("cluster", "rm", "sealed", "--wait", "--timeout", "60s").ok()
+        assert 4 == agent.wait(30)
+
+    assert [True, True] == [summed in text for text in told]
+    assert ([], True) == (closed, name)  # its name is in the memory that was searched
+    assert open_
+    assert all("/manager/uploads/" in place or "memory" in place for place in open_)
+    log = Path(ground.lab.state_dir, "logs", "far.log").read_text()
+    keys = [line.split(": ")[2] for line in wide.splitlines() if ": key: " in line]
+    assert [True] == [key in log for key in keys if key != lab_key(ground)]
+
+
+def found_at_the_manager(ground: Ground, secret: str) -> list[str]:
+    """Where in the manager's files, its log and its memory a text is."""
+    state = Path(ground.lab.state_dir)
+    files = [*(state / "manager").rglob("*"), state / "logs" / "manager.log"]
+    needle = secret.encode()
+    found = [str(path) for path in files if path.is_file() and needle in path.read_bytes()]
+    return found + (["memory"] if memory_has(ground.lab.pid("manager"), needle) else [])
+
+
+def memory_has(pid: int, needle: bytes) -> bool:
+    """Look through all that a process can write to."""
+    regions = re.findall(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw", Path(f"/proc/{pid}/maps").read_text())
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for start, end in regions:
+            memory.seek(int(start, 16))
+            if needle in memory.read(int(end, 16) - int(start, 16)):
+                return True
+    return False
+
+
+def lab_key(ground: Ground) -> str:
+    """The key of the host that is not behind the router."""
+    nodes = ground.http("GET", "/v1/nodes").ok()["nodes"]
+    return next(str(node["public_key"]) for node in nodes if node["name"] == "host1")
+
+
+def await_attempt(ground: Ground, name: str, attempt: int) -> dict[str, Any]:
+    """Wait until an attempt of a session runs."""
+
+    def there() -> bool:
+        view = ground.show(name)
+        return (attempt, "running") == (view["attempt"], view["state"])
+
+    await_true(f"attempt {attempt} of {name} runs", there, 30)
+    return ground.show(name)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both hosts in one cluster.
+
+    Attributes:
+        early: sealed when there was host1 alone, and kept in the queue.
+    """
+
+    early: str
+
+
+@pytest.fixture(scope="module")
+def pair(far: Far, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    ground, folder = far.ground, tmp_path_factory.mktemp("early")
+    (folder / "job.sh").write_text("echo attempt $PHALANX_ATTEMPT; exec sleep 300\n")
+    early = ground.detached("--hold", "--upload", str(folder), "--", "sh", "job.sh")
+    token = ground.phalanx("token", "create", "--agent", "host2").ok().splitlines()[0]
+    with far.joined(f"phalanx agent --join {token}"):
+        far.ready("default", "host1", "host2")
+        yield Pair(early)
+
+
+def test_a_host_that_joined_later_is_not_given_what_it_cannot_open(
+    far: Far, pair: Pair, script: Path
+) -> None:
+    ground = far.ground
+    (script / "job.sh").write_text("echo attempt $PHALANX_ATTEMPT; exec sleep 300\n")
+    send = ("--requeue", "--upload", str(script))
+    ground.phalanx("node", "drain", "host1").ok()
+    ground.phalanx("release", pair.early).ok()
+    sealed = ground.detached(*send, "--", "sh", "job.sh")
+    late = ground.detached(*send, "--no-seal", "--", "sh", "job.sh")
+    for name in (sealed, late):
+        ground.await_state(name, "running")
+    waits = ground.show(pair.early)
+    at_first = [ground.containers(name)["main1"] for name in (sealed, late)]
+    ground.phalanx("node", "undrain", "host1").ok()
+    ground.await_state(pair.early, "running")
+    early = ground.containers(pair.early)["main1"]
+    ground.phalanx("node", "drain", "host2").ok()
+    ground.phalanx("requeue", sealed).ok()
+    again = await_attempt(ground, sealed, 2)
+    moved = next(kernel["agent"] for kernel in again["kernels"])
+    ground.phalanx("node", "undrain", "host2").ok()
+    for name in (pair.early, sealed, late):
+        ground.phalanx("stop", "--grace", "0s", name).ok()
+
+    assert "pending" == waits["state"]
+    assert (
+        "no agent that its upload is sealed for is ready: host1 is drained; "
+        "host2 joined after it was submitted and cannot open its upload; submit it again"
+    ) in waits["reason"]
+    assert ["host2", "host2"] == at_first
+    assert ("host1", "host1") == (early, moved)
+
+
+@pytest.mark.usefixtures("pair")
 def test_a_session_over_hosts_that_do_not_reach_each_other_is_refused_with_their_names(
     far: Far,
 ) -> None:
     ground = far.ground
-    token = ground.phalanx("token", "create", "--agent", "host2").ok().splitlines()[0]
     name = fresh_name()
-    with far.joined(f"phalanx agent --join {token}"):
-        far.ready("default", "host1", "host2")
-        ran = ground.run("-J", name, "-N", "2", *ACROSS, "--", "true").failed(125)
-        why = json.loads(ground.phalanx("why", name, "-o", "json").ok())["findings"][0]
-        alone = ground.run("-N", "2", "--mode", "single-node", "--", "true")
+    ran = ground.run("-J", name, "-N", "2", *ACROSS, "--", "true").failed(125)
+    why = json.loads(ground.phalanx("why", name, "-o", "json").ok())["findings"][0]
+    alone = ground.run("-N", "2", "--mode", "single-node", "--", "true")
 
     assert "hosts-apart" == why["code"]
     for host in ground.lab.hosts:
