@@ -73,7 +73,7 @@ def _show(words: Sequence[str], *, one_line: bool) -> int:
                 raise WrongError("name hosts, separated by commas")
             print(compress(_expanded(",".join(rest))))
             return 0
-        case "job" | "jobs":
+        case "job" | "jobs" | "jobid":
             return ask.through(_show_jobs(rest, one_line=one_line))
         case "node" | "nodes":
             return ask.through(_show_nodes(rest, one_line=one_line))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from phalanx_manager.core import after, place, sealing, seat, swarm
 from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.cluster_env import rank_env
 from phalanx_manager.core.clusters import closed
-from phalanx_manager.core.model import AgentRecord, Kernel, Refusal, SessionRow, Stop, StopCause
+from phalanx_manager.core.model import AgentRecord, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
 from phalanx_manager.core.notice import hearers, recipients
 from phalanx_manager.core.session import is_gone
@@ -26,12 +26,10 @@ from phalanx_manager.http import bodies, views
 from phalanx_manager.http.ask import Ask, answer
 from phalanx_manager.http.problems import not_found, of_stream, refusal, refused, shown
 from phalanx_manager.rpc import signals
-from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.store.port import AlreadyThere, Created, NewSession, SessionFilter
 from phalanx_wire.api import (
     DryRun,
     EnvView,
-    Problem,
     RankEnv,
     SessionList,
     SignalRequest,
@@ -39,7 +37,6 @@ from phalanx_wire.api import (
 )
 from phalanx_wire.ids import AgentId, session_id
 from phalanx_wire.spec import SessionSpec
-from phalanx_wire.stream import Closed, Recipients
 
 MAX_WAIT_S: Final = 300.0
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -245,28 +242,8 @@ async def send_signal(ask: Ask) -> web.Response:
         where = f"session {row.session.name} is {row.session.state}"
         raise refused("not_running", 409, f"{where}, but no command runs there that takes a signal")
     addressed = [(one, recipients(row.session, one, to) or to) for one in running]
-    problems = await _signal_all(ask, addressed, number)
-    if problems:
-        raise refused(problems[0].code, problems[0].status, problems[0].title)
+    failed = await signals.send_all(ask.doors.link, addressed, number)
+    if failed:
+        problem = of_stream(failed[0])
+        raise refused(problem.code, problem.status, problem.title)
     return web.Response(status=204)
-
-
-async def _signal_all(
-    ask: Ask, addressed: Sequence[tuple[Kernel, Recipients]], number: int
-) -> list[Problem]:
-    gate = asyncio.Semaphore(signals.AT_ONCE)
-    problems: list[Problem] = []
-
-    async def one(kernel: Kernel, to: Recipients) -> None:
-        async with gate:
-            try:
-                closed = await signals.send(ask.doors.link, kernel, number, to)
-            except Unavailable as error:
-                closed = Closed(0, code="unavailable", why=str(error))
-            if closed.code:
-                problems.append(of_stream(closed))
-
-    async with asyncio.TaskGroup() as tasks:
-        for kernel, to in addressed:
-            tasks.create_task(one(kernel, to))
-    return problems

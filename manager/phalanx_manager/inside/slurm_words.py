@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from phalanx_manager.core import notice, warning
 from phalanx_manager.core.model import Kernel
 from phalanx_manager.inside import ending
 from phalanx_manager.inside.question import USAGE, Answer, Handler, Question, WrongQuestion
+from phalanx_manager.rpc import signals
 from phalanx_slurm import accounting, columns, nodelist, nodes, queue, show, states
 from phalanx_slurm.argv import Given, Options
 from phalanx_wire.api import Amounts, NodeView
 from phalanx_wire.ids import AgentId
+from phalanx_wire.stream import Recipients
 
 _OUTSIDE: Final = (
     "a container can ask about its own job only; submit where people do, with "
@@ -21,12 +24,12 @@ _VERSION: Final = (("-V",), ("--version",))
 _SCONTROL: Final = Options("oneliner/o details/d all/a quiet/Q verbose/v")
 _SQUEUE: Final = Options(
     "jobs/j= job= format/o= Format/O= noheader/h me long/l states/t= state= user/u= users= name/n= "
-    "all/a array/r sort/S= noconvert verbose/v"
+    "all/a array/r sort/S= noconvert verbose/v start"
 )
-_SCANCEL: Final = Options("quiet/Q verbose/v batch/b full/f")
+_SCANCEL: Final = Options("quiet/Q verbose/v batch/b full/f signal/s=")
 _SACCT: Final = Options(
     "jobs/j= format/o= noheader/n parsable/p parsable2/P allocations/X brief/b long/l user/u= "
-    "starttime/S= endtime/E= units="
+    "starttime/S= endtime/E= units= allusers/a duplicates/D noconvert"
 )
 
 
@@ -38,7 +41,7 @@ async def scontrol(question: Question) -> Answer:
             question.check_own(_ids(ids))
             await ending.requeue(question)
             return Answer()
-        case ["show", "job" | "jobs", *ids]:
+        case ["show", "job" | "jobs" | "jobid", *ids]:
             question.check_own(_ids(ids))
             lines = show.job_lines(_entry(question))
             apart = " " if "oneliner" in given else "\n   "
@@ -70,6 +73,7 @@ async def squeue(question: Question) -> Answer:
     given, rest = _SQUEUE.parse_all(question.words)
     question.check_own([*_ids([given.get("jobs") or given.get("job", "")]), *rest])
     usual = queue.LONG if "long" in given else queue.USUAL
+    usual = queue.START if "start" in given else usual
     layout = columns.letters(given.get("format", usual), queue.LETTERS)
     if "Format" in given:
         layout = columns.Layout(columns.named(given["Format"], queue.NAMES, spaced=False))
@@ -147,13 +151,32 @@ def _usual(given: Given) -> str:
 
 
 async def scancel(question: Question) -> Answer:
-    """Stop the own job."""
-    _given, ids = _SCANCEL.parse_all(question.words)
+    """Stop the own job, or send it a signal."""
+    given, ids = _SCANCEL.parse_all(question.words)
     if not ids:
         raise WrongQuestion(1, "No job identification provided")
     question.check_own(_ids(ids))
-    await ending.end(question)
+    if given.get("signal", "KILL").upper().removeprefix("SIG") in ("KILL", "9"):
+        await ending.end(question)
+    else:
+        await _signal(question, given)
     return Answer()
+
+
+async def _signal(question: Question, given: Given) -> None:
+    number = warning.signal_number(given["signal"])
+    if number is None:
+        raise WrongQuestion(1, f"error: Unknown job signal: {given['signal'][:20]}")
+    to: Recipients = "all" if "full" in given else "command" if "batch" in given else "tasks"
+    session = question.row.session
+    addressed = [
+        (one, notice.recipients(session, one, to) or to) for one in notice.hearers(question.row, to)
+    ]
+    failed = await signals.send_all(question.link, addressed, number)
+    if failed:
+        raise WrongQuestion(
+            1, f"error: Kill job error on job id {question.job.id}: {failed[0].why}"
+        )
 
 
 def asks_version(argv: tuple[str, ...]) -> bool:

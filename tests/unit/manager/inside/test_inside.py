@@ -20,7 +20,7 @@ from phalanx_wire.control import Message
 from phalanx_wire.ids import AgentId, KernelId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Mux, Stream
-from phalanx_wire.stream import STDOUT, AskCall, Data, UploadCall
+from phalanx_wire.stream import STDOUT, AskCall, Data, SignalCall, UploadCall
 from tests.support.manager_api import Scene, closed, scene
 
 HOME = AgentId("gpu-1")
@@ -384,7 +384,7 @@ async def test_the_queue_is_the_own_job(api: Scene, row: SessionRow) -> None:
     usual = (await ask(api, kernel, "squeue")).out.splitlines()
     chosen = await ask(api, kernel, "squeue", "-h", "-j", number, "-o", "%i %t %M %D")
     waiting = await ask(api, kernel, "squeue", "-h", "-t", "PENDING")
-    asked = await ask(api, kernel, "scontrol", "-o", "show", "job", number)
+    asked = await ask(api, kernel, "scontrol", "-o", "show", "jobid", "-dd", number)
     accounted = await ask(api, kernel, "sacct", "-X", "-n", "-P", "-o", "JobID,State")
 
     assert ("JOBID", number) == (usual[0].split()[0], usual[1].split()[0])
@@ -398,3 +398,43 @@ async def test_a_job_that_cancels_itself_is_stopped(api: Scene, row: SessionRow)
 
     assert Said(0, "", "", "") == said
     assert "stopping" == (await api.view("demo")).state
+
+
+@pytest.mark.parametrize(
+    ("words", "heard"),
+    [
+        (("-s", "USR2"), [(0, 12, "tasks"), (1, 12, "tasks")]),
+        (("--signal=SIGUSR1", "--full"), [(0, 10, "all"), (1, 10, "all")]),
+        (("--batch", "--signal=TERM"), [(0, 15, "command"), (1, 15, "command")]),
+    ],
+    ids=["tasks", "all", "script"],
+)
+async def test_a_job_that_signals_itself_is_heard_and_goes_on(
+    api: Scene, row: SessionRow, words: tuple[str, ...], heard: list[tuple[int, int, str]]
+) -> None:
+    async def taken(stream: Stream) -> None:
+        await stream.close()
+
+    api.link.answer = taken
+    said = await ask(api, of(row), "scancel", *words, str(row.session.number))
+    ranks = {kernel.id: kernel.rank for kernel in row.kernels}
+
+    assert Said(0, "", "", "") == said
+    assert heard == sorted(
+        (ranks[call.kernel], call.signal, call.to)
+        for call in api.link.calls
+        if isinstance(call, SignalCall)
+    )
+    assert "running" == (await api.view("demo")).state
+
+
+async def test_a_signal_that_is_none_or_that_nobody_takes_is_told_of(
+    api: Scene, row: SessionRow
+) -> None:
+    api.link.away.add(HOME)
+    number = str(row.session.number)
+    unknown = await ask(api, of(row), "scancel", "-s", "HELLO", number)
+    away = await ask(api, of(row), "scancel", "-s", "USR1", number)
+
+    assert (1, "scancel: error: Unknown job signal: HELLO\n") == (unknown.code, unknown.err)
+    assert (1, True) == (away.code, "it is not connected" in away.err)
