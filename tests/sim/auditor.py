@@ -228,6 +228,11 @@ class Auditor:
         self.promised.stopped(session)
         self._booked()
 
+    def look(self) -> None:
+        """Judge all that was committed, whether somebody has told of it or not."""
+        for (session,) in self._database.execute("SELECT id FROM session").fetchall():
+            self.changed(SessionId(session))
+
     def _moved(self, before: KernelLine | None, line: KernelLine) -> None:
         forward = before is None or before.state < line.state
         self.demand(forward, f"{line.id} went back to {line.state.name}")

@@ -108,6 +108,9 @@ class World:
             seat = self.seats.index(process)
             self.seats[seat] = None
             if process.office is not None:
+                # What it has committed and told nobody is judged by what it knew.
+                self._speaks = process
+                self.auditor.look()
                 self.air.manager_died(process.office)
             loop.call_later(after_s, self.begin_manager, seat)
         elif isinstance(process, AgentLife):

@@ -150,6 +150,7 @@ def row(
             state="pending",
             attempt=1,
             created_at=NOW,
+            started_at=NOW if KernelState.RUNNING in per_rank else None,
             network=network if hosts else None,
         ),
         kernels,

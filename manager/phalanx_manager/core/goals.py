@@ -167,11 +167,14 @@ def network_wanted(kernels: Sequence[Kernel]) -> bool:
 
 
 def barrier(row: SessionRow) -> KernelState:
-    """Say how far a gang may go now: to the first barrier that its slowest has not reached."""
-    if len(row.kernels) == 1:
+    """Say how far a gang may go now: to the first barrier that its slowest has not reached, and
+    past the last one only once it was whole (`session.settle` keeps that moment), since of who
+    has ended nobody can tell how far it had come.
+    """
+    if len(row.kernels) == 1 or row.session.started_at is not None:
         return KernelState.RUNNING
     slowest = min(kernel.state for kernel in row.kernels)
-    return next((state for state in BARRIERS if state > slowest), KernelState.RUNNING)
+    return next((state for state in BARRIERS[:-1] if state > slowest), BARRIERS[-2])
 
 
 def goal(row: SessionRow, kernel: Kernel, wanted: KernelState) -> KernelState:

@@ -50,6 +50,8 @@ NETWORK_TRIES: Final = 3
 """A session whose network an engine would not make is given other addresses so many times."""
 
 _BROKEN_CAUSES: Final = frozenset({"mesh-failed", "start-failed", "fenced", "engine-restart"})
+_UNBEGUN_CAUSES: Final = frozenset({"mesh-failed", "start-failed"})
+_WHOLE: Final = frozenset({KernelState.MESHED, KernelState.RUNNING})
 _HOST_CAUSES: Final = frozenset({"lost", "fenced", "engine-restart"})
 
 
@@ -83,22 +85,20 @@ def settle(session: Session, kernels: Sequence[Kernel], now: datetime) -> Sessio
     assert kernels  # noqa: S101 - a session without kernels is our own mistake
     if session.state in ENDED_STATES:
         return session
+    if session.started_at is None and _may_run(session, kernels):
+        session = replace(session, started_at=now)
     failed_rank = session.failed_rank
     if session.stop is None and failed_rank is None:
         failed_rank = first_failure(session, kernels)
     session = replace(session, failed_rank=failed_rank)
     session = replace(session, stop=session.stop or _stop(session, kernels, now))
     state = fold(session, kernels)
-    started_at = session.started_at
-    if started_at is None and (state == "running" or _ran(kernels)):
-        started_at = now
     if state not in ENDED_STATES:
         reason = session.reason if state == session.state == "pending" else ""
-        return replace(session, state=state, started_at=started_at, reason=reason)
+        return replace(session, state=state, reason=reason)
     return replace(
         session,
         state=state,
-        started_at=started_at,
         ended_at=now,
         exit_code=_exit_code(session, state, kernels),
         reason=_outcome(session, state, kernels),
@@ -112,11 +112,6 @@ def fold(session: Session, kernels: Sequence[Kernel]) -> SessionState:
     if session.stop is not None:
         return "stopping"
     return CLIMB[min(kernel.state for kernel in kernels if not kernel.ended)]
-
-
-def released(kernels: Sequence[Kernel]) -> bool:
-    """Tell whether the gang was told to run: all had reached each other, or have ended since."""
-    return all(kernel.state >= KernelState.MESHED for kernel in kernels)
 
 
 def is_gone(row: SessionRow) -> bool:
@@ -140,7 +135,7 @@ def first_failure(session: Session, kernels: Sequence[Kernel]) -> int | None:
     for kernel in kernels:
         if failed(session, kernel):
             return kernel.rank
-    if not released(kernels):
+    if session.started_at is None:
         return next((kernel.rank for kernel in kernels if kernel.ended), None)
     return None
 
@@ -208,11 +203,14 @@ def _outcome(session: Session, state: SessionState, kernels: Sequence[Kernel]) -
 
 def _was_running(session: Session, kernels: Sequence[Kernel], rank: int) -> bool:
     """Tell whether a rank failed while running; before that a failure is always the gang's."""
-    blamed = kernels[rank]
-    own_end = blamed.ended_as is KernelState.EXITED and blamed.cause not in _BROKEN_CAUSES
-    return session.started_at is not None or (own_end and released(kernels))
+    return session.started_at is not None and kernels[rank].cause not in _UNBEGUN_CAUSES
 
 
-def _ran(kernels: Sequence[Kernel]) -> bool:
-    """Tell whether the command was released, where a quick one was over before it was seen."""
-    return released(kernels) and any(k.ended_as is KernelState.EXITED for k in kernels)
+def _may_run(session: Session, kernels: Sequence[Kernel]) -> bool:
+    """Tell whether the commands may start now, which nobody can take back: all of a gang have
+    reached each other, and none has ended. One that ends afterwards is missed by no barrier.
+    """
+    if len(kernels) > 1:
+        return session.stop is None and all(kernel.state in _WHOLE for kernel in kernels)
+    only = kernels[0]
+    return only.state is KernelState.RUNNING or only.ended_as is KernelState.EXITED

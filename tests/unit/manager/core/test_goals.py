@@ -8,6 +8,7 @@ import pytest
 
 from phalanx_manager.core import goals
 from phalanx_manager.core.model import SessionRow, Stop, StopCause
+from phalanx_manager.core.session import settle
 from phalanx_wire.control import Goals
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
@@ -49,6 +50,7 @@ def test_a_gang_gets_the_first_barrier_that_its_slowest_has_not_reached(
     states: list[KernelState], goal: KernelState
 ) -> None:
     one = row("ab", states)
+    one = replace(one, session=settle(one.session, one.kernels, NOW))
 
     assert [goal, goal] == [goals.goal(one, kernel, goals.barrier(one)) for kernel in one.kernels]
 

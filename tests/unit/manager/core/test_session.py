@@ -190,6 +190,41 @@ def test_continue_does_not_tolerate_who_never_ran() -> None:
     assert StopCause.KERNEL_FAILED is session.stop.cause
 
 
+@pytest.mark.parametrize("code", [0, 1, None])
+@pytest.mark.parametrize("before", [S.READY, S.MESHED])
+def test_who_ends_before_the_gang_was_whole_lets_nobody_run(
+    before: KernelState, code: int | None
+) -> None:
+    one = row("abc", [S.READY, before, S.MESHED], on_failure="continue")
+    over = with_kernel(with_kernel(one, 1, **ended(code)), 0, state=S.MESHED)
+    session = folded(over)
+
+    assert session.stop is not None
+    assert (StopCause.KERNEL_FAILED, 1, None) == (
+        session.stop.cause,
+        session.stop.rank,
+        session.started_at,
+    )
+    assert S.MESHED is goals.barrier(over)
+
+
+def test_a_gang_that_was_whole_is_told_to_run_whoever_has_ended_since() -> None:
+    one = row("ab", S.MESHED, on_failure="continue")
+    over = with_kernel(replace(one, session=folded(one)), 1, **ended(3))
+    over = replace(over, session=folded(over))
+
+    assert over.session.stop is None
+    assert S.RUNNING is goals.goal(over, over.kernels[0], goals.barrier(over))
+
+
+def test_continue_does_not_tolerate_a_command_that_could_not_be_begun() -> None:
+    one = row("ab", S.RUNNING, on_failure="continue")
+    session = folded(with_kernel(one, 1, **ended(127, cause="start-failed")))
+
+    assert session.stop is not None
+    assert 1 == session.stop.rank
+
+
 def test_main_decides_where_only_main_runs_the_command() -> None:
     one = with_kernel(row("ab", S.RUNNING, run_on="main"), 0, **ended(0))
     stopping = folded(one)
