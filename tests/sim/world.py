@@ -108,9 +108,7 @@ class World:
             seat = self.seats.index(process)
             self.seats[seat] = None
             if process.office is not None:
-                # What it has committed and told nobody is judged by what it knew.
-                self._speaks = process
-                self.auditor.look()
+                loop.call_soon(self._left_by, process)
                 self.air.manager_died(process.office)
             loop.call_later(after_s, self.begin_manager, seat)
         elif isinstance(process, AgentLife):
@@ -121,6 +119,13 @@ class World:
                 host.doors.pop(kernel, None)
             self.air.agent_died(host.name, silently=False)
             loop.call_later(after_s, self.begin_agent, host.name)
+
+    def _left_by(self, manager: ManagerLife) -> None:
+        """Judge what it has committed and told nobody by what it knew; not sooner, since what it
+        has not committed is to be seen until its last step is over.
+        """
+        self._speaks = manager
+        self.auditor.look()
 
     def failed(self, process: Process, error: BaseException) -> None:
         """A process has ended by itself: its supervisors should not have let it."""
