@@ -79,8 +79,8 @@ class Folder:
         if not found:
             raise Failure(
                 f"an upload is sealed for the hosts that may read it, and cluster {cluster} has "
-                f"none yet; wait for one: phalanx cluster create {cluster} --wait, or send it as "
-                "it is, so that the manager can read it: --no-seal",
+                "none yet; wait until `phalanx nodes` shows one (`phalanx cluster create --wait` "
+                "does), or send it as it is, so that the manager can read it: --no-seal",
                 TRY_AGAIN,
             )
         if len(found) > sealed.MAX_RECIPIENTS:

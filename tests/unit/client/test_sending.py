@@ -146,7 +146,7 @@ def test_a_cluster_without_a_host_has_two_ways_out(
 
     assert 75 == outcome.code
     assert "cluster default has none yet" in outcome.err
-    assert "phalanx cluster create default --wait" in outcome.err
+    assert "phalanx cluster create --wait" in outcome.err
     assert "--no-seal" in outcome.err
     assert [] == uploads(manager)
     assert 0 == cli("run", "--detach", "-i", "x", "--upload", folder, "--no-seal", "true").code
