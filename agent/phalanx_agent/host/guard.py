@@ -11,13 +11,19 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
+import structlog
+
 from phalanx_agent.host import probe
 from phalanx_agent.host.tools import ToolFailed, run, succeeds
+
+_LOG = structlog.get_logger()
 
 TO_HOST: Final = "PHALANX-INPUT"
 TO_OTHERS: Final = "PHALANX-FORWARD"
 OURS: Final = "phx+"
+USERS: Final = "DOCKER-USER"
 _IPTABLES: Final = ("iptables", "--wait", "10")
+_RESTORE: Final = ("iptables-restore", "--wait", "10", "--noflush")
 _LINK_LOCAL: Final = "169.254.0.0/16"
 _VXLAN: Final = (4789, 4790)
 
@@ -57,7 +63,7 @@ class Guard:
             GuardFailed: they could not be set, or do not hold.
         """
         try:
-            await run("iptables-restore", "--wait", "10", "--noflush", stdin=rules(guarded))
+            await run(*_RESTORE, stdin=rules(guarded))
             fresh = probe.was_left()  # by a process that ended before it knew
             for chain, own in await _hooks():
                 asked = await _asked(chain, own)
@@ -67,6 +73,8 @@ class Guard:
                 # An agent that was killed meanwhile may have asked for it at the same time.
                 for _twice in range(1, asked):
                     await run(*_IPTABLES, "-D", chain, *_jump(own))
+                if chain == USERS:
+                    await _have_users_asked()
             if fresh:
                 await self.verify()
         except ToolFailed as error:
@@ -103,7 +111,7 @@ class Guard:
 
     async def remove(self) -> None:
         """Take the rules away; not there is fine."""
-        for chain, own in (("DOCKER-USER", TO_OTHERS), ("FORWARD", TO_OTHERS), ("INPUT", TO_HOST)):
+        for chain, own in ((USERS, TO_OTHERS), ("FORWARD", TO_OTHERS), ("INPUT", TO_HOST)):
             await succeeds(*_IPTABLES, "-D", chain, *_jump(own))
         for own in (TO_OTHERS, TO_HOST):
             await succeeds(*_IPTABLES, "-F", own)
@@ -122,8 +130,27 @@ async def _asked(chain: str, own: str) -> int:
 
 async def _hooks() -> tuple[tuple[str, str], ...]:
     """From which chain each of ours is asked. The engine asks DOCKER-USER before all of its own."""
-    there = await succeeds(*_IPTABLES, "-n", "-L", "DOCKER-USER")
-    return (("DOCKER-USER" if there else "FORWARD", TO_OTHERS), ("INPUT", TO_HOST))
+    there = await succeeds(*_IPTABLES, "-n", "-L", USERS)
+    return ((USERS if there else "FORWARD", TO_OTHERS), ("INPUT", TO_HOST))
+
+
+async def _have_users_asked() -> None:
+    """Have DOCKER-USER asked once, and first. An engine takes its rule for that away and sets it
+    again with every network: two networks at once leave it twice, and whoever dies in between
+    leaves none.
+    """
+    rule = f"FORWARD -j {USERS}"
+    asked = (await run(*_IPTABLES, "-S", "FORWARD")).splitlines().count(f"-A {rule}")
+    if asked == 1:
+        return
+    lines = ["*filter", *[f"-D {rule}"] * asked, f"-I {rule}", "COMMIT", ""]
+    try:
+        await run(*_RESTORE, stdin="\n".join(lines))  # all of it or nothing
+    except ToolFailed as error:
+        # The engine is at it itself; what it makes of it is seen the next time.
+        _LOG.info("guard.users-chain-changes", asked=asked, why=str(error))
+    else:
+        _LOG.warning("guard.users-chain-mended", asked=asked)
 
 
 async def _dropped(chain: str) -> bool:

@@ -28,6 +28,28 @@ async def main():
 asyncio.run(main())
 """
 
+ENGINES_RULE = """
+import asyncio, subprocess
+from phalanx_agent.host.guard import Guard
+def sh(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+def users(verb):
+    sh("iptables", verb, "FORWARD", "-j", "DOCKER-USER")
+async def main():
+    sh("mount", "-t", "sysfs", "sysfs", "/sys")
+    sh("ip", "link", "set", "lo", "up")
+    sh("sysctl", "-q", "net.ipv4.ip_forward=1")
+    sh("iptables", "-N", "DOCKER-USER")
+    sh("iptables", "-A", "FORWARD", "-i", "other", "-j", "ACCEPT")
+    for change in ("-I", "-I", "-A", "-A", "-D"):
+        users(change)
+        if change != "-I":
+            await Guard().keep([])
+            print(sh("iptables", "-S", "FORWARD").split("\\n")[1:-1])
+asyncio.run(main())
+"""
+"""Twice at the top and once below, once at the top and once below, and not at all."""
+
 
 @pytest.mark.real
 def test_what_an_agent_has_left_that_died_as_it_set_the_rules_is_put_right() -> None:
@@ -38,3 +60,17 @@ def test_what_an_agent_has_left_that_died_as_it_set_the_rules_is_put_right() -> 
     assert ["False -P INPUT ACCEPT", f"-A INPUT -i phx+ -j {TO_HOST}"] == done.stdout.split("\n")[
         :2
     ]
+
+
+@pytest.mark.real
+def test_that_the_engine_asks_our_chain_is_so_exactly_once_and_before_all_else() -> None:
+    argv = ["unshare", "--net", "--mount", sys.executable, "-c", ENGINES_RULE]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    kept = "['-A FORWARD -j DOCKER-USER', '-A FORWARD -i other -j ACCEPT']"
+
+    assert ([kept] * 3, "") == (lines_of_lists(done.stdout), done.stderr)
+
+
+def lines_of_lists(text: str) -> list[str]:
+    """The lines that are lists, without what is logged."""
+    return [line for line in text.splitlines() if line.startswith("['")]
