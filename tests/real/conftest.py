@@ -65,10 +65,12 @@ def runner_engine() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Two hosts whose daemons have points of failure."""
+    """Two hosts whose daemons have points of failure; in the end all is as it was at first."""
     config = tmp_path_factory.mktemp("failing") / "config.toml"
     with failing_lab(f"{LAB}{os.getpid()}p", 2, config) as site:
+        before = settled_traces(site.ground)
         yield site
+        assert_same_traces(before, site.ground)
 
 
 @pytest.fixture(scope="session")

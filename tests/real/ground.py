@@ -334,12 +334,15 @@ def settled_traces(ground: Ground) -> dict[str, tuple[str, ...]]:
 
 
 def assert_same_traces(
-    before: Mapping[str, tuple[str, ...]], ground: Ground, ignoring: tuple[str, ...] = ()
+    before: Mapping[str, tuple[str, ...]],
+    ground: Ground,
+    ignoring: tuple[str, ...] = (),
+    within: float = CONVERGED_WITHIN,
 ) -> None:
     """Fail with what is left behind, when it does not go away by itself in time; places whose names
     end as told are ignored.
     """
-    deadline = time.monotonic() + CONVERGED_WITHIN
+    deadline = time.monotonic() + within
     while True:
         after = ground.traces()
         after |= {place: before[place] for place in after if place.endswith(ignoring)}

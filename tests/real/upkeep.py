@@ -28,10 +28,11 @@ MAY_GROW = Footprint(descriptors=64, threads=40, memory_mib=192)
 
 
 class Upkeep:
-    """A lab's memory of what its daemons held when they were first seen."""
+    """A lab's memory of what was there at first, and what its daemons held when first seen."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        self._at_first = settled_traces(ground)
         self._first: dict[str, Footprint] = {}
 
     def look(self) -> None:
@@ -40,11 +41,12 @@ class Upkeep:
             self._first.setdefault(daemon, now)
 
     def close(self) -> None:
-        """A session over all hosts, each of which reaches each, and a last look at everything."""
-        before = settled_traces(self._ground)
+        """A session over all hosts, each of which reaches each, and a second look at everything:
+        what comes back long after a test was looked after is new to the next test, and seen here.
+        """
         hosts = str(len(self._ground.lab.hosts))
         self._ground.run("-N", hosts, *ACROSS, "--", "true").ok()
-        assert_same_traces(before, self._ground)
+        assert_same_traces(self._at_first, self._ground)
         try:
             await_true("no daemon has grown", lambda: not self._grown())
         except AssertionError as leaking:

@@ -12,6 +12,8 @@ from pathlib import Path
 from tests.real.failing import failing_lab
 from tests.soak.soak import Soak
 
+AGAIN_AFTER_S = 60.0
+
 
 def say(line: str) -> None:
     """One line of progress."""
@@ -31,7 +33,7 @@ def main() -> int:
         tempfile.TemporaryDirectory() as folder,
         failing_lab(f"soak{os.getpid()}", given.hosts, Path(folder) / "config.toml") as site,
     ):
-        count = Soak(site, given.sessions, given.seed, say).run()
+        count = Soak(site, given.sessions, given.seed, say).run(look_again_after_s=AGAIN_AFTER_S)
     print(count)
     for line in (*count.lost, *count.doubled, count.leaks):
         print(line)

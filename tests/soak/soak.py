@@ -26,6 +26,8 @@ ENGINE_WINDOW_S = 30.0
 """What an engine's death has done is seen for so long after it."""
 ENGINE_BACK_WITHIN_S = 120.0
 """An engine that was killed, and then its containerd, needs 25 s of waits of its own."""
+CLEAR_WITHIN_S = 60.0
+"""An agent looks for what a dead engine has left each 30 s, and twice before it removes it."""
 
 Say = Callable[[str], None]
 
@@ -80,8 +82,11 @@ class Soak:
         self._guard = threading.Lock()
         self._engines_died: list[float] = []
 
-    def run(self) -> Count:
-        """Let all sessions through; what came of it."""
+    def run(self, look_again_after_s: float = 0.0) -> Count:
+        """Let all sessions through; what came of it.
+
+        Args: look_again_after_s: what comes back so long after the audit is left behind, too.
+        """
         before = settled_traces(self.site.ground)
         thrown = random.Random(self.count.seed)  # noqa: S311 - no secret
         wishes = [dice.wish(thrown, self._hosts) for _ in range(self._sessions)]
@@ -96,6 +101,9 @@ class Soak:
             if times > 1:
                 self.count.doubled.append(f"{line}: {times} times")
         try:
+            self._use_all_hosts()
+            assert_same_traces(before, self.site.ground, within=CLEAR_WITHIN_S)
+            time.sleep(look_again_after_s)
             assert_same_traces(before, self.site.ground)
         except AssertionError as left:
             self.count.leaks = str(left)
@@ -196,6 +204,14 @@ class Soak:
                 back = partial(self.site.works, fault.target)
                 await_true("the engine is back", back, ENGINE_BACK_WITHIN_S)
                 self._engines_died.append(time.monotonic())
+
+    def _use_all_hosts(self) -> None:
+        """What is left in the way of sessions is found by one; its containers let their agents
+        know where their engines keep namespaces.
+        """
+        wish = {"size": self._hosts, "mode": "multi-node", "spread": "one-per-node"}
+        last = self.site.submit(**wish, command=["true"])
+        assert "succeeded" == self.site.await_state(last, *ENDED)["state"], "no session runs"
 
     def _daemons(self) -> dict[str, list[Point]]:
         agents = (f"agent-{host.index}" for host in self.site.ground.lab.hosts)
