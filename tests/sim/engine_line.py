@@ -189,6 +189,12 @@ class EngineLine:
     async def clear(self) -> None:
         await self._ask("clear", self._engine.clear)
 
+    def namespaces_in(self) -> str:
+        return ""  # its containers have no namespaces of their own
+
+    async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
+        return names
+
     async def swarm_canary(self) -> None:
         await self._ask("swarm_canary", self._engine.swarm_canary)
 
