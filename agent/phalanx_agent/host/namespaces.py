@@ -47,7 +47,10 @@ async def remove(folder: str, namespace: Namespace) -> None:
 
 def _empty(folder: str) -> frozenset[Namespace]:
     found = mounted((PROC / "self/mountinfo").read_text(errors="surrogateescape"), folder)
-    return frozenset(one for one in found if one.number not in _inhabited()) if found else found
+    if not found:
+        return found
+    inhabited = _inhabited()
+    return frozenset(one for one in found if one.number not in inhabited)
 
 
 def mounted(table: str, folder: str) -> frozenset[Namespace]:
@@ -63,10 +66,10 @@ def mounted(table: str, folder: str) -> frozenset[Namespace]:
 
 
 def _inhabited() -> frozenset[str]:
-    """Find the network namespaces of all processes."""
+    """Find the network namespaces of all processes that may be looked at: those of containers."""
     found = set()
     for entry in os.listdir(PROC):
         if entry.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 found.add(os.readlink(PROC / entry / "ns/net"))
     return frozenset(found)
