@@ -16,6 +16,7 @@ from phalanx_manager.http.ask import Ask
 from phalanx_manager.http.logs_follow import Follower
 from phalanx_manager.http.logs_read import Batch, Merger, Missing, Put, Wanted
 from phalanx_manager.http.problems import refused
+from phalanx_manager.wake import Bell
 from phalanx_wire.api import LogEvent
 from phalanx_wire.ids import SessionId
 
@@ -114,33 +115,50 @@ async def _send(
 
     with ask.turnstile.stream(ask.caller):
         async with sse.stream(ask.request) as events:
+            news = _News(ask, events)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(produce())
-                telling = tasks.create_task(_tell(ask, news_of, events))
+                if news_of is not None:
+                    tasks.create_task(news.tell(news_of))
                 while (batch := await queue.get()) is not None:
                     now_s = clock.monotonic_s()
                     resumable = few or now_s - told_s > _CURSOR_EVERY_S
                     told_s = now_s if resumable else told_s
                     await events.send(speller.spell(batch, resumable=resumable))
-                telling.cancel()
+                news.finish()
             end = msgspec.json.encode(LogEnd(missing.sentences()))
             await events.send(sse.spell(end, "end"))
     return events.response
 
 
-async def _tell(ask: Ask, session: SessionId | None, events: sse.Events) -> None:
-    """Send what a follower has to know beside the output, until cancelled."""
-    if session is None:
-        return
-    after = 0
-    with ask.doors.chimes.watch(session) as bell:
-        while True:
-            while found := await ask.doors.store.events(after, session, _BATCH_LINES):
-                after = found[-1].id
-                for event in found:
-                    if event.kind in _NEWS:
-                        await events.send(sse.spell(msgspec.json.encode(event), "event"))
-            await bell.wait()
+class _News:
+    """What a follower has to know beside the output."""
+
+    def __init__(self, ask: Ask, events: sse.Events) -> None:
+        self._ask = ask
+        self._events = events
+        self._over = False
+        self._bell = Bell()
+
+    async def tell(self, session: SessionId) -> None:
+        """Send it as it comes, until all that came before the end is told."""
+        after = 0
+        with self._ask.doors.chimes.watch(session) as self._bell:
+            while True:
+                last = self._over
+                while found := await self._ask.doors.store.events(after, session, _BATCH_LINES):
+                    after = found[-1].id
+                    for event in found:
+                        if event.kind in _NEWS:
+                            await self._events.send(sse.spell(msgspec.json.encode(event), "event"))
+                if last:
+                    return
+                await self._bell.wait()
+
+    def finish(self) -> None:
+        """All output was sent."""
+        self._over = True
+        self._bell.ring()
 
 
 class _Speller:

@@ -177,3 +177,16 @@ async def test_who_follows_the_output_is_told_that_nothing_will_come(tmp_path: P
                     await api.move(row.session.id, KernelState.EXITED, exit_code=0)
 
     assert [("session.stuck", "rank 0 does not listen")] == [(one.kind, one.text) for one in told]
+
+
+async def test_what_a_short_session_was_told_is_not_lost_with_its_end(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking({})) as api:
+        row = await api.running()
+        event = NewEvent(api.clock.now(), "session.unshared", "not shared", row.session.id)
+        await api.store.add_event(event)
+        await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+        response = await api.get("/v1/sessions/demo/logs?follow=1")
+        async with asyncio.timeout(10):
+            kinds = [name async for _id, name, _data in sse(response)]
+
+    assert ["event", "end"] == kinds
