@@ -11,17 +11,16 @@ import asyncio
 import json
 import os
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from phalanx_lab import loading
 from phalanx_lab.lab import Lab
-from tests.bench import footprint, page, starts
+from tests.bench import footprint, installation, page, starts
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "tests/bench/results.json"
+RESULTS = installation.ROOT / "tests/bench/results.json"
 
 
 def measure_starts(options: argparse.Namespace) -> dict[str, Any]:
@@ -61,6 +60,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--rows", default="", help="of starts, as indices, e.g. 0,2; not kept")
     options = parser.parse_args()
+    installation.enter(sys.argv[1:])
     kept = json.loads(RESULTS.read_text())
     for name in [options.only] if options.only else PARTS:
         found = PARTS[name](options)
@@ -71,7 +71,7 @@ def main() -> None:
     print(text)
     if not options.rows:
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-        (ROOT / "docs/BENCHMARKS.md").write_text(text)
+        (installation.ROOT / "docs/BENCHMARKS.md").write_text(text)
 
 
 if __name__ == "__main__":

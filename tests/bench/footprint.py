@@ -22,6 +22,7 @@ from phalanx_lab.lab import Lab
 from phalanx_runner import bundle
 from phalanx_runner.conf import RunnerConf
 from tests.bench import probe, raw
+from tests.bench.installation import ROOT
 from tests.bench.ours import Manager
 from tests.bench.starts import IMAGE, MEM, PIDS, SHM, settings
 
@@ -89,8 +90,9 @@ def of_the_bundle() -> list[Finding]:
     size = sum(file.lstat().st_size for file in path.rglob("*"))
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "phalanx_runner.build", "--force", "--out", folder]
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "kernel-runner")}  # a wheel has no sources
         began = time.monotonic()
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, env=env)
         took = time.monotonic() - began
     return [
         say(Finding("the runner's bundle", size / 1e6, "MB", 8)),

@@ -38,7 +38,8 @@ def _weighing(part: dict[str, Any]) -> str:
     return f"""
 ## Footprint
 
-Medians of {part["pairs"]} rounds or more where nothing else is said.
+Medians of {part["pairs"]} rounds or more where nothing else is said, of our wheel as users install
+it: `phalanx[client,manager,agent]` in an environment of its own.
 
 {_footprint(part["rows"])}
 
