@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 WITHIN_S = 240.0
 LIMIT_S = 60
+SHORT_LIMIT_S = 25
 BEGIN_WITHIN_S = 15
 """So long before its warning an attempt begins; more is given as long as not all ranks train."""
 MORE_S = 10
@@ -53,14 +54,16 @@ srun python3 slurm_train.py {folder} 2 2 {options}
 class Job:
     """A training that is submitted as people do, in a folder that all hosts share."""
 
-    def __init__(self, login: Login, warning: str, *words: str, options: str = "") -> None:
+    def __init__(
+        self, login: Login, warning: str, *words: str, limit_s: int = LIMIT_S, options: str = ""
+    ) -> None:
         self.login = login
         for name in ("line.py", "slurm_train.py"):
             shutil.copy(PROGRAMS / name, login.folder)
         text = SUBMIT.format(warning=warning, folder=login.folder, options=options)
         submitted = login.run("sbatch", "--parsable", *words, login.script(text))
         self.number = submitted.ok().strip()
-        self.due_s = LIMIT_S - int(warning.partition("@")[2])
+        self.due_s = limit_s - int(warning.partition("@")[2])
 
     def trains(self, attempt: int) -> list[Any]:
         """Wait until all ranks of an attempt have told where they are and at which step they
@@ -131,9 +134,11 @@ def test_a_warned_training_is_requeued_and_every_rank_goes_on_where_it_was(login
     assert "requeued by itself, in main1" in job.story()
 
 
-@pytest.mark.long
-def test_ranks_that_wait_for_each_other_are_requeued_at_the_limit(login: Login) -> None:
-    job = Job(login, "SIGHUP@5", "--requeue", options="HUP ahead=3")
+def test_a_rank_that_misses_the_warning_so_that_all_wait_is_requeued_at_the_limit(
+    login: Login,
+) -> None:
+    words = ("--requeue", f"--time=0:{SHORT_LIMIT_S}")
+    job = Job(login, "SIGHUP@5", *words, limit_s=SHORT_LIMIT_S, options="HUP ahead=3")
     first = job.trains(1)
     second = job.trains(2)
     code = job.ended()
