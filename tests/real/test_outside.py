@@ -1,4 +1,4 @@
-"""From outside a session: ssh, copying, port forwards and what editors do, through the manager."""
+"""From outside a session: ssh, copying and port forwards, through the manager."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.ground import ACROSS, ROOT, Done, Ground, await_true, call, fresh_name
+from tests.real.ground import ACROSS, ROOT, Ground, await_true, call, fresh_name
+from tests.real.outside import Outside, by_socks, free_port, read_all
+from tests.real.upkeep import Upkeep
 
 pytestmark = pytest.mark.real
 
@@ -32,37 +34,10 @@ MEGABYTE = 1 << 20
 LOGINS = 20
 
 
-class Outside:
-    """A session over two hosts, and a user's ssh for it."""
-
-    def __init__(self, ground: Ground, name: str, folder: Path) -> None:
-        self.ground = ground
-        self.name = name
-        self.folder = folder
-        self.config = folder / "ssh_config"
-        self.config.write_text(ground.phalanx("ssh-config", name).ok())
-
-    def phalanx(self, *arguments: str, stdin: str | None = None) -> Done:
-        return self.ground.phalanx("ssh", *arguments, stdin=stdin)
-
-    def command(self, program: str, *arguments: str) -> list[str]:
-        """A program of OpenSSH that finds the session by the configuration, and by nothing else."""
-        return [program, "-F", str(self.config), *arguments]
-
-    def run(self, program: str, *arguments: str, stdin: str | None = None) -> Done:
-        return call(*self.command(program, *arguments), stdin=stdin, env=self.ground.env)
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self.command("ssh", *arguments),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **self.ground.env},
-        )
-
-
 @pytest.fixture(scope="module")
-def outside(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+def outside(
+    ground: Ground, upkeep: Upkeep, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outside]:
     with ground.created("-N", "2", *ACROSS, "-c", "1") as name:
         yield Outside(ground, name, tmp_path_factory.mktemp("outside"))
 
@@ -75,12 +50,6 @@ def as_(ground: Ground, scope: str) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 # ---------------------------------------------------------------- ssh
@@ -264,25 +233,14 @@ def heard(port: int) -> str:
         return read_all(connection)
 
 
-def read_all(connection: socket.socket) -> str:
-    data = b""
-    while piece := connection.recv(4096):
-        data += piece
-    return data.decode()
-
-
 def accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def through_socks(proxy: int, port: int) -> str:
-    """What is said at a port of a container's loopback, reached through a SOCKS 5 proxy."""
-    with socket.create_connection(("127.0.0.1", proxy), 10) as connection:
-        connection.sendall(b"\x05\x01\x00")
-        assert b"\x05\x00" == connection.recv(2)
-        connection.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + struct.pack(">H", port))
-        assert b"\x05\x00" == connection.recv(10)[:2]
+    """What is said at a port of a container's loopback."""
+    with by_socks(proxy, port) as connection:
         return read_all(connection)
 
 
