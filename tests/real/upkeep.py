@@ -23,8 +23,11 @@ class Footprint:
     memory_mib: int
 
 
-MAY_GROW = Footprint(descriptors=64, threads=40, memory_mib=192)
-"""Pools and caches that fill once; what leaks with every session passes this within a suite."""
+POOL = min(32, (os.cpu_count() or 1) + 4)
+"""Threads of a loop's pool, which begin as they are needed and stay."""
+
+MAY_GROW = Footprint(descriptors=32, threads=POOL + 4, memory_mib=64)
+"""Caches that fill once; what leaks with every session passes this within a suite."""
 
 
 class Upkeep:
