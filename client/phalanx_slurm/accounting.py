@@ -21,12 +21,15 @@ LONG: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A job, or with `step` a step of it, at a moment; `form` is how moments are spelled."""
+    """A job, with `part` one of its parts, or with `step` a step of it, at a moment; `form` is how
+    moments are spelled.
+    """
 
     job: Job
     now: datetime
     step: str = ""
     form: str = ""
+    part: int | None = None
 
     def stamp(self, at: datetime | None) -> str:
         """Spell a moment."""
@@ -45,15 +48,18 @@ class Entry:
 
     @property
     def _tail(self) -> str:
-        return f".{self.step}" if self.step else ""
+        part = "" if self.part is None else f"+{self.part}"
+        return f"{part}.{self.step}" if self.step else part
 
 
 def entries(jobs: Iterable[Job], now: datetime, form: str, *, steps: bool) -> Iterator[Entry]:
-    """List jobs, and with `steps` the batch step of what has begun."""
+    """List jobs, each part of one of several, and with `steps` the batch step of what has begun."""
     for job in jobs:
-        yield Entry(job, now, "", form)
-        if steps and job.view.started_at is not None:
-            yield Entry(job, now, "batch", form)
+        parts = range(len(job.asked.parts)) if job.asked.parts else (None,)
+        for part in parts:
+            yield Entry(job, now, "", form, part)
+            if steps and not part and job.view.started_at is not None:
+                yield Entry(job, now, "batch", form, part)
 
 
 def _job_only(value: Callable[[Entry], str]) -> Callable[[Entry], str]:
@@ -61,7 +67,8 @@ def _job_only(value: Callable[[Entry], str]) -> Callable[[Entry], str]:
 
 
 def _name(entry: Entry) -> str:
-    return entry.step or entry.job.name
+    part = "" if entry.part is None else entry.job.asked.parts[entry.part].name
+    return entry.step or part or entry.job.name
 
 
 def _alloc(entry: Entry) -> int:

@@ -14,7 +14,15 @@ from phalanx_slurm import patterns
 from phalanx_slurm.request import Export, JobRequest, Room
 from phalanx_slurm.script import Script
 from phalanx_slurm.wrong import WrongError
-from phalanx_wire.spec import Mount, Resources, SessionSpec, SlurmJob, Spread
+from phalanx_wire.spec import (
+    Mount,
+    Resources,
+    RoleSpec,
+    SessionSpec,
+    SlurmJob,
+    SlurmPart,
+    Spread,
+)
 
 SCRIPT_NAME: Final = "slurm_script"
 _LOCAL: Final = """
@@ -140,11 +148,13 @@ def session(wish: JobRequest, site: Site) -> SessionSpec:
             "no image is known to run the job in; name one by --container-image=IMAGE, by "
             "PHALANX_SLURM_IMAGE, or for everybody: phalanx slurm install --image IMAGE"
         )
-    nodes = wish.room.nodes
+    rooms = (wish.room, *(part.room for part in wish.more))
+    nodes = sum(room.nodes for room in rooms)
     account = f"{site.user[1]}:{site.user[2]}" if site.shared and site.user[1] else None
     return SessionSpec(
         name=session_name(wish.name or SCRIPT_NAME, site.tail),
         size=nodes,
+        roles=_roles(rooms),
         mode="multi-node" if nodes > 1 else "auto",
         spread=site.spread if nodes > 1 else None,
         image=image,
@@ -160,6 +170,28 @@ def session(wish: JobRequest, site: Site) -> SessionSpec:
         warn_signal=_warning(wish),
         slurm=_slurm(wish, site, wish.name or "interactive", None),
     )
+
+
+def _roles(rooms: Sequence[Room]) -> tuple[RoleSpec, ...] | None:
+    """Give each part of a job a role of its own where they ask for different containers."""
+    if len({resources(room) for room in rooms}) == 1:
+        return None
+    roles = [RoleSpec(name="main", resources=resources(rooms[0]))]
+    if rooms[0].nodes > 1:
+        others = rooms[0].nodes - 1
+        roles.append(RoleSpec(name="sub", replicas=others, resources=resources(rooms[0])))
+    for number, room in enumerate(rooms[1:], 1):
+        roles.append(RoleSpec(_role_name(number), room.nodes, resources=resources(room)))
+    return tuple(roles)
+
+
+def _role_name(part: int) -> str:
+    """Name the role of a further part; names of roles end with a letter."""
+    letters = ""
+    while part:
+        part, letter = divmod(part - 1, 26)
+        letters = chr(ord("a") + letter) + letters
+    return f"part-{letters}"
 
 
 def session_name(job: str, tail: str) -> str:
@@ -178,11 +210,13 @@ def resources(room: Room) -> Resources:
 
 
 def with_all_memory(wish: JobRequest, most_bytes: int) -> JobRequest:
-    """Give a job that asks for all memory of a host (`--mem=0`) that much."""
-    room = wish.room
-    if room.mem_bytes != 0:
-        return wish
-    return replace(wish, room=replace(room, mem_bytes=most_bytes))
+    """Give what asks for all memory of a host (`--mem=0`) that much."""
+
+    def filled(room: Room) -> Room:
+        return room if room.mem_bytes != 0 else replace(room, mem_bytes=most_bytes)
+
+    more = tuple(replace(part, room=filled(part.room)) for part in wish.more)
+    return replace(wish, room=filled(wish.room), more=more)
 
 
 def folder_of(wish: JobRequest, site: Site) -> str:
@@ -288,6 +322,7 @@ def _redirection(wish: JobRequest, out: str, both: bool) -> str:  # noqa: FBT001
 
 def _slurm(wish: JobRequest, site: Site, name: str, task: int | None) -> SlurmJob:
     room = wish.room
+    parts = ((name, room), *((part.name, part.room) for part in wish.more))
     return SlurmJob(
         name=name,
         tasks=room.tasks,
@@ -299,7 +334,12 @@ def _slurm(wish: JobRequest, site: Site, name: str, task: int | None) -> SlurmJo
         submit_host=site.host,
         submit_user=site.user[0],
         array_task=task,
+        parts=tuple(_part(*one) for one in parts) if len(parts) > 1 else (),
     )
+
+
+def _part(name: str, room: Room) -> SlurmPart:
+    return SlurmPart(room.nodes, name, room.tasks, room.tasks_per_node, room.cpus_per_task)
 
 
 def _warning(wish: JobRequest) -> str | None:

@@ -71,7 +71,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "export-file": "variables come from the environment; see --export",
     "container": "OCI bundles can't be run; use --container-image",
     "container-id": "OCI bundles can't be run; use --container-image",
-    "het-group": "a job has one part",
+    "het-group": "only in a job of several parts (#SBATCH hetjob) is there a choice",
     "multi-prog": "all tasks run the same command; let it look at SLURM_PROCID",
     "no-allocate": "tasks run in containers; there is no way around them",
     "container-save": "containers can't be saved; build an image",

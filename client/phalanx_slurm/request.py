@@ -11,7 +11,7 @@ from phalanx_slurm import amounts, times
 from phalanx_slurm.argv import Given
 from phalanx_slurm.arrays import Array, array
 from phalanx_slurm.depend import Dependency, dependency
-from phalanx_slurm.options import check
+from phalanx_slurm.options import IGNORED, check
 from phalanx_slurm.wrong import WrongError
 
 _SIGNAL: Final = re.compile(
@@ -19,6 +19,14 @@ _SIGNAL: Final = re.compile(
 )
 _ENV_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DEFAULT_BEFORE_S: Final = 60
+_OF_A_PART: Final = frozenset(
+    {
+        *("job-name", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "cpus-per-gpu"),
+        *("mem", "mem-per-cpu", "mem-per-gpu"),
+        *("gres", "gpus", "gpus-per-node", "gpus-per-task"),
+    }
+)
+"""Options by which the parts of a job may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +81,16 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What a further part of a job (`hetjob`) asks for."""
+
+    name: str
+    room: Room
+
+
+@dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What is asked for; texts are empty where nothing was."""
+    """What is asked for; texts are empty where nothing was. `room` is the first part's."""
 
     room: Room
     name: str = ""
@@ -94,22 +110,19 @@ class JobRequest:
     priority: int = 0
     export: Export = field(default_factory=Export)
     container: Container = field(default_factory=Container)
+    more: tuple[Part, ...] = ()
 
 
 def request(parts: Sequence[Given]) -> JobRequest:
-    """Read the options of a job.
+    """Read the options of a job, of each of its parts.
 
     Raises:
-        WrongError: with the sentence that says what is wrong; a job of several parts (`hetjob`) is
-            refused.
+        WrongError: with the sentence that says what is wrong.
     """
     given = parts[0]
-    if len(parts) > 1:
-        raise WrongError(
-            "a heterogeneous job of several parts (hetjob) can't be run; ask for --nodes of one "
-            "size, or submit a job for each part"
-        )
     check(given)
+    if "array" in given and len(parts) > 1:
+        raise WrongError("a job of several parts (hetjob) can't be an array")
     mode = given.get("open-mode", "")
     limit = given.get("time")
     return JobRequest(
@@ -131,7 +144,20 @@ def request(parts: Sequence[Given]) -> JobRequest:
         priority=_priority(given.get("priority", "0")),
         export=export(given.get("export")),
         container=_container(given),
+        more=tuple(_part(given, part, number) for number, part in enumerate(parts[1:], 1)),
     )
+
+
+def _part(first: Given, given: Given, number: int) -> Part:
+    """Read a further part, which may differ from the first one in its sizes and its name."""
+    check(given)
+    for long, value in given.items():
+        if long not in _OF_A_PART and long not in IGNORED and first.get(long) != value:
+            raise WrongError(
+                f"part {number} of the job (hetjob) has another --{long} than the first one; all "
+                "parts are one session, and only sizes and names may differ"
+            )
+    return Part(given.get("job-name", ""), room(given))
 
 
 def room(given: Given) -> Room:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from phalanx_slurm import amounts, times
 from phalanx_slurm.argv import Given, Options
@@ -15,7 +18,7 @@ from phalanx_wire.step import StepSpec
 
 SRUN: Final = Options(
     """
-    chdir/D= cpus-per-task/c= error/e= exclude/x= export= input/i= jobid= job-name/J=
+    chdir/D= cpus-per-task/c= error/e= exclude/x= export= het-group= input/i= jobid= job-name/J=
     kill-on-bad-exit/K=? label/l nodelist/w= nodes/N= ntasks/n= ntasks-per-node= output/o= pty=?
     time/t= unbuffered/u wait/W=
     """,
@@ -38,6 +41,7 @@ _FLAGS: Final = {
     "SLURM_UNBUFFEREDIO": "unbuffered",
     "SLURM_KILL_BAD_EXIT": "kill-on-bad-exit",
 }
+_GROUPS: Final = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?")
 _STAYS: Final = frozenset({"HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_"})
 """Variables that are about the shell that asks."""
 
@@ -58,12 +62,37 @@ class Surroundings:
 
 
 def read(argv: Sequence[str], around: Surroundings) -> StepSpec:
-    """Read what comes after the word `srun`.
+    """Read what comes after the word `srun`: options and a command, or several of them with a `:`
+    between, each for a part of the job. What is said of the step as a whole is said by the first.
 
     Raises:
         WrongError: what is wrong, and what to do.
     """
-    given, command = SRUN.parse(argv)
+    found: list[StepSpec] = []
+    rest: Sequence[str] | None = argv
+    while rest is not None:
+        given, words = SRUN.parse(rest)
+        end = words.index(":") if ":" in words else len(words)
+        spec = _one(given, words[:end], around)
+        groups = _groups(given.get("het-group", str(len(found))))
+        found += [replace(spec, part=group) for group in groups]
+        rest = words[end + 1 :] if end < len(words) else None
+    return replace(found[0], more=tuple(found[1:]))
+
+
+def _groups(text: str) -> Sequence[int]:
+    """Read which parts a command is for: `0`, `0,2`, `0-2`."""
+    words = text.split(",")
+    if not all(_GROUPS.fullmatch(word) for word in words):
+        raise WrongError(f"Invalid --het-group specification: {text[:80]}")
+    ranges = [word.partition("-") for word in words]
+    groups = {one for first, _, last in ranges for one in range(int(first), int(last or first) + 1)}
+    if not groups:
+        raise WrongError(f"Invalid --het-group specification: {text[:80]}")
+    return sorted(groups)
+
+
+def _one(given: Given, command: tuple[str, ...], around: Surroundings) -> StepSpec:
     for variable, long in _FLAGS.items():
         if around.environ.get(variable, "0") != "0":
             given.setdefault(long, "")
@@ -72,8 +101,6 @@ def read(argv: Sequence[str], around: Surroundings) -> StepSpec:
         raise WrongError(f"--jobid: inside of job {job} only its own steps can be started")
     if not command:
         raise WrongError("no command given to execute")
-    if ":" in command:
-        raise WrongError("several commands (:) can't be one step; start each by a srun of its own")
     pty = given.get("pty", "no") not in ("no", "0")
     return StepSpec(
         command=command,

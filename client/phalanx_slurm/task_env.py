@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from msgspec.structs import replace as with_fields
 
 from phalanx_slurm.nodelist import compress
 from phalanx_wire.spec import SlurmJob
@@ -55,6 +57,27 @@ class Job:
             return (self.asked.tasks_per_node or 1,) * len(self.nodes)
         return spread(self.asked.tasks, min(self.asked.tasks, len(self.nodes)))
 
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first node of each part; a job that is of one has one."""
+        sizes = [part.nodes for part in self.asked.parts]
+        return tuple(sum(sizes[:index]) for index in range(max(1, len(sizes))))
+
+    def part(self, index: int) -> Job:
+        """One of its parts as a job by itself, which that of a job of one is."""
+        if not self.asked.parts:
+            return self
+        start, one = self.starts[index], self.asked.parts[index]
+        asked = with_fields(
+            self.asked,
+            name=one.name or self.asked.name,
+            tasks=one.tasks,
+            tasks_per_node=one.tasks_per_node,
+            cpus_per_task=one.cpus_per_task,
+            parts=(),
+        )
+        return replace(self, asked=asked, nodes=self.nodes[start : start + one.nodes])
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -92,7 +115,8 @@ def runs(counts: Sequence[int]) -> str:
 
 def job_env(job: Job, rank: int) -> dict[str, str]:
     """Tell what every process of a container finds, the job's script among them."""
-    return dict(_job(job, rank)) | dict(_array(job))
+    of_first = _job(job.part(0), job.nodes[rank])
+    return dict(of_first) | dict(_parts(job)) | dict(_array(job))
 
 
 def script_env() -> dict[str, str]:
@@ -115,8 +139,8 @@ def place(counts: Sequence[int], task: int) -> tuple[int, int]:
     raise IndexError("the step has fewer tasks")
 
 
-def _job(job: Job, rank: int) -> Iterator[tuple[str, str]]:
-    asked, own = job.asked, job.nodes[rank]
+def _job(job: Job, own: Node) -> Iterator[tuple[str, str]]:
+    asked = job.asked
     hosts = compress(node.host for node in job.nodes)
     yield "SLURM_JOB_ID", str(job.number)
     yield "SLURM_JOBID", str(job.number)
@@ -150,6 +174,26 @@ def _job(job: Job, rank: int) -> Iterator[tuple[str, str]]:
         yield "SLURM_GPUS_ON_NODE", str(own.gpus)
         yield "SLURM_JOB_GPUS", ",".join(map(str, range(own.gpus)))
     yield "SLURMD_NODENAME", own.host
+
+
+def _parts(job: Job) -> Iterator[tuple[str, str]]:
+    """What is told of each part of a job of several; all of them have the job's one number."""
+    if not job.asked.parts:
+        return
+    yield "SLURM_HET_SIZE", str(len(job.starts))
+    for index in range(len(job.starts)):
+        part = job.part(index)
+        told = {
+            "SLURM_JOB_ID": str(job.number),
+            "SLURM_JOB_NAME": part.asked.name or job.name,
+            "SLURM_JOB_NODELIST": compress(node.host for node in part.nodes),
+            "SLURM_JOB_NUM_NODES": str(len(part.nodes)),
+            "SLURM_JOB_PARTITION": part.asked.partition or job.cluster,
+            "SLURM_JOB_CPUS_PER_NODE": runs([node.cpus for node in part.nodes]),
+            "SLURM_TASKS_PER_NODE": runs(part.counts),
+        }
+        for name, value in told.items():
+            yield f"{name}_HET_GROUP_{index}", value
 
 
 def _array(job: Job) -> Iterator[tuple[str, str]]:

@@ -64,6 +64,22 @@ class RoleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     resources: Resources | None = None
 
 
+class SlurmPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One part of a job of several (`#SBATCH hetjob`): containers that follow those of the part
+    before it in rank order.
+
+    Attributes:
+        nodes: how many containers.
+        name, tasks, tasks_per_node, cpus_per_task: as in `SlurmJob`.
+    """
+
+    nodes: int
+    name: str = ""
+    tasks: int | None = None
+    tasks_per_node: int | None = None
+    cpus_per_task: int | None = None
+
+
 class SlurmJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What SLURM's programs ask for and tell beyond a session's own fields; a node is a container.
 
@@ -77,6 +93,7 @@ class SlurmJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         array_job, array_task: number of the array's first job, None in that itself; and index in
             the array, None outside of one.
         array_first, array_last, array_step, array_count: the array itself.
+        parts: at least two, the first one as this job itself has it; empty is a job of one.
     """
 
     name: str = ""
@@ -97,6 +114,7 @@ class SlurmJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     array_last: int = 0
     array_step: int = 1
     array_count: int = 0
+    parts: tuple[SlurmPart, ...] = ()
 
 
 class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

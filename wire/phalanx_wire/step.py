@@ -34,6 +34,10 @@ class StepSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         limit_s: seconds until all tasks are ended; None is the session's.
         name: what it is called; empty is the command's.
         tty: one task, on a terminal of `rows` x `columns`.
+        part: of a job of several parts (`SlurmJob.parts`) the one whose containers take part.
+        more: other commands, or the same, on further parts, whose tasks are of this step and
+            numbered after its own; what they say of the step as a whole (`label` to `columns`) is
+            not looked at, and they have none of these themselves.
     """
 
     command: tuple[str, ...]
@@ -58,3 +62,5 @@ class StepSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     tty: bool = False
     rows: int = 24
     columns: int = 80
+    part: int = 0
+    more: tuple[StepSpec, ...] = ()

@@ -57,6 +57,11 @@ async def _run(given: Given, command: tuple[str, ...]) -> int:
                 raise Failure(f"Unable to confirm allocation for job {named}: Invalid job id", 1)
             return await _step(transport, found, _spec(asker, given, command))
         spec = _spec(asker, given, command)
+        if spec.more or spec.part:
+            raise WrongError(
+                "several commands (:) are for the parts of a job that is there: write them into "
+                "its script, with #SBATCH hetjob between the options of its parts"
+            )
         name = os.path.basename(command[0])
         found = await allocate.allocated(asker, client, given, name, os.environ)
         try:

@@ -39,7 +39,7 @@ class Waits:
 
 async def sized(client: Client, wish: JobRequest) -> JobRequest:
     """Fill in `--mem=0`: all that the smallest host of the partition has."""
-    if wish.room.mem_bytes != 0:
+    if all(room.mem_bytes != 0 for room in (wish.room, *(part.room for part in wish.more))):
         return wish
     found = await client.nodes()
     partition = wish.partition or "default"

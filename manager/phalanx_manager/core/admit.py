@@ -87,6 +87,7 @@ def _role_mistakes(
             "spread",
             "leave out spread, or use mode multi-node",
         )
+    yield from _job_mistakes(spec, sum(role.replicas for role in full))
     kind = _kind(spec, full)
     for index, role in enumerate(full):
         path = f"roles[{index}]." if spec.roles is not None else ""
@@ -113,6 +114,20 @@ def _role_mistakes(
                 f"the upload is unpacked at {names.UPLOAD_MOUNT}, so nothing can be mounted there",
                 f"{path}mounts",
             )
+
+
+def _job_mistakes(spec: SessionSpec, count: int) -> Iterator[Refusal]:
+    """Yield what is wrong with the parts of a job: together they are the session's containers."""
+    nodes = [part.nodes for part in spec.slurm.parts] if spec.slurm is not None else []
+    if nodes and (len(nodes) < 2 or min(nodes) < 1 or sum(nodes) != count):
+        yield Refusal(
+            "slurm_parts",
+            400,
+            f"parts of {', '.join(map(str, nodes[:9]))} nodes are not the session's {count} "
+            "containers",
+            "slurm.parts",
+            "give two parts or more, whose nodes are the session's containers in rank order",
+        )
 
 
 def _kind(spec: SessionSpec, full: list[RoleSpec]) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from phalanx_manager.core import after, warning
 from phalanx_manager.core.model import Limits, Refusal
 from phalanx_wire import names
-from phalanx_wire.spec import Mount, RoleSpec, SessionSpec
+from phalanx_wire.spec import Mount, RoleSpec, SessionSpec, SlurmJob
 
 MAX_COMMAND_ITEMS: Final = 4_096
 MAX_COMMAND_BYTES: Final = 128 << 10
@@ -28,6 +28,8 @@ _IMAGE: Final = re.compile(
     rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{{1,5}})?/)?{_PART}(?:/{_PART})*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[a-f0-9]{64})?"
 )
+_COUNTS: Final = ("tasks", "tasks_per_node", "cpus_per_task")
+MAX_COUNT: Final = 1_000_000
 _UPLOAD: Final = re.compile(r"sha256:[a-f0-9]{64}")
 _ACCOUNT: Final = r"(?:[a-z_][a-z0-9_-]{0,31}|[0-9]{1,10})"
 _USER: Final = re.compile(rf"(?P<user>{_ACCOUNT})(?::(?P<group>{_ACCOUNT}))?")
@@ -64,6 +66,8 @@ def session_mistakes(spec: SessionSpec, limits: Limits) -> Iterator[Refusal]:
             f"use 1024 to 65535, but not {names.SSH_PORT}, which is ssh's",
         )
     yield from _time_mistakes(spec, limits)
+    if spec.slurm is not None:
+        yield from _job_mistakes(spec.slurm)
     if spec.upload is not None and not _UPLOAD.fullmatch(spec.upload):
         yield _refusal(
             "upload",
@@ -124,6 +128,18 @@ def cut(text: str) -> str:
 
 def _refusal(code: str, title: str, field: str, hint: str = "") -> Refusal:
     return Refusal(code, 400, title, field, hint)
+
+
+def _job_mistakes(job: SlurmJob) -> Iterator[Refusal]:
+    """Yield what is wrong with the numbers of a job, which are counted and divided by."""
+    for index, part in enumerate((job, *job.parts)):
+        path = f"slurm.parts[{index - 1}]." if index else "slurm."
+        for field in _COUNTS:
+            value = getattr(part, field)
+            if value is not None and not 1 <= value <= MAX_COUNT:
+                yield _refusal(
+                    "slurm", f"{value} {field} are out of bounds", path + field, f"1 to {MAX_COUNT}"
+                )
 
 
 def _time_mistakes(spec: SessionSpec, limits: Limits) -> Iterator[Refusal]:

@@ -49,6 +49,20 @@ class Plan:
     writers: dict[str, tuple[Kernel, ExecCall]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one command of a step gets: containers, tasks in each, cores of each task."""
+
+    spec: StepSpec
+    ranks: tuple[int, ...]
+    counts: tuple[int, ...]
+    cpus: int | None
+
+    @property
+    def tasks(self) -> int:
+        return sum(self.counts)
+
+
 def job_of(session: Session, kernels: Sequence[Kernel]) -> Job:
     """Say a session in SLURM's words."""
     asked = session.spec.slurm or SlurmJob()
@@ -76,37 +90,85 @@ def plan(row: SessionRow, spec: StepSpec, number: int, asked_in: int | None) -> 
     """Lay a step out over a session's containers. `asked_in` is the rank whose container it was
     asked for in; None is outside.
     """
-    if not spec.command:
-        return _refusal("no_command", "a step needs a command", "command")
-    ranks = _ranks(row, spec)
-    if isinstance(ranks, Refusal):
-        return ranks
     job = job_of(row.session, row.kernels)
-    counts = _counts(job, spec, len(ranks))
-    if isinstance(counts, Refusal):
-        return counts
-    ranks = ranks[: len(counts)]
+    shares: list[_Share] = []
+    for one in (spec, *spec.more):
+        if one is not spec and one.more:
+            return _refusal("more_of_more", "further commands have none of their own", "more")
+        share = _share(row, job, one)
+        if isinstance(share, Refusal):
+            return share
+        shares.append(share)
+    ranks = tuple(rank for share in shares for rank in share.ranks)
+    counts = tuple(count for share in shares for count in share.counts)
+    wrong = _misfit(row, spec, ranks, counts, asked_in)
+    if wrong is not None:
+        return wrong
+    tasks: list[Task] = []
+    writers: dict[str, tuple[Kernel, ExecCall]] = {}
+    writer = row.kernels[asked_in or 0]
+    for share in shares:
+        step = Step(number, spec.name, ranks, counts, share.cpus, asked_in)
+        first = len(tasks)
+        tasks += [_task(row, share.spec, job, step, first + one) for one in range(share.tasks)]
+        paths = {path for task in tasks[first:] for path in task.shared.values()}
+        writers |= {path: (writer, _writing(writer, share.spec, path)) for path in paths}
+    return Plan(number, tuple(tasks), writers)
+
+
+def _misfit(
+    row: SessionRow,
+    spec: StepSpec,
+    ranks: Sequence[int],
+    counts: Sequence[int],
+    asked_in: int | None,
+) -> Refusal | None:
+    """Say why a step that was laid out cannot run."""
+    if len(set(ranks)) < len(ranks):
+        return _refusal("part_twice", "a part of the job was asked for twice in one step", "part")
+    if sum(counts) > MAX_TASKS:
+        return _too_many(sum(counts))
+    if spec.tty and sum(counts) > 1:
+        return _refusal("tty_of_one", "only one task can have the terminal", "tty", "add -n 1")
     for rank in ranks:
         kernel = row.kernels[rank]
         if kernel.state not in _THERE and rank != asked_in:
             said = f"{kernel.host_name} is {kernel.state.name.lower()}"
             return _refusal("not_running", f"no task can run there: {said}", status=409)
-    cpus = spec.cpus if spec.cpus is not None else job.asked.cpus_per_task
-    step = Step(number, spec.name, ranks, counts, cpus, asked_in)
-    tasks = tuple(_task(row, spec, job, step, task) for task in range(sum(counts)))
-    writer = row.kernels[asked_in or 0]
-    paths = {path for task in tasks for path in task.shared.values()}
-    return Plan(number, tasks, {path: (writer, _writing(writer, spec, path)) for path in paths})
+    return None
 
 
-def _ranks(row: SessionRow, spec: StepSpec) -> tuple[int, ...] | Refusal:
+def _share(row: SessionRow, job: Job, spec: StepSpec) -> _Share | Refusal:
+    """Lay out one command of a step."""
+    if not spec.command:
+        return _refusal("no_command", "a step needs a command", "command")
+    if not 0 <= spec.part < len(job.starts):
+        there = f"there is no part {spec.part}; the job has {len(job.starts)}"
+        hint = "each command (:) takes a part of its own; #SBATCH hetjob begins one"
+        return _refusal("no_such_part", there, "part", hint)
+    asked = (spec.tasks, spec.per_container, spec.containers, spec.cpus)
+    if any(number is not None and number < 1 for number in asked):
+        return _refusal("bad_tasks", "a step counts tasks, containers and cores from 1", "tasks")
+    part = job.part(spec.part)
+    start = job.starts[spec.part]
+    ranks = _ranks(row, spec, range(start, start + len(part.nodes)))
+    if isinstance(ranks, Refusal):
+        return ranks
+    counts = _counts(part, spec, len(ranks))
+    if isinstance(counts, Refusal):
+        return counts
+    cpus = spec.cpus if spec.cpus is not None else part.asked.cpus_per_task
+    return _Share(spec, ranks[: len(counts)], counts, cpus)
+
+
+def _ranks(row: SessionRow, spec: StepSpec, part: range) -> tuple[int, ...] | Refusal:
     """Choose the containers that may take part."""
-    by_host = {kernel.host_name: kernel.rank for kernel in row.kernels}
+    by_host = {row.kernels[rank].host_name: rank for rank in part}
     for host in (*spec.hosts, *spec.exclude):
         if host not in by_host:
             there = compress(by_host)
             return _refusal("no_such_host", f"there is no {host}; there are {there}", "hosts")
-    wanted = sorted({by_host[host] for host in spec.hosts}) or list(range(len(row.kernels)))
+    wanted = sorted({by_host[host] for host in spec.hosts}) or list(part)
     ranks = tuple(rank for rank in wanted if row.kernels[rank].host_name not in spec.exclude)
     if not ranks or (spec.containers or 1) > len(ranks):
         asked = spec.containers or 1
@@ -126,14 +188,16 @@ def _counts(job: Job, spec: StepSpec, most: int) -> tuple[int, ...] | Refusal:
     each = each or job.asked.tasks_per_node or 1
     tasks = nodes * each if tasks is None else tasks
     if not 0 < tasks <= MAX_TASKS:
-        return _refusal("bad_tasks", f"a step has 1 to {MAX_TASKS} tasks, not {tasks}", "tasks")
+        return _too_many(tasks)
     counts = spread(tasks, min(nodes, tasks))
     if spec.per_container is not None and counts[0] > spec.per_container:
         said = f"{tasks} tasks do not fit into {nodes} containers with {each} in each at most"
         return _refusal("too_many_tasks", said, "tasks")
-    if spec.tty and tasks > 1:
-        return _refusal("tty_of_one", "only one task can have the terminal", "tty", "add -n 1")
     return counts
+
+
+def _too_many(tasks: int) -> Refusal:
+    return _refusal("bad_tasks", f"a step has 1 to {MAX_TASKS} tasks, not {tasks}", "tasks")
 
 
 def _task(row: SessionRow, spec: StepSpec, job: Job, step: Step, number: int) -> Task:

@@ -43,13 +43,6 @@ def test_options_stand_before_the_first_command_in_either_form() -> None:
     ).parts
 
 
-def test_a_job_of_several_parts_is_refused() -> None:
-    text = b"#!/bin/sh\n#SBATCH -J a --mem=1G\n#SBATCH hetjob\n#SBATCH -J b -N 2 --mem=2G\ntrue\n"
-
-    with pytest.raises(WrongError, match="one size"):
-        request(read(text, SBATCH).parts)
-
-
 def test_the_command_line_wins_over_variables_and_these_over_the_script() -> None:
     script = {"partition": "script", "nodes": "1", "time": "1"}
     environ = from_environment(

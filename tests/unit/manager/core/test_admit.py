@@ -8,7 +8,7 @@ import pytest
 
 from phalanx_manager.core.admit import Admitted, admit
 from phalanx_manager.core.model import Limits, Refusal
-from phalanx_wire.spec import Mount, Resources, RoleSpec
+from phalanx_wire.spec import Mount, Resources, RoleSpec, SlurmJob, SlurmPart
 from tests.support.house import GIB, admitted, agent, agents, observed, refused, spec
 
 MAIN = RoleSpec(name="main")
@@ -31,6 +31,24 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"size": 10_001}, "size", "size"),
     ({"size": 3, "roles": (MAIN,)}, "size", "size"),
     ({"roles": ()}, "role_main", "roles"),
+    ({"slurm": SlurmJob(tasks=0)}, "slurm", "slurm.tasks"),
+    ({"slurm": SlurmJob(cpus_per_task=-1)}, "slurm", "slurm.cpus_per_task"),
+    (
+        {"size": 2, "slurm": SlurmJob(parts=(SlurmPart(1), SlurmPart(1, tasks_per_node=0)))},
+        "slurm",
+        "slurm.parts[1].tasks_per_node",
+    ),
+    (
+        {"size": 3, "slurm": SlurmJob(parts=(SlurmPart(1), SlurmPart(1)))},
+        "slurm_parts",
+        "slurm.parts",
+    ),
+    ({"size": 1, "slurm": SlurmJob(parts=(SlurmPart(1),))}, "slurm_parts", "slurm.parts"),
+    (
+        {"size": 1, "slurm": SlurmJob(parts=(SlurmPart(2), SlurmPart(-1)))},
+        "slurm_parts",
+        "slurm.parts",
+    ),
     ({"roles": (RoleSpec(name="sub"),)}, "role_main", "roles[0]"),
     ({"roles": (RoleSpec(name="main", replicas=2),)}, "role_main", "roles[0]"),
     ({"roles": (MAIN, RoleSpec(name="ps1"))}, "role_name", "roles[1].name"),

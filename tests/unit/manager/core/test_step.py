@@ -8,9 +8,14 @@ from phalanx_manager.core.lines import MAX_LINE, Lines
 from phalanx_manager.core.model import Refusal, SessionRow
 from phalanx_manager.core.step import MAX_TASKS, Plan, plan
 from phalanx_wire.lifecycle import KernelState
-from phalanx_wire.spec import SlurmJob
+from phalanx_wire.spec import SlurmJob, SlurmPart
 from phalanx_wire.step import StepSpec
 from tests.support.house import row, with_kernel
+
+PARTS: dict[str, Any] = {
+    "tasks_per_node": 2,
+    "parts": (SlurmPart(1, "a", None, 2), SlurmPart(2, "b")),
+}
 
 
 def job(state: KernelState = KernelState.RUNNING, **asked: Any) -> SessionRow:
@@ -40,6 +45,11 @@ def hosts(row: SessionRow, **fields: Any) -> list[str]:
         ({"tasks_per_node": 2}, {"containers": 1}, "main1 main1"),
         ({}, {"hosts": ("sub2", "main1")}, "main1 sub2"),
         ({}, {"exclude": ("main1",), "tasks": 1}, "sub1"),
+        (PARTS, {}, "main1 main1"),
+        (PARTS, {"part": 1}, "sub1 sub2"),
+        (PARTS, {"part": 1, "tasks": 3}, "sub1 sub1 sub2"),
+        (PARTS, {"more": (StepSpec(("q",), part=1),)}, "main1 main1 sub1 sub2"),
+        (PARTS, {"part": 1, "more": (StepSpec(("q",), tasks=1),)}, "sub1 sub2 main1"),
     ],
 )
 def test_tasks_are_laid_out_as_srun_lays_them_out(
@@ -57,6 +67,13 @@ def test_tasks_are_laid_out_as_srun_lays_them_out(
         ({"tasks": 4, "per_container": 1}, "too_many_tasks"),
         ({"tasks": MAX_TASKS + 1}, "bad_tasks"),
         ({"tasks": 2, "tty": True}, "tty_of_one"),
+        ({"tasks": 2, "containers": -1}, "bad_tasks"),
+        ({"cpus": 0}, "bad_tasks"),
+        ({"part": 1}, "no_such_part"),
+        ({"part": -1}, "no_such_part"),
+        ({"more": (StepSpec(("q",)),)}, "part_twice"),
+        ({"more": (StepSpec(()),)}, "no_command"),
+        ({"more": (StepSpec(("q",), more=(StepSpec(("q",)),)),)}, "more_of_more"),
     ],
 )
 def test_what_cannot_be_laid_out_is_refused(fields: dict[str, Any], code: str) -> None:
@@ -84,6 +101,27 @@ def test_a_script_that_is_quicker_than_the_news_of_the_others_finds_them() -> No
     own = with_kernel(job(), 0, state=KernelState.READY)
 
     assert [["main1", "sub1", "sub2"]] * 2 == [hosts(others), hosts(own)]
+
+
+def test_tasks_of_several_commands_are_numbered_through_each_with_its_own() -> None:
+    other = StepSpec(("q",), env={"A": "2"}, workdir="/v", stdout_file="f", part=1, cpus=3)
+    spec = StepSpec(("p",), env={"A": "1"}, workdir="/w", stdout_file="o-0", more=(other,))
+    found = plan(job(**PARTS), spec, 0, 0)
+
+    assert isinstance(found, Plan)
+    keys = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NODELIST", "A")
+    assert [
+        ("p", "0", "0", "0", "main1,sub[1-2]", "1"),
+        ("p", "1", "1", "0", "main1,sub[1-2]", "1"),
+        ("q", "2", "0", "1", "main1,sub[1-2]", "2"),
+        ("q", "3", "0", "2", "main1,sub[1-2]", "2"),
+    ] == [(one.call.command[-1], *(one.call.env[key] for key in keys)) for one in found.tasks]
+    assert [None, None, "3", "3"] == [
+        one.call.env.get("SLURM_CPUS_PER_TASK") for one in found.tasks
+    ]
+    assert {"o-0": "/w", "f": "/v"} == {
+        path: call.command[1] for path, (_, call) in found.writers.items()
+    }
 
 
 def test_a_tasks_place_wins_over_what_was_exported_and_that_over_our_own_idea() -> None:
