@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from phalanx_lab import recipes
-from tests.real.ground import ACROSS, PROGRAMS, Ground, await_true
+from tests.real.ground import ACROSS, BASE, PROGRAMS, Ground, await_true, fresh_name
 
 pytestmark = pytest.mark.real
 
@@ -144,3 +144,15 @@ def test_torch_that_waits_for_more_ranks_than_there_are_is_told(clean: Ground) -
     (named, *_) = answer["findings"]
     assert "all 2 ranks are connected with rank 0's MASTER_PORT and wait" in named["text"]
     assert "WORLD_SIZE is 2" in named["hint"]
+
+
+@pytest.mark.long
+def test_ranks_that_have_not_met_after_a_minute_are_told_to_who_follows(clean: Ground) -> None:
+    name = fresh_name()
+    with clean.start("run", "-J", name, "-i", BASE, *TINY, "--", *CASES["deaf"]) as following:
+        told = "not connected with each other after 60 s"
+        await_true("it is told", lambda: told in clean.phalanx("events", name).out, within=90)
+        clean.phalanx("stop", "--grace", "0", name).ok()
+        _, err = following.communicate(timeout=30)
+
+    assert f"{name}: its ranks are {told}: rank 0 does not listen at MASTER_PORT 12345" in err
