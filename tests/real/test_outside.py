@@ -278,34 +278,6 @@ def test_phalanx_forwards_a_port_without_ssh(outside: Outside) -> None:
     assert (["I am sub1"] * 3, 0) == (told, code)
 
 
-def test_an_editor_can_install_its_server_and_speak_to_it(outside: Outside) -> None:
-    """As VS Code's Remote-SSH: a script on the standard input of `bash` starts a server that stays
-    and tells its port; a SOCKS proxy of the same connection leads there.
-    """
-    place, proxy = f"main1.{outside.name}", free_port()
-    script = (
-        "uname -sm; mkdir -p ~/.editor-server && cd ~/.editor-server\n"
-        f"cat >server.py <<'EOF'\n{ANSWER}\nEOF\n"
-        "nohup python3 server.py >port 2>&1 </dev/null &\n"
-        "until [ -s port ]; do sleep 0.1; done\n"
-        'echo "listeningOn==$(cat port)=="\n'
-    )
-    with outside.start("-T", "-D", str(proxy), "-o", "ConnectTimeout=15", place, "bash") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(script.encode())
-        process.stdin.flush()
-        lines = [process.stdout.readline().decode(), process.stdout.readline().decode()]
-        port = int(lines[1].split("==")[1])
-        told = [through_socks(proxy, port) for _time in range(3)]
-        process.stdin.write(b"pkill -f server.py; rm -r ~/.editor-server; exit 0\n")
-        process.stdin.close()
-        code = process.wait(20)
-
-    assert ["I am main1"] * 3 == told
-    assert 0 == code
-
-
 # ---------------------------------------------------------------- many, and what stays
 
 
