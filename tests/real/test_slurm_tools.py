@@ -9,11 +9,12 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from phalanx_lab import recipes
+from phalanx_lab import recipes, wheels
 from tests.real.ground import ACROSS, PROGRAMS, Ground, await_true, call, fresh_name
 from tests.real.login import Login
 from tests.real.screen import PROMPT, at_a_terminal
@@ -21,6 +22,17 @@ from tests.real.screen import PROMPT, at_a_terminal
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 SMALL = ("--mem=256M",)
+
+SUM = """\
+import socket
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+total = torch.tensor([dist.get_rank() + 1.0])
+dist.all_reduce(total)
+print(dist.get_rank(), "of", dist.get_world_size(), f"on {socket.gethostname()}:", total.item())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +204,49 @@ def test_torchx_runs_follows_lists_and_cancels(login: Login) -> None:
     echoed = login.folder / f"slurm-{handle.rpartition('/')[2]}-echo-0.out"
     assert "hello\n" == echoed.read_text()
     assert {handle, last} <= set(login.run(*torchx, "list", "-s", "slurm").ok().split())
+
+
+def test_torchx_trains_over_replicas_each_with_a_log_of_its_own(login: Login) -> None:
+    (login.folder / "train.py").write_text(SUM)
+    torchrun = login.folder / "bin/torchrun"
+    torchrun.parent.mkdir()
+    torchrun.write_text(wheels.TORCHRUN)
+    torchrun.chmod(wheels.FOR_ANYBODY)
+    paths = {
+        "PATH": f"{torchrun.parent}:{login.env['PATH']}",
+        "PYTHONPATH": f"{login.env['PYTHONPATH']}:{recipes.site_ml(print)}",
+    }
+    equipped = replace(login, env=login.env | paths)
+    torchx = ("python3", "-m", "torchx.cli.main")
+    wish = ("dist.ddp", "-j", "2x1", "--cpu", "1", "--memMB", "700", "--script", "train.py")
+    run = equipped.run(*torchx, "run", "-s", "slurm", "--wait", *wish, timeout=200)
+    assert 0 == run.code, login.run("sh", "-c", "tail -n 20 slurm-*").out
+    handle = next(line for line in run.out.splitlines() if line.startswith("slurm://"))
+    number = handle.rpartition("/")[2]
+    logs = [
+        login.run(*torchx, "log", "--streams", "stdout", f"{handle}/train/{replica}").ok()
+        for replica in range(2)
+    ]
+    lines = login.run("sacct", "-n", "-P", "-X", "-o", "JobID,JobName,State", "-j", number).ok()
+
+    assert [f"{rank} of 2 on {host}: 3.0" for rank, host in enumerate(("main1", "sub1"))] == sorted(
+        line for log in logs for line in re.findall(r"\d of \d on \w+: [\d.]+", log)
+    )
+    assert [f"{number}+{part}|train-{part}|COMPLETED" for part in range(2)] == lines.split()
+
+
+def test_parts_of_a_job_that_differ_get_what_each_asks_for(login: Login) -> None:
+    script = login.script(
+        "#!/bin/bash\n#SBATCH -J big --mem=300M\n#SBATCH hetjob\n#SBATCH -J small --mem=200M -n 2\n"
+        "srun hostname\n"
+        'srun -l -o step-%t echo big : bash -c "echo small \\$SLURM_PROCID \\$(hostname)"\n'
+        "srun --het-group=0,1 bash -c 'echo $SLURM_JOB_NODELIST_HET_GROUP_1 $(hostname) "
+        "$SLURM_MEM_PER_NODE'\n"
+    )
+    done = login.run("sbatch", "--wait", script).ok()
+    said = (login.folder / f"slurm-{done.split()[-1]}.out").read_text().splitlines()
+
+    assert "main1" == said[0]
+    assert ["1: small 1 part-a1", "2: small 2 part-a1"] == sorted(said[1:3])
+    assert ["part-a1 main1 300", "part-a1 part-a1 200", "part-a1 part-a1 200"] == sorted(said[3:])
+    assert "big\n" == (login.folder / "step-0").read_text()
