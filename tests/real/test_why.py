@@ -147,6 +147,7 @@ def test_torch_that_waits_for_more_ranks_than_there_are_is_told(clean: Ground) -
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_ranks_that_have_not_met_after_a_minute_are_told_to_who_follows(clean: Ground) -> None:
     name = fresh_name()
     with clean.start("run", "-J", name, "-i", BASE, *TINY, "--", *CASES["deaf"]) as following:
