@@ -101,7 +101,8 @@ class Promised:
     def waiting(self) -> None:
         """When nothing moves any more: who waits for the end of others has others to wait for."""
         query = (
-            "SELECT id FROM session WHERE state = 'pending' AND reason LIKE 'waits for the end%'"
+            "SELECT id FROM session WHERE state = 'pending' AND held = 0 "
+            "AND reason LIKE 'waits for the end%'"
         )
         for (session,) in self.database.execute(query).fetchall():
             states = [state for _, state in self._others(SessionId(session))]
