@@ -168,10 +168,11 @@ def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) ->
 
 def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
     """What an engine that is killed now and then leaves: the end of a tunnel that it has not handed
-    over, and network namespaces of a container and of an overlay network.
+    over, a session's bridge, and network namespaces of a container and of an overlay network.
     """
     tunnel = ("type", "vxlan", "id", "48879", "dstport", "4789")
     ground.on_host(host, "ip", "link", "add", "vx-00beef-plant", *tunnel).ok()
+    ground.on_host(host, "ip", "link", "add", "phxabandone1", "type", "bridge").ok()
     room = ("nsenter", f"--mount=/proc/{ground.lab.pid(f'engine-{host.index}')}/ns/mnt")
     for name in ("0123456789ab", "1-plantedone"):
         place = f"{ground.lab.plan.host_run(host.index)}/exec/netns/{name}"

@@ -195,6 +195,9 @@ class EngineLine:
     async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
         return names
 
+    async def unknown_bridges(self, bridges: frozenset[str]) -> frozenset[str]:
+        return bridges
+
     async def swarm_canary(self) -> None:
         await self._ask("swarm_canary", self._engine.swarm_canary)
 

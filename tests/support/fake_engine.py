@@ -109,6 +109,7 @@ class FakeEngine:
         self.connected: set[str] = set()
         self.namespaces = ""
         self.known_namespaces: frozenset[str] = frozenset()
+        self.known_bridges: frozenset[str] = frozenset()
         self._clock = 100.0
         self._networks_made = 0
         self._events: asyncio.Queue[EngineEvent | Broke | Reopened] = asyncio.Queue()
@@ -330,6 +331,10 @@ class FakeEngine:
     async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
         await self._call("unknown_namespaces")
         return names - self.known_namespaces
+
+    async def unknown_bridges(self, bridges: frozenset[str]) -> frozenset[str]:
+        await self._call("unknown_bridges")
+        return bridges - self.known_bridges
 
     async def swarm_init(self, address: str) -> None:
         await self._call("swarm_init")

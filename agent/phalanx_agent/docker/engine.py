@@ -281,6 +281,10 @@ class DockerEngine:
         """Of names of network namespaces, tell those of no container and no network it has."""
         return await namespaces.unknown(self._line, names)
 
+    async def unknown_bridges(self, bridges: frozenset[str]) -> frozenset[str]:
+        """Of names of bridges, tell those of no network it has."""
+        return await networks.unknown_bridges(self._line, bridges)
+
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""
         await swarm.canary(self._line, self.cluster)

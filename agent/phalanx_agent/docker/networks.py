@@ -74,6 +74,12 @@ async def create(
     return network_id
 
 
+async def unknown_bridges(line: Line, bridges: frozenset[str]) -> frozenset[str]:
+    """Of names of bridges, tell those of no network of the engine, anybody's."""
+    found = await line.ask("GET", "networks", doing="listing networks")
+    return bridges - {(network.get("Options") or {}).get(_OPTION_BRIDGE) for network in found}
+
+
 def _body(network: Network, labels: dict[str, str]) -> dict[str, Any]:
     subnet = ipaddress.ip_network(network.subnet)
     pool: dict[str, Any] = {"Subnet": network.subnet}

@@ -251,5 +251,8 @@ class Docker(Protocol):
     async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
         """Of names of network namespaces, tell those of no container and no network it has."""
 
+    async def unknown_bridges(self, bridges: frozenset[str]) -> frozenset[str]:
+        """Of names of bridges, tell those of no network it has."""
+
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""

@@ -1,8 +1,11 @@
-"""Network namespaces that an engine which has died left mounted, and that none knows any more.
+"""What an engine that has died left on its host, and that none knows any more: network namespaces,
+mounted, and bridges of sessions' networks.
 
-They bear nobody's mark, and are known by their state: in the engine's own folder, no process in it,
-of no container and no network that the engine has, and all that for a while. An engine notes a
-container's before it mounts it, and ends it within moments of the container's last process.
+They bear nobody's mark, or only our name, and are known by their state. Namespaces: in the engine's
+own folder, no process in it, of no container and no network that the engine has. Bridges: named as
+ours are, nothing attached, of no network that the engine has. And all that for a while: an engine
+notes a container's namespace before it mounts it, and a network as soon as its bridge is made. It
+ends both within moments of their last use.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from typing import Final
 import structlog
 
 from phalanx_agent.docker.port import Docker
-from phalanx_agent.host import namespaces
+from phalanx_agent.host import bridges, namespaces
+from phalanx_agent.host.bridges import Bridge
 from phalanx_agent.host.namespaces import Namespace
 from phalanx_agent.host.tools import ToolFailed
 
@@ -31,7 +35,7 @@ class Leftovers:
     def __init__(self, docker: Docker, clock: Callable[[], float]) -> None:
         self._docker = docker
         self._clock = clock
-        self._since: dict[Namespace, float] = {}
+        self._since: dict[Namespace | Bridge, float] = {}
         self._back_at = clock()
 
     def engine_is_back(self) -> None:
@@ -49,18 +53,35 @@ class Leftovers:
             return False
         found = await namespaces.empty(folder)
         unknown = await self._docker.unknown_namespaces(frozenset(one.name for one in found))
+        nobodys: set[Namespace | Bridge] = {one for one in found if one.name in unknown}
+        nobodys |= await self._bridges()
         now = self._clock()
-        self._since = {one: self._since.get(one, now) for one in found if one.name in unknown}
+        self._since = {one: self._since.get(one, now) for one in nobodys}
         for one, since in tuple(self._since.items()):
             if now - since >= STAYS_S:
                 await self._remove(folder, one)
         return bool(self._since) or (bool(found) and now - self._back_at < SOON_FOR_S)
 
-    async def _remove(self, folder: str, namespace: Namespace) -> None:
+    async def _bridges(self) -> set[Bridge]:
         try:
-            await namespaces.remove(folder, namespace)
+            found = await bridges.empty()
         except ToolFailed as error:
-            _LOG.warning("namespace.stays", name=namespace.name, why=str(error))
+            _LOG.warning("bridges.unavailable", why=str(error))
+            return set()
+        if not found:
+            return set()
+        unknown = await self._docker.unknown_bridges(frozenset(one.name for one in found))
+        return {one for one in found if one.name in unknown}
+
+    async def _remove(self, folder: str, leftover: Namespace | Bridge) -> None:
+        what = type(leftover).__name__.lower()
+        try:
+            if isinstance(leftover, Bridge):
+                await bridges.remove(leftover)
+            else:
+                await namespaces.remove(folder, leftover)
+        except ToolFailed as error:
+            _LOG.warning("leftover.stays", kind=what, name=leftover.name, why=str(error))
             return
-        del self._since[namespace]
-        _LOG.warning("namespace.removed", name=namespace.name)
+        del self._since[leftover]
+        _LOG.warning("leftover.removed", kind=what, name=leftover.name)

@@ -17,13 +17,14 @@ ONE, TWO = "1" * 64, "2" * 64
 SANDBOX = "d64896bd5b31"
 OVERLAY = "i04h6xtbqr7qcjr8q6b58asnq"
 KNOWN = frozenset((SANDBOX, f"1-{OVERLAY[:10]}", f"lb_{OVERLAY[:9]}"))
+FIRST = {"Id": "f" * 64, "Options": {"com.docker.network.bridge.name": "phxabcdefgh1"}}
 NOBODYS = frozenset(("205ae87ae83e", "1-7qcjr8q6b5", "2-7qcjr8q6b5", "lb_7qcjr8q6b"))
 
 
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[tuple[Script, DockerEngine]]:
     async with scripted(tmp_path) as (script, docker):
-        script.on("GET networks", says(200, [{"Id": "f" * 64}, {"Id": OVERLAY}]))
+        script.on("GET networks", says(200, [FIRST, {"Id": OVERLAY, "Options": None}]))
         script.on("GET containers/json", says(200, [{"Id": TWO}, {"Id": ONE}]))
         script.on(f"GET containers/{ONE}/json", says(200, container()))
         script.on(f"GET containers/{TWO}/json", says(404, "gone meanwhile"))
@@ -82,3 +83,11 @@ async def test_a_container_tells_where_they_are_mounted(
     await docker.inspect(ONE)
 
     assert ("", "/run/docker/netns") == (before, docker.namespaces_in())
+
+
+async def test_bridges_of_networks_are_known(engine: tuple[Script, DockerEngine]) -> None:
+    _, docker = engine
+
+    assert frozenset({"phxqr27nxe31"}) == await docker.unknown_bridges(
+        frozenset({"phxqr27nxe31", "phxabcdefgh1"})
+    )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from pathlib import Path
 
 import pytest
 
 from phalanx_agent.docker.port import Unavailable
-from phalanx_agent.host import namespaces
+from phalanx_agent.host import bridges, namespaces
 from phalanx_agent.loops.leftovers import SOON_FOR_S, STAYS_S, Leftovers
 from tests.support.fake_engine import FakeEngine
 
 CONTAINERS, OVERLAYS, BALANCER = "d64896bd5b31", "1-i04h6xtbqr", "lb_kinwudd2s"
+BRIDGE, KNOWN_BRIDGE = "phxqr27nxe31", "phxabcdefgh12"
 ALWAYS = ("default", "ingress_sbox")
 
 
@@ -34,6 +36,20 @@ class Host:
         program.write_text(f'#!/bin/sh\necho "${{1##*/}}" >> {folder}/unmounted\n')
         program.chmod(0o755)
         self.mounts()
+        self.bridges()
+        tool = folder / "ip"
+        tool.write_text(
+            "#!/bin/sh\n"
+            f'[ "$1" = -json ] && exec cat {folder}/links\n'
+            f'echo "$*" >> {folder}/deleted\n'
+        )
+        tool.chmod(0o755)
+
+    def bridges(self, *names: str, first: int = 7) -> None:
+        """These bridges are on the host, numbered, with nothing attached."""
+        kind = {"linkinfo": {"info_kind": "bridge"}}
+        links = [{"ifname": name, "ifindex": at} | kind for at, name in enumerate(names, first)]
+        (self._folder / "links").write_text(json.dumps(links))
 
     def mounts(self, *names: str) -> None:
         """These namespaces are mounted, numbered from 1, among other things."""
@@ -58,6 +74,12 @@ class Host:
         return await self._leftovers.look()
 
     @property
+    def deleted(self) -> list[str]:
+        """Bridges that were removed."""
+        told = self._folder / "deleted"
+        return [line.split()[3] for line in told.read_text().splitlines()] if told.exists() else []
+
+    @property
     def unmounted(self) -> list[str]:
         told = self._folder / "unmounted"
         return sorted(told.read_text().split()) if told.exists() else []
@@ -67,6 +89,7 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(namespaces, "PROC", tmp_path)
     monkeypatch.setattr(namespaces, "UMOUNT", (str(tmp_path / "umount"),))
+    monkeypatch.setattr(bridges, "IP", (str(tmp_path / "ip"),))
     return Host(tmp_path)
 
 
@@ -145,3 +168,36 @@ async def test_no_folder_is_looked_into_before_the_engine_has_told_its_own(host:
     host.engine.namespaces = ""
 
     assert (False, False, []) == (await host.look(), await host.look(STAYS_S), host.unmounted)
+
+
+async def test_a_bridge_of_no_network_is_removed_after_a_while(host: Host) -> None:
+    host.bridges(BRIDGE, KNOWN_BRIDGE)
+    host.engine.known_bridges = frozenset((KNOWN_BRIDGE,))
+    soon = await host.look()
+    early = host.deleted
+    over = await host.look(STAYS_S)
+
+    assert (True, [], False) == (soon, early, over)
+    assert [BRIDGE] == host.deleted
+
+
+async def test_a_bridge_that_was_made_anew_has_its_own_while(host: Host) -> None:
+    host.bridges(BRIDGE)
+    await host.look()
+    host.bridges(BRIDGE, first=8)
+    await host.look(STAYS_S)
+    early = host.deleted
+    await host.look(STAYS_S)
+
+    assert ([], [BRIDGE]) == (early, host.deleted)
+
+
+async def test_where_interfaces_cannot_be_listed_namespaces_are_looked_after(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridges, "IP", ("/nowhere/ip",))
+    host.mounts(CONTAINERS)
+    await host.look()
+    await host.look(STAYS_S)
+
+    assert [CONTAINERS] == host.unmounted
