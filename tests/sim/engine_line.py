@@ -192,6 +192,9 @@ class EngineLine:
     def namespaces_in(self) -> str:
         return ""  # its containers have no namespaces of their own
 
+    def layers_in(self) -> str:
+        return ""  # nor layers
+
     async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
         return names
 

@@ -108,6 +108,7 @@ class FakeEngine:
         self.egress = ""
         self.connected: set[str] = set()
         self.namespaces = ""
+        self.layers = ""
         self.known_namespaces: frozenset[str] = frozenset()
         self.known_bridges: frozenset[str] = frozenset()
         self._clock = 100.0
@@ -327,6 +328,9 @@ class FakeEngine:
 
     def namespaces_in(self) -> str:
         return self.namespaces
+
+    def layers_in(self) -> str:
+        return self.layers
 
     async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
         await self._call("unknown_namespaces")

@@ -277,6 +277,10 @@ class DockerEngine:
         """Tell where it mounts network namespaces; empty while no container has told."""
         return self._containers.namespaces_in
 
+    def layers_in(self) -> str:
+        """Tell where it mounts containers' layers; empty while no container has told."""
+        return self._containers.layers_in
+
     async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
         """Of names of network namespaces, tell those of no container and no network it has."""
         return await namespaces.unknown(self._line, names)

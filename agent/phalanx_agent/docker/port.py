@@ -248,6 +248,9 @@ class Docker(Protocol):
     def namespaces_in(self) -> str:
         """Tell the folder in which it mounts network namespaces; empty while it has told none."""
 
+    def layers_in(self) -> str:
+        """Tell the folder in which it mounts containers' layers; empty while it has told none."""
+
     async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
         """Of names of network namespaces, tell those of no container and no network it has."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from phalanx_agent.docker.port import Unavailable
-from phalanx_agent.host import bridges, namespaces
-from phalanx_agent.loops.leftovers import SOON_FOR_S, STAYS_S, Leftovers
+from phalanx_agent.host import bridges, layers, namespaces
+from phalanx_agent.loops.leftovers import LAYER_STAYS_S, SOON_FOR_S, STAYS_S, Leftovers
 from tests.support.fake_engine import FakeEngine
 
 CONTAINERS, OVERLAYS, BALANCER = "d64896bd5b31", "1-i04h6xtbqr", "lb_kinwudd2s"
@@ -30,6 +30,7 @@ class Host:
         self._folder = folder
         self.netns = folder / "netns"
         self.engine.namespaces = str(self.netns)
+        self.engine.layers = str(folder / "overlay2")
         for place in (self.netns, folder / "self", folder / "7/ns"):
             place.mkdir(parents=True)
         program = folder / "umount"
@@ -89,6 +90,8 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(namespaces, "PROC", tmp_path)
     monkeypatch.setattr(namespaces, "UMOUNT", (str(tmp_path / "umount"),))
+    monkeypatch.setattr(layers, "MOUNTS", tmp_path / "self/mountinfo")
+    monkeypatch.setattr(layers, "UMOUNT", (str(tmp_path / "umount"),))
     monkeypatch.setattr(bridges, "IP", (str(tmp_path / "ip"),))
     return Host(tmp_path)
 
@@ -201,3 +204,16 @@ async def test_where_interfaces_cannot_be_listed_namespaces_are_looked_after(
     await host.look(STAYS_S)
 
     assert [CONTAINERS] == host.unmounted
+
+
+async def test_a_first_layer_that_stays_mounted_is_unmounted(host: Host) -> None:
+    name = f"{'5' * 64}-init"
+    table = host.netns.parent / "self/mountinfo"
+    table.write_text(f"77 1 0:9 / {host.engine.layers}/{name}/merged rw - overlay overlay rw")
+    soon = await host.look()
+    await host.look(LAYER_STAYS_S - 1)
+    early = host.unmounted
+    over = await host.look(1)
+
+    assert (True, [], False) == (soon, early, over)
+    assert ["merged"] == host.unmounted
