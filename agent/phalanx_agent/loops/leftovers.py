@@ -5,8 +5,8 @@ They bear nobody's mark, or only our name, and are known by their state. Namespa
 own folder, no process in it, of no container and no network that the engine has. Bridges: named as
 ours are, nothing attached, of no network that the engine has. And all that for a while: an engine
 notes a container's namespace before it mounts it, and a network as soon as its bridge is made. It
-ends both within moments of their last use. First layers: mounted in the engine's own folder for half
-a minute, where an engine that answers needs them for an instant.
+ends both within moments of their last use. First layers: mounted in the engine's own folder for
+half a minute, where an engine that answers needs them for an instant.
 """
 
 from __future__ import annotations
