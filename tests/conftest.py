@@ -1,4 +1,4 @@
-"""What all tests share: how hypothesis looks for counter-examples, and that Ctrl-C is heard."""
+"""What all tests share: how hypothesis looks for counter-examples, and that signals are heard."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-# A shell starts what runs in the background deaf to Ctrl-C, and its children inherit that: those of
-# the tests that are sent it.
+# What runs in the background is deaf to Ctrl-C, and under nohup to a hangup, and its children inherit
+# that: those of the tests that are sent these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A gate says the same of the same tree, on an idle machine and on a busy one. To look further:
 # PHALANX_EXPLORE=1 make unit

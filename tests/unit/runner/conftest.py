@@ -27,7 +27,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (bundle / "bin" / name).symlink_to("phalanx-runner")
     core.rename(bundle / "bin" / "phalanx-runner")
     (bundle / "libexec").mkdir()
-    recipes.build_small(shop, "ask").rename(bundle / "libexec" / "phalanx-ask")
+    for name in ("ask", "task"):
+        recipes.build_small(shop, name).rename(bundle / "libexec" / f"phalanx-{name}")
     for name in ("phalanx", "scontrol"):
         (bundle / "bin" / name).symlink_to("../libexec/phalanx-ask")
     return bundle
