@@ -7,8 +7,8 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-# What runs in the background is deaf to Ctrl-C, and under nohup to a hangup, and its children inherit
-# that: those of the tests that are sent these.
+# What runs in the background is deaf to Ctrl-C, and under nohup to a hangup. Its children inherit
+# that, and some of the tests' are sent these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
