@@ -76,8 +76,8 @@ def test_files_codes_input_and_words_are_as_with_srun(clean: Ground) -> None:
         "srun: error: main1: task 0: Exited with exit code 127",
         "srun: error: sub1: task 1: Exited with exit code 3",
         (
-            "srun: error: there is no part 1; the job has 1; each command (:) takes a part of its own; "
-            "#SBATCH hetjob begins one"
+            "srun: error: there is no part 1; the job has 1; each command (:) takes a part of "
+            "its own; #SBATCH hetjob begins one"
         ),
         "srun: error: unrecognized option '--pony'",
         "task 0",
