@@ -55,28 +55,31 @@ class Folder:
             Failure: there is no host yet to seal it for.
         """
         if not self._digest:
-            self._digest = await self._send(spec.cluster)
+            self._digest = await self._send(spec)
         try:
             return await self._client.submit(replace(spec, upload=self._digest), key)
         except Refused as refused:
             if not self._seal or refused.problem.code != _NOT_FOR_ALL:
                 raise
-        self._digest = await self._send(spec.cluster)
+        self._digest = await self._send(spec)
         return await self._client.submit(replace(spec, upload=self._digest), key)
 
-    async def _send(self, cluster: str) -> str:
+    async def _send(self, spec: SessionSpec) -> str:
         self._packed.seek(0)
         if not self._seal:
             return (await self._client.upload(self._packed, self._length)).digest
-        keys = await self._keys(cluster)
+        keys = await self._keys(spec)
         made, length = _sealed(self._packed, keys)
         with made:
             return (await self._client.upload(made, length)).digest
 
-    async def _keys(self, cluster: str) -> Collection[bytes]:
-        """The keys of all hosts of a cluster."""
+    async def _keys(self, spec: SessionSpec) -> Collection[bytes]:
+        """The keys of all hosts of a session's cluster."""
+        cluster = spec.cluster
         found = [node for node in (await self._client.nodes()).nodes if node.cluster == cluster]
         if not found:
+            # Refused here, in the manager's words, where there is no such cluster or it ends.
+            await self._client.dry_run(spec)
             raise Failure(
                 f"an upload is sealed for the hosts that may read it, and cluster {cluster} has "
                 "none yet; wait until `phalanx nodes` shows one (`phalanx cluster create --wait` "

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from phalanx_client import connection
 from phalanx_client.failure import Failure, Refused
 from phalanx_wire import seal, sealed
-from phalanx_wire.api import NodeList, UploadCreated
+from phalanx_wire.api import DryRun, NodeList, UploadCreated
 from phalanx_wire.spec import SessionSpec
 from tests.unit.client.conftest import Cli
 from tests.unit.client.fake_manager import TOKEN, FakeManager, fails, session
@@ -141,6 +141,7 @@ def test_a_cluster_without_a_host_has_two_ways_out(
     cli: Cli, manager: FakeManager, folder: str
 ) -> None:
     prepare(manager, HOSTS[1:2])
+    manager.on("POST", "/v1/sessions", DryRun(SPEC, None, "no host"), session())
 
     outcome = cli("run", "--detach", "-i", "x", "--upload", folder, "true")
 

@@ -124,6 +124,9 @@ def test_an_upload_is_kept_and_named(real: Cli, tmp_path: Path) -> None:
 
     words = ("run", "--detach", "-i", "alpine", "--upload", str(tmp_path))
 
+    refused = real(*words, "--cluster", "nobodys", "id")
+
+    assert (65, True) == (refused.code, "there is no cluster nobodys" in refused.err)
     assert "cluster default has none yet" in real(*words, "id").err
     name = real(*words, "--no-seal", "id").out.strip()
     spec = json.loads(real("show", name, "-o", "json").out)["spec"]
