@@ -84,7 +84,7 @@ def _settings(image: str, shared: Sequence[str], url: str) -> str:
             "# How containers are laid out: one-per-node, spread or pack.",
             line("spread", "", '"one-per-node"'),
             "# The manager, for users who have configured none.",
-            line("url", url, '"http://manager:7600"'),
+            line("url", url, '"http://manager:7910"'),
             "",
         ]
     )

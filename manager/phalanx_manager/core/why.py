@@ -181,7 +181,9 @@ def _ended(row: SessionRow) -> tuple[Finding, ...]:
     first = next((one for one in row.kernels if one.rank == session.failed_rank), None)
     if first is None:
         return (Finding("failed", session_reason(row) or "it has failed", hint=_hint(row, None)),)
-    text = f"{failure(first)}, before any other rank"
+    text = failure(first)
+    if len(row.kernels) > 1:
+        text = f"{text.removesuffix('.')}, before any other rank"
     code = "hosts-apart" if first.cause == "hosts-apart" else "failed"
     found = [Finding(code, text, (first.rank,), _hint(row, first))]
     if session.reason and session.reason not in text:
