@@ -18,7 +18,9 @@ from phalanx_agent.docker.port import (
     EngineEvent,
     EngineFacts,
     ExecSession,
+    Folders,
     Inventory,
+    Possessions,
     Reopened,
     Unavailable,
     UnavailableKind,
@@ -189,17 +191,11 @@ class EngineLine:
     async def clear(self) -> None:
         await self._ask("clear", self._engine.clear)
 
-    def namespaces_in(self) -> str:
-        return ""  # its containers have no namespaces of their own
+    def folders(self) -> Folders:
+        return Folders()  # its containers have nothing on a host
 
-    def layers_in(self) -> str:
-        return ""  # nor layers
-
-    async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
-        return names
-
-    async def unknown_bridges(self, bridges: frozenset[str]) -> frozenset[str]:
-        return bridges
+    async def possessions(self, *, sandboxes: bool) -> Possessions:  # noqa: ARG002 - as the port
+        return Possessions()
 
     async def swarm_canary(self) -> None:
         await self._ask("swarm_canary", self._engine.swarm_canary)

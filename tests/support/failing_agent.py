@@ -22,7 +22,7 @@ PORTS = (
         frozenset(
             (
                 *("info", "inventory", "image", "inspect", "events", "logs", "read_archive"),
-                *("swarm", "namespaces_in", "layers_in", "unknown_namespaces", "unknown_bridges"),
+                *("swarm", "folders", "possessions"),
             )
         ),
     ),

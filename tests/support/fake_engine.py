@@ -20,8 +20,10 @@ from phalanx_agent.docker.port import (
     ContainerFacts,
     EngineEvent,
     EngineFacts,
+    Folders,
     Inventory,
     NetworkFacts,
+    Possessions,
     Reopened,
     Unavailable,
 )
@@ -107,10 +109,8 @@ class FakeEngine:
         self.passwd = ""
         self.egress = ""
         self.connected: set[str] = set()
-        self.namespaces = ""
-        self.layers = ""
-        self.known_namespaces: frozenset[str] = frozenset()
-        self.known_bridges: frozenset[str] = frozenset()
+        self.places = Folders()
+        self.has = Possessions()
         self._clock = 100.0
         self._networks_made = 0
         self._events: asyncio.Queue[EngineEvent | Broke | Reopened] = asyncio.Queue()
@@ -326,19 +326,12 @@ class FakeEngine:
         await self._call("swarm")
         return self.swarm_report
 
-    def namespaces_in(self) -> str:
-        return self.namespaces
+    def folders(self) -> Folders:
+        return self.places
 
-    def layers_in(self) -> str:
-        return self.layers
-
-    async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
-        await self._call("unknown_namespaces")
-        return names - self.known_namespaces
-
-    async def unknown_bridges(self, bridges: frozenset[str]) -> frozenset[str]:
-        await self._call("unknown_bridges")
-        return bridges - self.known_bridges
+    async def possessions(self, *, sandboxes: bool) -> Possessions:
+        await self._call("possessions")
+        return self.has if sandboxes else replace(self.has, sandboxes=frozenset())
 
     async def swarm_init(self, address: str) -> None:
         await self._call("swarm_init")

@@ -67,8 +67,7 @@ class Containers:
         self._line = line
         self._ulimits = ulimits
         self._setting_up = setting_up
-        self.namespaces_in = ""  # the engine's folder of network namespaces, once known
-        self.layers_in = ""  # and of containers' layers, where they are mounted as overlays
+        self.run_folder = ""  # the engine's, of what it keeps while it runs; once known
         self.cpu_count = 0  # of the engine, once known: it refuses to grant more than it has
         self._bonds: dict[str, _Bond] = {}
         self._connected: set[str] = set()  # containers that have their way out
@@ -240,10 +239,8 @@ class Containers:
                 return None
             raise
         with understanding(f"container {container_id[:12]}", "looking at it"):
-            mounted_at = (seen.get("NetworkSettings") or {}).get("SandboxKey") or ""
-            self.namespaces_in = os.path.dirname(mounted_at) or self.namespaces_in
-            layer = ((seen.get("GraphDriver") or {}).get("Data") or {}).get("MergedDir") or ""
-            self.layers_in = os.path.dirname(os.path.dirname(layer)) or self.layers_in
+            sandbox = (seen.get("NetworkSettings") or {}).get("SandboxKey") or ""
+            self.run_folder = os.path.dirname(os.path.dirname(sandbox)) or self.run_folder
             return facts(seen)
 
     async def kill(self, container_id: str, signal: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import structlog
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
-from phalanx_agent.docker import clearing, execs, namespaces, networks, output, swarm, userfiles
+from phalanx_agent.docker import clearing, execs, networks, output, possessions, swarm, userfiles
 from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
 from phalanx_agent.docker.containers import Containers, Ulimits, unix_seconds
 from phalanx_agent.docker.images import Images
@@ -21,7 +21,9 @@ from phalanx_agent.docker.port import (
     EngineEvent,
     EngineFacts,
     ExecSession,
+    Folders,
     Inventory,
+    Possessions,
     Reopened,
     Unavailable,
 )
@@ -33,6 +35,7 @@ from phalanx_wire.ids import KernelId, SessionId
 
 _LOG = structlog.get_logger()
 _REOPEN_S: Final = (0.2, 5.0)
+_OVERLAYS: Final = "overlay2"
 _ACTIONS: Final = ("create", "start", "kill", "die", "oom", "destroy")
 
 
@@ -50,6 +53,7 @@ class DockerEngine:
         self._images = Images(line)
         self._setting_up = Turns()
         self._containers = Containers(line, ulimits, self._setting_up)
+        self._layers_in = ""
         self._cleared = False
         self._egress: tuple[str, str] | None = None  # subnet and id, while it is known to be there
 
@@ -73,6 +77,7 @@ class DockerEngine:
         started_at = await self._started_at()
         with understanding("engine", "asking for its state"):
             self._containers.cpu_count = int(said["NCPU"])
+            self._layers_in = _layers_in(said)
             return EngineFacts(
                 version=version["Version"],
                 api=version["ApiVersion"],
@@ -273,21 +278,15 @@ class DockerEngine:
         self._egress = None
         await clearing.clear(self._line, self.cluster)
 
-    def namespaces_in(self) -> str:
-        """Tell where it mounts network namespaces; empty while no container has told."""
-        return self._containers.namespaces_in
+    def folders(self) -> Folders:
+        """Tell where it has what: layers once it was asked what it is, the rest once a container
+        was looked at that has run.
+        """
+        return Folders(self._containers.run_folder, self._layers_in)
 
-    def layers_in(self) -> str:
-        """Tell where it mounts containers' layers; empty while no container has told."""
-        return self._containers.layers_in
-
-    async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
-        """Of names of network namespaces, tell those of no container and no network it has."""
-        return await namespaces.unknown(self._line, names)
-
-    async def unknown_bridges(self, bridges: frozenset[str]) -> frozenset[str]:
-        """Of names of bridges, tell those of no network it has."""
-        return await networks.unknown_bridges(self._line, bridges)
+    async def possessions(self, *, sandboxes: bool) -> Possessions:
+        """List all that it has, anybody's; sandboxes take a look at each container."""
+        return await possessions.all_of(self._line, sandboxes=sandboxes)
 
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""
@@ -297,6 +296,12 @@ class DockerEngine:
 def _problem(security_options: Iterable[str]) -> str:
     found = engine_modes.unsupported(security_options)
     return f"{found.text} {found.hint}" if found else ""
+
+
+def _layers_in(said: Mapping[str, Any]) -> str:
+    """Tell an engine's folder of layers; empty where it does not mount them as overlays itself."""
+    root = said.get("DockerRootDir")
+    return f"{root}/{_OVERLAYS}" if root and said.get("Driver") == _OVERLAYS else ""
 
 
 def unix_seconds_of_zone(moment: str) -> float:

@@ -14,7 +14,7 @@ from phalanx_wire.ids import SessionId
 
 EGRESS: Final = "phx-egress"
 EGRESS_BRIDGE: Final = "phxegress"
-_OPTION_BRIDGE: Final = "com.docker.network.bridge.name"
+OPTION_BRIDGE: Final = "com.docker.network.bridge.name"
 _SUBNET_WITHIN_S: Final = 1.0
 _REMOVE_WITHIN_S: Final = 30.0
 _NOT_FOUND: Final = 404
@@ -74,12 +74,6 @@ async def create(
     return network_id
 
 
-async def unknown_bridges(line: Line, bridges: frozenset[str]) -> frozenset[str]:
-    """Of names of bridges, tell those of no network of the engine, anybody's."""
-    found = await line.ask("GET", "networks", doing="listing networks")
-    return bridges - {(network.get("Options") or {}).get(_OPTION_BRIDGE) for network in found}
-
-
 def _body(network: Network, labels: dict[str, str]) -> dict[str, Any]:
     subnet = ipaddress.ip_network(network.subnet)
     pool: dict[str, Any] = {"Subnet": network.subnet}
@@ -89,7 +83,7 @@ def _body(network: Network, labels: dict[str, str]) -> dict[str, Any]:
     else:
         session = SessionId(labels[names.LABEL_SESSION])
         attempt = int(labels[names.LABEL_ATTEMPT])
-        options[_OPTION_BRIDGE] = names.bridge_name(session, attempt)
+        options[OPTION_BRIDGE] = names.bridge_name(session, attempt)
     return {
         "Name": network.name,
         "CheckDuplicate": True,
@@ -150,7 +144,7 @@ async def ensure_egress(line: Line, cluster: str, subnet: str) -> str:
     """
     for entry in await _by_name(line, EGRESS):
         seen = await line.ask("GET", f"networks/{entry['Id']}", doing="looking at a network")
-        as_ours = (seen["Options"] or {}).get(_OPTION_BRIDGE) == EGRESS_BRIDGE
+        as_ours = (seen["Options"] or {}).get(OPTION_BRIDGE) == EGRESS_BRIDGE
         fits = (seen["IPAM"].get("Config") or [{}])[0].get("Subnet") == subnet
         if as_ours and (fits or seen["Containers"]):
             return str(entry["Id"])
@@ -174,7 +168,7 @@ async def ensure_egress(line: Line, cluster: str, subnet: str) -> str:
             "Driver": "bridge",
             "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet}]},
             "Options": {
-                _OPTION_BRIDGE: EGRESS_BRIDGE,
+                OPTION_BRIDGE: EGRESS_BRIDGE,
                 "com.docker.network.bridge.enable_icc": "false",
                 "com.docker.network.bridge.enable_ip_masquerade": "true",
             },

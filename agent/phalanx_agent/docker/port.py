@@ -58,6 +58,32 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Folders:
+    """Where an engine has what it keeps while it runs, and where it mounts containers' layers.
+    Empty while it has not told, or where it does otherwise.
+    """
+
+    run: str = ""
+    layers: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Possessions:
+    """All that an engine has, whoever had it made.
+
+    Attributes:
+        networks, bridges: ids of networks, and names of the bridges that some are told to have.
+        containers, sandboxes: ids of containers, and of the network namespaces of those that have
+            been looked at.
+    """
+
+    networks: frozenset[str] = frozenset()
+    bridges: frozenset[str] = frozenset()
+    containers: frozenset[str] = frozenset()
+    sandboxes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerFacts:
     """One container with our cluster's label.
 
@@ -245,17 +271,11 @@ class Docker(Protocol):
     async def clear(self) -> None:
         """Remove all that is ours and local: containers, networks, the way out."""
 
-    def namespaces_in(self) -> str:
-        """Tell the folder in which it mounts network namespaces; empty while it has told none."""
+    def folders(self) -> Folders:
+        """Tell where it has what, as far as its own words have told."""
 
-    def layers_in(self) -> str:
-        """Tell the folder in which it mounts containers' layers; empty while it has told none."""
-
-    async def unknown_namespaces(self, names: frozenset[str]) -> frozenset[str]:
-        """Of names of network namespaces, tell those of no container and no network it has."""
-
-    async def unknown_bridges(self, bridges: frozenset[str]) -> frozenset[str]:
-        """Of names of bridges, tell those of no network it has."""
+    async def possessions(self, *, sandboxes: bool) -> Possessions:
+        """List all that it has, anybody's; sandboxes take a look at each container."""
 
     async def swarm_canary(self) -> None:
         """Make and remove a network, which proves that the swarm can."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from phalanx_agent.host.tools import run
+from phalanx_agent.host import mounts
+from phalanx_agent.host.mounts import Mount
 
-MOUNTS: Final = Path("/proc/self/mountinfo")
-UMOUNT: Final = ("umount", "--lazy")
 _FIRST: Final = re.compile(r"[0-9a-z]{25,64}-init")
 _KIND: Final = "overlay"
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One that is mounted: its folder's name, and the number of the mount."""
+    """One that is mounted: the engine's folder, its own name in it, and the number of the mount."""
 
+    folder: str
     name: str
     number: str
 
@@ -29,26 +28,23 @@ async def in_the_making(folder: str) -> frozenset[Layer]:
     """Find those in an engine's folder of layers that are mounted now; none in a nameless one."""
     if not folder:
         return frozenset()
-    table = await asyncio.to_thread(MOUNTS.read_text, errors="surrogateescape")
-    return mounted(table, os.path.realpath(folder))
+    return mounted(await mounts.all_now(), os.path.realpath(folder))
 
 
-def mounted(table: str, folder: str) -> frozenset[Layer]:
-    """Read them off a table of mounts (proc(5), mountinfo)."""
+def mounted(table: Iterable[Mount], folder: str) -> frozenset[Layer]:
+    """Pick them out of a table of mounts."""
     found = set()
-    for line in table.splitlines():
-        before, _, after = line.partition(" - ")
-        words = before.split(" ")
-        top, _, name = os.path.dirname(words[4]).rpartition("/")
-        if after.startswith(f"{_KIND} ") and top == folder and _FIRST.fullmatch(name):
-            found.add(Layer(name, words[0]))
+    for mount in table:
+        top, _, name = os.path.dirname(mount.point).rpartition("/")
+        if mount.kind == _KIND and top == folder and _FIRST.fullmatch(name):
+            found.add(Layer(folder, name, mount.number))
     return frozenset(found)
 
 
-async def remove(folder: str, layer: Layer) -> None:
+async def remove(layer: Layer) -> None:
     """Unmount one.
 
     Raises:
         ToolFailed: it cannot be unmounted.
     """
-    await run(*UMOUNT, os.path.join(os.path.realpath(folder), layer.name, "merged"))
+    await mounts.unmount(os.path.join(layer.folder, layer.name, "merged"))

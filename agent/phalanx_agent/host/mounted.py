@@ -5,13 +5,13 @@ engine makes by name, whoever may write in an allowed folder could have put a li
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from phalanx_agent.core.recipe import Bind
+from phalanx_agent.host import mounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def as_judged(pid: int, binds: Iterable[Bind]) -> bool:
 
 def compare(ours: str, theirs: str, sources: Iterable[str]) -> bool:
     """Compare two tables of mounts: each source is in the second as often as it is named."""
-    mounted = Counter(place for _, place in _rows(theirs))
+    mounted = Counter(_Place(mount.device, mount.root) for mount in mounts.read(theirs))
     wanted = Counter(_place_of(source, ours) for source in sources)
     return all(mounted[place] >= count for place, count in wanted.items())
 
@@ -48,20 +48,9 @@ def compare(ours: str, theirs: str, sources: Iterable[str]) -> bool:
 def _place_of(path: str, table: str) -> _Place:
     """Find a path in the mount that covers it: the last one of the longest name."""
     best_point, best = "", _Place("", path)
-    for point, place in _rows(table):
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best_point):
-            best_point, best = point, place
+    for mount in mounts.read(table):
+        inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+        if inside and len(mount.point) >= len(best_point):
+            best_point, best = mount.point, _Place(mount.device, mount.root)
     rest = os.path.relpath(path, best_point or "/")
     return _Place(best.device, os.path.normpath(os.path.join(best.path, rest)))
-
-
-def _rows(table: str) -> Iterable[tuple[str, _Place]]:
-    for line in table.splitlines():
-        fields = line.split(" ")
-        yield _unescaped(fields[4]), _Place(fields[2], _unescaped(fields[3]))
-
-
-def _unescaped(text: str) -> str:
-    """The kernel writes blanks and the like by their octal numbers."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -6,62 +6,70 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from phalanx_agent.host.tools import run
+from phalanx_agent.host import mounts
+from phalanx_agent.host.mounts import Mount
 
 PROC: Final = Path("/proc")
-_NAMED: Final = re.compile(r"[0-9a-f]{12}|(?:[0-9]+-|lb_)[0-9a-z]+")
+_NAMED: Final = re.compile(r"[0-9a-f]{12}|(?:[0-9]+-|lb_)(?P<network>[0-9a-z]+)")
 """Of a container; of an overlay network and of its load balancer; not what engines always have."""
 
-UMOUNT: Final = ("umount", "--lazy")
 _KIND: Final = "nsfs"
 
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """One that is mounted: the file's name, and the namespace as the kernel spells it."""
+    """One that is mounted.
 
+    Attributes:
+        folder: the engine's.
+        name: of the file.
+        number: the namespace as the kernel spells it.
+        network: the beginning of the id of the overlay network whose it is; empty where it is a
+            container's, whose sandbox's id then begins with the name.
+    """
+
+    folder: str
     name: str
     number: str
+    network: str
 
 
 async def empty(folder: str) -> frozenset[Namespace]:
-    """Find those in an engine's folder in which no process lives."""
-    return await asyncio.to_thread(_empty, os.path.realpath(folder))
+    """Find those in an engine's folder in which no process lives; none in a nameless one."""
+    if not folder:
+        return frozenset()
+    found = mounted(await mounts.all_now(), os.path.realpath(folder))
+    if not found:
+        return found
+    inhabited = await asyncio.to_thread(_inhabited)
+    return frozenset(one for one in found if one.number not in inhabited)
 
 
-async def remove(folder: str, namespace: Namespace) -> None:
+async def remove(namespace: Namespace) -> None:
     """Unmount one, with which it ends.
 
     Raises:
         ToolFailed: it cannot be unmounted.
     """
-    path = os.path.join(os.path.realpath(folder), namespace.name)
-    await run(*UMOUNT, path)
+    path = os.path.join(namespace.folder, namespace.name)
+    await mounts.unmount(path)
     with contextlib.suppress(FileNotFoundError):  # an engine's own broom was faster
         os.unlink(path)
 
 
-def _empty(folder: str) -> frozenset[Namespace]:
-    found = mounted((PROC / "self/mountinfo").read_text(errors="surrogateescape"), folder)
-    if not found:
-        return found
-    inhabited = _inhabited()
-    return frozenset(one for one in found if one.number not in inhabited)
-
-
-def mounted(table: str, folder: str) -> frozenset[Namespace]:
-    """Read off a table of mounts (proc(5), mountinfo) the namespaces in a folder."""
+def mounted(table: Iterable[Mount], folder: str) -> frozenset[Namespace]:
+    """Pick out of a table of mounts the namespaces in a folder."""
     found = set()
-    for line in table.splitlines():
-        before, _, after = line.partition(" - ")
-        number, place = before.split(" ")[3:5]
-        name = place.removeprefix(f"{folder}/")
-        if after.startswith(f"{_KIND} ") and name != place and _NAMED.fullmatch(name):
-            found.add(Namespace(name, number))
+    for mount in table:
+        top, _, name = mount.point.rpartition("/")
+        match = _NAMED.fullmatch(name)
+        if mount.kind == _KIND and top == folder and match:
+            found.add(Namespace(folder, name, mount.root, match["network"] or ""))
     return frozenset(found)
 
 

@@ -47,6 +47,7 @@ _OVER: Final = ("Z", "X")
 """States of a process that has ended, as Linux spells them."""
 
 _HELPER: Final = re.compile(r"containerd-shim.*|runc|crun")
+_ID: Final = re.compile("(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _DEEPEST: Final = 6
 """A container's cgroup lies no deeper: hierarchy, slices of a unit or a user, the container."""
 
@@ -125,6 +126,18 @@ def half_made(listing: str) -> frozenset[tuple[str, int]]:
         and "UP" not in link["flags"]
         and "master" not in link
     )
+
+
+def borne() -> frozenset[str]:
+    """Find the ids of containers that processes bear: their own, and engines' helpers for them."""
+    found: set[str] = set()
+    for entry in os.listdir(PROC):
+        if entry.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                words = (PROC / entry / "cmdline").read_bytes().decode(errors="replace")
+                found.update(_ID.findall(words))
+                found.update(_ID.findall((PROC / entry / "cgroup").read_text()))
+    return frozenset(found)
 
 
 def _kill(container_id: str) -> list[int]:

@@ -1,30 +1,33 @@
-"""What an engine that has died left on its host, and that none knows any more: network namespaces,
-mounted, bridges of sessions' networks, and first layers of containers that it was making, mounted.
+"""What an engine that has died left on its host, and that none knows any more.
 
-They bear nobody's mark, or only our name, and are known by their state. Namespaces: in the engine's
-own folder, no process in it, of no container and no network that the engine has. Bridges: named as
-ours are, nothing attached, of no network that the engine has. And all that for a while: an engine
-notes a container's namespace before it mounts it, and a network as soon as its bridge is made. It
-ends both within moments of their last use. First layers: mounted in the engine's own folder for
-half a minute, where an engine that answers needs them for an instant.
+It bears nobody's mark, or only our name or a container's id, and is known by its state. Network
+namespaces: mounted in the engine's own folder, no process in it, of no container and no network
+that the engine has. Bridges: named as ours are, nothing attached, of no network that the engine
+has. First layers of containers that it was making: mounted in its own folder, where an engine that
+answers needs them for an instant. Records of its helpers: of no container that the engine has, and
+whose id no process bears. And all that for a while: an engine notes a container and its namespace
+before it makes anything for it, and a network as soon as its bridge is made, and it ends all these
+within moments of their last use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import structlog
 
-from phalanx_agent.docker.port import Docker
-from phalanx_agent.host import bridges, layers, namespaces
+from phalanx_agent.docker.port import Docker, Folders, Possessions
+from phalanx_agent.host import bridges, layers, namespaces, records
 from phalanx_agent.host.bridges import Bridge
 from phalanx_agent.host.layers import Layer
 from phalanx_agent.host.namespaces import Namespace
+from phalanx_agent.host.records import Record
 from phalanx_agent.host.tools import ToolFailed
 
 _LOG = structlog.get_logger()
-_Leftover = Namespace | Bridge | Layer
+_Leftover = Namespace | Bridge | Layer | Record
 STAYS_S: Final = 5.0
 """Who is nobody's for so long is a dead engine's."""
 
@@ -33,6 +36,60 @@ LAYER_STAYS_S: Final = 30.0
 
 SOON_FOR_S: Final = 60.0
 """An engine that is back has its sessions' networks until these have ended."""
+
+_OF_SANDBOX: Final = 12
+"""So many digits of a sandbox's id are the name of its namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind of them.
+
+    Attributes:
+        stays_s: how long it is nobody's before it is removed.
+        find: those on the host that may be nobody's.
+        is_had: whether the engine has what one is of.
+        remove: raises `ToolFailed`.
+    """
+
+    stays_s: float
+    find: Callable[[Folders], Awaitable[frozenset[Any]]]
+    is_had: Callable[[Possessions, Any], bool]
+    remove: Callable[[Any], Awaitable[None]]
+
+
+def _has_namespace(engine: Possessions, one: Namespace) -> bool:
+    if one.network:
+        return any(network.startswith(one.network) for network in engine.networks)
+    return any(sandbox[:_OF_SANDBOX] == one.name for sandbox in engine.sandboxes)
+
+
+_KINDS: Final[dict[type[_Leftover], _Kind]] = {
+    Namespace: _Kind(
+        STAYS_S,
+        lambda folders: namespaces.empty(folders.run and f"{folders.run}/netns"),
+        _has_namespace,
+        namespaces.remove,
+    ),
+    Bridge: _Kind(
+        STAYS_S,
+        lambda _folders: bridges.empty(),
+        lambda engine, one: one.name in engine.bridges,
+        bridges.remove,
+    ),
+    Layer: _Kind(
+        LAYER_STAYS_S,
+        lambda folders: layers.in_the_making(folders.layers),
+        lambda _engine, _one: False,
+        layers.remove,
+    ),
+    Record: _Kind(
+        STAYS_S,
+        lambda folders: records.unborne(folders.run),
+        lambda engine, one: one.name in engine.containers,
+        records.remove,
+    ),
+}
 
 
 class Leftovers:
@@ -52,44 +109,41 @@ class Leftovers:
         """Remove what has been nobody's for long enough; whether to look again soon.
 
         Raises:
-            Unavailable: the engine did not say what it knows.
+            Unavailable: the engine did not say what it has.
         """
-        folder = self._docker.namespaces_in()
-        if not folder:  # no container has run here since this process began
-            return False
-        found = await namespaces.empty(folder)
-        unknown = await self._docker.unknown_namespaces(frozenset(one.name for one in found))
-        nobodys: set[_Leftover] = {one for one in found if one.name in unknown}
-        nobodys |= await self._bridges()
-        nobodys |= await layers.in_the_making(self._docker.layers_in())
+        found = await self._found()
+        nobodys = await self._nobodys(found)
         now = self._clock()
         self._since = {one: self._since.get(one, now) for one in nobodys}
         for one, since in tuple(self._since.items()):
-            if now - since >= (LAYER_STAYS_S if isinstance(one, Layer) else STAYS_S):
-                await self._remove(folder, one)
+            if now - since >= _KINDS[type(one)].stays_s:
+                await self._remove(one)
         return bool(self._since) or (bool(found) and now - self._back_at < SOON_FOR_S)
 
-    async def _bridges(self) -> set[Bridge]:
-        try:
-            found = await bridges.empty()
-        except ToolFailed as error:
-            _LOG.warning("bridges.unavailable", why=str(error))
-            return set()
-        if not found:
-            return set()
-        unknown = await self._docker.unknown_bridges(frozenset(one.name for one in found))
-        return {one for one in found if one.name in unknown}
+    async def _found(self) -> set[_Leftover]:
+        """Find what may be nobody's; nothing while the engine has not told where it has what."""
+        folders, found = self._docker.folders(), set[_Leftover]()
+        if folders == Folders():
+            return found
+        for kind, one in _KINDS.items():
+            try:
+                found |= await one.find(folders)
+            except ToolFailed as error:
+                _LOG.warning("leftovers.unavailable", kind=kind.__name__.lower(), why=str(error))
+        return found
 
-    async def _remove(self, folder: str, leftover: _Leftover) -> None:
+    async def _nobodys(self, found: set[_Leftover]) -> set[_Leftover]:
+        """Ask the engine which of them it does not have."""
+        if not found:
+            return found
+        of_containers = any(isinstance(one, Namespace) and not one.network for one in found)
+        engine = await self._docker.possessions(sandboxes=of_containers)
+        return {one for one in found if not _KINDS[type(one)].is_had(engine, one)}
+
+    async def _remove(self, leftover: _Leftover) -> None:
         what = type(leftover).__name__.lower()
         try:
-            match leftover:
-                case Bridge():
-                    await bridges.remove(leftover)
-                case Layer():
-                    await layers.remove(self._docker.layers_in(), leftover)
-                case Namespace():
-                    await namespaces.remove(folder, leftover)
+            await _KINDS[type(leftover)].remove(leftover)
         except ToolFailed as error:
             _LOG.warning("leftover.stays", kind=what, name=leftover.name, why=str(error))
             return

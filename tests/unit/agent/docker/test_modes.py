@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from phalanx_agent.docker.port import Folders
 from tests.support.scripted_engine import says, scripted
 
 OF_ENGINE = {"NCPU": 2, "MemTotal": 1 << 30}
@@ -29,3 +30,18 @@ async def test_an_engine_in_which_containers_cannot_read_their_keys_gets_no_work
 
     assert bool(problem) == bool(facts.problem)
     assert problem in facts.problem
+
+
+@pytest.mark.parametrize(
+    ("driver", "layers"), [("overlay2", "/srv/docker/overlay2"), ("overlayfs", ""), ("vfs", "")]
+)
+async def test_an_engine_tells_where_it_mounts_layers_when_it_mounts_them_itself(
+    tmp_path: Path, driver: str, layers: str
+) -> None:
+    told = {**OF_ENGINE, "DockerRootDir": "/srv/docker", "Driver": driver}
+    async with scripted(tmp_path) as (script, docker):
+        script.on("GET info", says(200, told))
+        script.on("GET networks/bridge", says(200, {"Created": "2026-01-01T00:00:00Z"}))
+        await docker.info()
+
+    assert Folders(layers=layers) == docker.folders()

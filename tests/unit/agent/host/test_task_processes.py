@@ -64,7 +64,9 @@ def test_a_process_that_has_ended_cannot_be_held() -> None:
     assert hold(process.pid) is None
 
 
-def test_children_that_have_lost_the_mark_and_orphans_that_kept_it_are_found(mark: str) -> None:
+async def test_children_that_have_lost_the_mark_and_orphans_that_kept_it_are_found(
+    mark: str,
+) -> None:
     clean = "subprocess.Popen(['sleep', '100'], env={})"
     orphan = "subprocess.Popen(['sh', '-c', 'sleep 100 & '], start_new_session=True).wait()"
     process = started(
@@ -72,11 +74,12 @@ def test_children_that_have_lost_the_mark_and_orphans_that_kept_it_are_found(mar
     )
 
     with marked(mark) as found:
-        count = len(found)
-    kill_marked(mark)
-    process.wait()
-    with marked(mark) as left:
-        assert (3, ()) == (count, left)
+        kill_marked(mark)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(one.ended() for one in found))
+        process.wait()
+        with marked(mark) as left:
+            assert (3, ()) == (len(found), left)
 
 
 def test_marks_are_seen_in_the_same_container_only(mark: str) -> None:

@@ -1,4 +1,4 @@
-"""Network namespaces that are mounted in an engine's folder and that it does not know any more."""
+"""What a dead engine left on its host: namespaces, bridges, layers, records of its helpers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from phalanx_agent.docker.port import Unavailable
-from phalanx_agent.host import bridges, layers, namespaces
+from phalanx_agent.docker.port import Folders, Possessions, Unavailable
+from phalanx_agent.host import bridges, mounts, namespaces, remains
+from phalanx_agent.host.records import PLACES
 from phalanx_agent.loops.leftovers import LAYER_STAYS_S, SOON_FOR_S, STAYS_S, Leftovers
 from tests.support.fake_engine import FakeEngine
 
 CONTAINERS, OVERLAYS, BALANCER = "d64896bd5b31", "1-i04h6xtbqr", "lb_kinwudd2s"
 BRIDGE, KNOWN_BRIDGE = "phxqr27nxe31", "phxabcdefgh12"
 ALWAYS = ("default", "ingress_sbox")
+SANDBOX, NETWORK = CONTAINERS.ljust(64, "0"), "i04h6xtbqr7qcjr8q6b58asnq"
+NOBODYS, BORNE, KNOWN = "1" * 64, "2" * 64, "3" * 64
 
 
 class Host:
@@ -29,8 +32,7 @@ class Host:
         self.engine_is_back = self._leftovers.engine_is_back
         self._folder = folder
         self.netns = folder / "netns"
-        self.engine.namespaces = str(self.netns)
-        self.engine.layers = str(folder / "overlay2")
+        self.engine.places = Folders(str(folder), str(folder / "overlay2"))
         for place in (self.netns, folder / "self", folder / "7/ns"):
             place.mkdir(parents=True)
         program = folder / "umount"
@@ -66,6 +68,23 @@ class Host:
         for name in names:
             (self.netns / name).touch()
 
+    def records(self, *names: str) -> list[str]:
+        """These are kept of containers; what is kept, if none are told."""
+        for place in PLACES:
+            for name in names:
+                (self._folder / place / name / "rootfs").mkdir(parents=True)
+        return sorted(one.name for place in PLACES for one in (self._folder / place).iterdir())
+
+    def is_mounted(self, place: str, kind: str) -> None:
+        """Nothing else."""
+        row = f"77 1 0:9 / {place} rw - {kind} {kind} rw"
+        (self._folder / "self/mountinfo").write_text(row)
+
+    def bears(self, *words: str, cgroup: str = "/") -> None:
+        """A process."""
+        (self._folder / "7/cmdline").write_text("\0".join(words))
+        (self._folder / "7/cgroup").write_text(f"4:memory:{cgroup}\n")
+
     def lives_in(self, number: int) -> None:
         """A process."""
         (self._folder / "7/ns/net").symlink_to(f"net:[{number}]")
@@ -89,9 +108,9 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(namespaces, "PROC", tmp_path)
-    monkeypatch.setattr(namespaces, "UMOUNT", (str(tmp_path / "umount"),))
-    monkeypatch.setattr(layers, "MOUNTS", tmp_path / "self/mountinfo")
-    monkeypatch.setattr(layers, "UMOUNT", (str(tmp_path / "umount"),))
+    monkeypatch.setattr(remains, "PROC", tmp_path)
+    monkeypatch.setattr(mounts, "TABLE", tmp_path / "self/mountinfo")
+    monkeypatch.setattr(mounts, "UMOUNT", (str(tmp_path / "umount"),))
     monkeypatch.setattr(bridges, "IP", (str(tmp_path / "ip"),))
     return Host(tmp_path)
 
@@ -109,7 +128,7 @@ async def test_what_is_nobodys_for_a_while_is_unmounted(host: Host) -> None:
 
 async def test_what_the_engine_knows_stays(host: Host) -> None:
     host.mounts(CONTAINERS, OVERLAYS)
-    host.engine.known_namespaces = frozenset((CONTAINERS, OVERLAYS))
+    host.engine.has = Possessions(frozenset((NETWORK,)), sandboxes=frozenset((SANDBOX,)))
 
     assert (False, False, []) == (await host.look(), await host.look(STAYS_S), host.unmounted)
 
@@ -118,7 +137,7 @@ async def test_what_an_engine_that_is_back_knows_is_looked_at_again_soon_for_a_w
     host: Host,
 ) -> None:
     host.mounts(OVERLAYS)
-    host.engine.known_namespaces = frozenset((OVERLAYS,))
+    host.engine.has = Possessions(networks=frozenset((NETWORK,)))
     host.engine_is_back()
 
     assert (True, False) == (await host.look(STAYS_S), await host.look(SOON_FOR_S))
@@ -159,23 +178,38 @@ async def test_nothing_is_unmounted_on_the_word_of_an_engine_that_does_not_answe
 ) -> None:
     host.mounts(CONTAINERS)
     await host.look()
-    host.engine.failures["unknown_namespaces"] = deque([Unavailable("engine", "listing", "Gone.")])
+    host.engine.failures["possessions"] = deque([Unavailable("engine", "listing", "Gone.")])
     with pytest.raises(Unavailable):
         await host.look(STAYS_S)
 
     assert [] == host.unmounted
 
 
-async def test_no_folder_is_looked_into_before_the_engine_has_told_its_own(host: Host) -> None:
+async def test_nothing_is_looked_at_before_the_engine_has_told_its_folders(host: Host) -> None:
     host.mounts(CONTAINERS)
-    host.engine.namespaces = ""
+    host.bridges(BRIDGE)
+    host.engine.places = Folders()
 
     assert (False, False, []) == (await host.look(), await host.look(STAYS_S), host.unmounted)
+    assert [] == host.deleted
+
+
+async def test_layers_and_bridges_are_looked_after_where_no_container_has_run(host: Host) -> None:
+    name = f"{'5' * 64}-init"
+    host.is_mounted(f"{host.engine.places.layers}/{name}/merged", "overlay")
+    host.bridges(BRIDGE)
+    host.records(NOBODYS)
+    host.engine.places = Folders(layers=host.engine.places.layers)
+    await host.look()
+    await host.look(LAYER_STAYS_S)
+
+    assert (["merged"], [BRIDGE]) == (host.unmounted, host.deleted)
+    assert [NOBODYS, NOBODYS] == host.records()
 
 
 async def test_a_bridge_of_no_network_is_removed_after_a_while(host: Host) -> None:
     host.bridges(BRIDGE, KNOWN_BRIDGE)
-    host.engine.known_bridges = frozenset((KNOWN_BRIDGE,))
+    host.engine.has = Possessions(bridges=frozenset((KNOWN_BRIDGE,)))
     soon = await host.look()
     early = host.deleted
     over = await host.look(STAYS_S)
@@ -208,8 +242,7 @@ async def test_where_interfaces_cannot_be_listed_namespaces_are_looked_after(
 
 async def test_a_first_layer_that_stays_mounted_is_unmounted(host: Host) -> None:
     name = f"{'5' * 64}-init"
-    table = host.netns.parent / "self/mountinfo"
-    table.write_text(f"77 1 0:9 / {host.engine.layers}/{name}/merged rw - overlay overlay rw")
+    host.is_mounted(f"{host.engine.places.layers}/{name}/merged", "overlay")
     soon = await host.look()
     await host.look(LAYER_STAYS_S - 1)
     early = host.unmounted
@@ -217,3 +250,50 @@ async def test_a_first_layer_that_stays_mounted_is_unmounted(host: Host) -> None
 
     assert (True, [], False) == (soon, early, over)
     assert ["merged"] == host.unmounted
+
+
+async def test_what_is_kept_of_a_container_that_nobody_has_is_removed(host: Host) -> None:
+    host.records(NOBODYS, KNOWN, "not-a-container")
+    host.engine.has = Possessions(containers=frozenset((KNOWN,)))
+    soon = await host.look()
+    await host.look(STAYS_S - 1)
+    early = host.records()
+    over = await host.look(1)
+
+    assert (True, 6, False) == (soon, len(early), over)
+    assert [KNOWN, KNOWN, "not-a-container", "not-a-container"] == host.records()
+
+
+@pytest.mark.parametrize(
+    ("words", "cgroup"),
+    [
+        (("/usr/bin/containerd-shim-runc-v2", "-namespace", "moby", "-id", BORNE), "/"),
+        (("sleep", "9"), f"/docker/{BORNE}"),
+        (("sleep", "9"), f"/system.slice/docker-{BORNE}.scope"),
+    ],
+)
+async def test_what_is_kept_of_a_container_stays_while_a_process_bears_its_id(
+    host: Host, words: tuple[str, ...], cgroup: str
+) -> None:
+    host.records(BORNE)
+    host.bears(*words, cgroup=cgroup)
+
+    assert (False, False) == (await host.look(), await host.look(STAYS_S))
+    assert [BORNE, BORNE] == host.records()
+
+
+async def test_what_has_something_mounted_in_it_stays(host: Host) -> None:
+    host.records(NOBODYS)
+    within = f"{host.engine.places.run}/{PLACES[0]}/{NOBODYS}/rootfs"
+    host.is_mounted(within, "overlay")
+    await host.look()
+
+    assert await host.look(STAYS_S)
+    assert [NOBODYS] == host.records()
+
+
+async def test_the_engine_is_not_asked_while_there_is_nothing_to_ask_for(host: Host) -> None:
+    host.mounts(*ALWAYS)
+
+    assert not await host.look()
+    assert "possessions" not in host.engine.calls
