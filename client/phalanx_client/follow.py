@@ -53,6 +53,11 @@ class Printer:
         stream.flush()
 
 
+def news(view: SessionView, event: EventView) -> str:
+    """Spell what happens to a session beside its output."""
+    return ansi.escape(f"phalanx: {view.name}: {event.text}")
+
+
 class Follower:
     """Follows one session from its start to its end; the first Ctrl-C stops the session."""
 
@@ -112,8 +117,7 @@ class Follower:
             self._said = text
 
     def _say_news(self, event: EventView) -> None:
-        text = ansi.escape(f"phalanx: {self._view.name}: {event.text}")
-        output.note(text, quiet=self._quiet)
+        output.note(news(self._view, event), quiet=self._quiet)
 
     async def _print_lines(self) -> None:
         printer = Printer(self._view, prefix=self._prefix)

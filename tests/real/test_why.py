@@ -151,7 +151,7 @@ def test_torch_that_waits_for_more_ranks_than_there_are_is_told(clean: Ground) -
 def test_ranks_that_have_not_met_after_a_minute_are_told_to_who_follows(clean: Ground) -> None:
     name = fresh_name()
     with clean.start("run", "-J", name, "-i", BASE, *TINY, "--", *CASES["deaf"]) as following:
-        told = "not connected with each other after 60 s"
+        told = "do not work together yet, after 60 s"
         await_true("it is told", lambda: told in clean.phalanx("events", name).out, within=90)
         clean.phalanx("stop", "--grace", "0", name).ok()
         _, err = following.communicate(timeout=30)

@@ -10,7 +10,7 @@ from phalanx_client import arguments, output
 from phalanx_client.arguments import Parser, checked
 from phalanx_client.call import Call, Verb
 from phalanx_client.failure import OK, TRY_AGAIN, USAGE, Failure
-from phalanx_client.follow import Printer
+from phalanx_client.follow import Printer, news
 from phalanx_client.target import kernel_of, parse
 
 
@@ -40,6 +40,7 @@ async def run(call: Call) -> int:
     except ValueError as wrong:
         raise Failure(f"--since {wrong}", USAGE) from None
     printer = Printer(view, prefix=not given.no_prefix, times=given.timestamps)
+    client.news = lambda event: output.note(news(view, event), quiet=call.quiet)
     if given.attempt is not None:
         if given.follow or since or given.tail is not None:
             raise Failure("--attempt goes with --rank only: it is over", USAGE)

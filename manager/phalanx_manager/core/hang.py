@@ -9,10 +9,20 @@ from itertools import chain
 from phalanx_manager.core import rendezvous
 from phalanx_manager.core.explain import failure
 from phalanx_manager.core.model import Kernel
-from phalanx_manager.core.sight import Scene, Sight, command, doing, named, quoted, shown
+from phalanx_manager.core.sight import (
+    Scene,
+    Sight,
+    command,
+    doing,
+    is_loopback,
+    named,
+    place,
+    quoted,
+    shown,
+)
 from phalanx_wire.api import Finding
 from phalanx_wire.ids import AgentId
-from phalanx_wire.look import Process
+from phalanx_wire.look import Process, Socket
 
 
 def judge(scene: Scene) -> tuple[Finding, ...]:
@@ -172,6 +182,19 @@ def _blocked(scene: Scene) -> Iterator[Finding]:
             )
 
 
+def awaited(scene: Scene) -> tuple[Sight, Socket] | None:
+    """Find a rank that listens where others can come, though nobody has."""
+    if scene.linked:
+        return None
+    outward = (
+        (sight, socket)
+        for sight in scene.sights
+        for socket in sight.listening
+        if sight.alive and not is_loopback(socket.local)
+    )
+    return next(outward, None)
+
+
 def _not_started(scene: Scene) -> Iterator[Finding]:
     """Find ranks that idle as they should, while a program of another waits for them."""
     idle = [one.kernel for one in scene.sights if not one.commanded and not one.alive]
@@ -183,9 +206,16 @@ def _not_started(scene: Scene) -> Iterator[Finding]:
     hint = "--run-on all starts it everywhere" if whole else "start it in every container"
     if row.spec.env_profile == "slurm":
         hint = "`srun COMMAND` in the script starts it on all nodes"
+    text = f"in {named(idle)} nothing was started; in rank "
+    waits = awaited(scene)
+    if waits is None:
+        text += f"{active[0].kernel.rank} {doing(active[0])}"
+    else:
+        at = place(waits[1].local, waits[1].local_port)
+        text += f"{waits[0].kernel.rank} {doing(waits[0])}, and listens at {at} for others"
     yield Finding(
         "not-started",
-        f"in {named(idle)} nothing was started; in rank {active[0].kernel.rank} {doing(active[0])}",
+        text,
         tuple(kernel.rank for kernel in idle),
         f"if the program is to run in all containers: {hint}, or by mpirun, torchrun over ssh; if "
         "it is to run in one: phalanx-solo CMD",

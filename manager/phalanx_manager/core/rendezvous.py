@@ -19,6 +19,7 @@ from phalanx_manager.core.sight import (
     doing,
     is_loopback,
     named,
+    place,
     quoted,
     shown,
 )
@@ -122,8 +123,7 @@ def sockets(scene: Scene) -> Iterator[Finding]:
     if there and all(is_loopback(one.local) for one in there):
         yield Finding(
             "master-on-loopback",
-            f"rank 0 listens at {shown(there[0].local)}:{port}, where no other container "
-            "reaches it",
+            f"rank 0 listens at {place(there[0].local, port)}, where no other container reaches it",
             (0,),
             f"bind 0.0.0.0 or {scene.row.kernels[0].host_name}, not localhost, in rank 0",
         )
@@ -140,7 +140,7 @@ def _not_listening(scene: Scene, main: Sight, port: int) -> Iterator[Finding]:
         found = (others or lonely)[0]
         yield Finding(
             "master-other-port",
-            f"rank 0 listens at {shown(found.local)}:{found.local_port}, but MASTER_PORT, where "
+            f"rank 0 listens at {place(found.local, found.local_port)}, but MASTER_PORT, where "
             f"the others look for it, is {port}; {_main_does(main)}",
             (0,),
             "let the program listen at $MASTER_PORT, or ask for the session with "
@@ -206,7 +206,7 @@ def _wrong_targets(scene: Scene) -> Iterator[Finding]:
 def _wrong_target(scene: Scene, sight: Sight, socket: Socket) -> Iterator[Finding]:
     port = scene.master_port
     ranks = scene.ranks_at.get(socket.remote, ())
-    own, target = sight.kernel, f"{shown(socket.remote)}:{socket.remote_port}"
+    own, target = sight.kernel, place(socket.remote, socket.remote_port)
     hint = f"its target should be MASTER_ADDR:MASTER_PORT, {scene.row.kernels[0].host_name}:{port}"
     if not ranks:
         # Whoever may go out also waits for hosts that are none of ours.

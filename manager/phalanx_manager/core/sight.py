@@ -213,6 +213,11 @@ def doing(sight: Sight) -> str:
     return f"{quoted(process)} {state}{waits}, {process.cpu_s:.1f} s of CPU"
 
 
+def place(address: str, port: int) -> str:
+    """Name an end of a connection: "0.0.0.0:80", "[::]:80"."""
+    return f"[{shown(address)}]:{port}" if ":" in address else f"{shown(address)}:{port}"
+
+
 def quoted(process: Process) -> str:
     """Name a process: "`python3 train.py` (process 7)"."""
     return f"`{shown(process.command)}` (process {process.pid})"

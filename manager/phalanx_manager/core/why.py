@@ -123,7 +123,8 @@ def stuck(seen: Scene) -> Finding | None:
     """
     if seen.row.session.state != "running" or seen.linked or hang.works(seen):
         return None
-    return next((one for one in hang.judge(seen) if one.code in _STUCK), None)
+    telling = _STUCK | {"not-started"} if hang.awaited(seen) else _STUCK
+    return next((one for one in hang.judge(seen) if one.code in telling), None)
 
 
 def _starting(row: SessionRow) -> tuple[Finding, ...]:

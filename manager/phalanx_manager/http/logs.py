@@ -17,7 +17,7 @@ from phalanx_manager.http.logs_follow import Follower
 from phalanx_manager.http.logs_read import Batch, Merger, Missing, Put, Wanted
 from phalanx_manager.http.problems import refused
 from phalanx_manager.wake import Bell
-from phalanx_wire.api import LogEvent
+from phalanx_wire.api import ENDED_STATES, LogEvent
 from phalanx_wire.ids import SessionId
 
 _WAITING_BATCHES: Final = 64
@@ -52,7 +52,8 @@ async def stream(ask: Ask) -> web.StreamResponse:
     producer: Producer = Merger(ask.doors.link, kernels, wanted).run
     if wanted.tail >= 0:
         producer = _last(producer, wanted.tail)
-    return await _send(ask, producer, wanted, few=few)
+    lives = row.session.state not in ENDED_STATES
+    return await _send(ask, producer, wanted, few=few, news_of=row.session.id if lives else None)
 
 
 async def _attempt(ask: Ask, row: SessionRow) -> SessionRow:

@@ -75,7 +75,7 @@ class Stuck:
         finding = why.stuck(await looks.see(link, row))
         if finding is None or await self._is_told(row):
             return
-        text = f"its ranks are not connected with each other after {AFTER_S:.0f} s: {finding.text}"
+        text = f"its ranks do not work together yet, after {AFTER_S:.0f} s: {finding.text}"
         if finding.hint:
             text += f"; {finding.hint}"
         rank = finding.ranks[0] if finding.ranks else None

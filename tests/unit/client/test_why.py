@@ -55,7 +55,9 @@ def test_programs_get_codes_or_all_of_it(cli: Cli, manager: FakeManager) -> None
     assert [{"code": "busy", "text": "all is well"}] == told["findings"]
 
 
-def test_who_follows_a_session_is_told_that_it_is_stuck(cli: Cli, manager: FakeManager) -> None:
+def test_who_follows_or_reads_a_session_is_told_that_it_is_stuck(
+    cli: Cli, manager: FakeManager
+) -> None:
     stuck = {
         "id": 9,
         "at": "2025-03-01T12:00:00Z",
@@ -69,7 +71,13 @@ def test_who_follows_a_session_is_told_that_it_is_stuck(cli: Cli, manager: FakeM
     logs = stream(line(0, "hello"), event("event", stuck), line(0, "again"), END)
     manager.on("GET", f"/v1/sessions/{ID}/logs", logs)
 
-    outcome = cli("run", "--no-prefix", "-i", "alpine", "--", "true")
+    manager.on("GET", "/v1/sessions/demo", session("running"))
 
-    assert "hello\nagain\n" == outcome.out
-    assert "phalanx: demo: its ranks are not connected\n" in outcome.err
+    for words in (
+        ("run", "-i", "alpine", "--no-prefix", "--", "true"),
+        ("logs", "demo", "--no-prefix"),
+    ):
+        outcome = cli(*words)
+
+        assert "hello\nagain\n" == outcome.out
+        assert "phalanx: demo: its ranks are not connected\n" in outcome.err

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from phalanx_manager.core import why
 from phalanx_manager.core.model import SessionRow
@@ -252,6 +253,19 @@ def test_a_slurm_job_whose_script_forgot_srun_is_told_so() -> None:
     hints = {each.code: each.hint for each in found}
 
     assert "`srun COMMAND` in the script starts it on all nodes" in hints["not-started"]
+
+
+def test_only_a_rank_that_listens_for_others_is_told_by_itself_to_be_alone() -> None:
+    job = running(run_on="main", env_profile="slurm")
+    waits = Socket("listen", "::", 15028, pid=7)
+    alone, apart = (
+        why.stuck(why.scene(job, {0: look(*sockets), 1: look(of=[])}, {}))
+        for sockets in ((waits,), (replace(waits, local="127.0.0.1"),))
+    )
+
+    assert (None, "not-started") == (apart, alone and alone.code)
+    assert alone is not None
+    assert alone.text.endswith("1.5 s of CPU, and listens at [::]:15028 for others")
 
 
 def test_idle_containers_of_an_interactive_session_are_fine() -> None:

@@ -179,6 +179,24 @@ async def test_who_follows_the_output_is_told_that_nothing_will_come(tmp_path: P
     assert [("session.stuck", "rank 0 does not listen")] == [(one.kind, one.text) for one in told]
 
 
+async def test_who_reads_what_was_said_so_far_is_told_too_until_it_is_over(tmp_path: Path) -> None:
+    async with scene(tmp_path, speaking({})) as api:
+        row = await api.running()
+        event = NewEvent(api.clock.now(), "session.stuck", "nobody listens", row.session.id)
+        await api.store.add_event(event)
+        lives = await heard(api)
+        await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+        over = await heard(api)
+
+    assert (["event", "end"], ["end"]) == (lives, over)
+
+
+async def heard(api: Scene) -> list[str]:
+    """What is sent to who reads the output."""
+    response = await api.get("/v1/sessions/demo/logs")
+    return [name async for _id, name, _data in sse(response)]
+
+
 async def test_what_a_short_session_was_told_is_not_lost_with_its_end(tmp_path: Path) -> None:
     async with scene(tmp_path, speaking({})) as api:
         row = await api.running()

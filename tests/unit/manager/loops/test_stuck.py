@@ -62,7 +62,7 @@ async def test_after_a_minute_the_reason_is_told_once(api: Scene) -> None:
     assert [] == early
     assert (row.session.id, 0) == (event.session, event.rank)
     assert event.text.startswith(
-        "its ranks are not connected with each other after 60 s: rank 0 does not listen at "
+        "its ranks do not work together yet, after 60 s: rank 0 does not listen at "
     )
     assert len(row.kernels) == len(api.link.calls)
 
