@@ -168,7 +168,8 @@ def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) ->
 
 def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
     """What an engine that is killed now and then leaves: the end of a tunnel that it has not handed
-    over, a session's bridge, and network namespaces of a container and of an overlay network.
+    over, a session's bridge, network namespaces of a container and of an overlay network, and what
+    containerd keeps of a container whose helper has died as it began: it fails to remove it.
     """
     tunnel = ("type", "vxlan", "id", "48879", "dstport", "4789")
     ground.on_host(host, "ip", "link", "add", "vx-00beef-plant", *tunnel).ok()
@@ -179,6 +180,12 @@ def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
         Path(place).touch()
         bind = ("mount", "--bind", "/proc/self/ns/net", place)
         call(*room, "unshare", "--net", *bind).ok()
+    run, begun = f"{ground.lab.plan.host_run(host.index)}/exec", os.urandom(32).hex()
+    containerd = ("ctr", "-a", f"{run}/containerd/containerd.sock", "-n", "moby", "containers")
+    call(*containerd, "create", "--rootfs", run, begun, "true").ok()
+    record = Path(run, "containerd/daemon/io.containerd.runtime.v2.task/moby", begun)
+    record.mkdir()
+    (record / "config.json").write_text("{}")
 
 
 def first_process(site: Site, session: str) -> int:
