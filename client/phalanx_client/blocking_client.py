@@ -76,6 +76,7 @@ class BlockingClient:
 
         Raises:
             Refused: the session does not run, or the command could not be started.
+            Failure: the command is a text.
         """
         return finish(self._client.exec(ref, command, rank=rank, stdin=stdin))
 

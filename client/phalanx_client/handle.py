@@ -29,10 +29,10 @@ class SessionFailed(Failure):
     """
 
     def __init__(self, view: SessionView, why: WhyView) -> None:
-        reasons = [
-            f"{found.text} {found.hint}".rstrip() if found.certain else f"likely: {found.text}"
-            for found in why.findings
-        ]
+        reasons: list[str] = []
+        for found in why.findings:
+            reasons.append(found.text if found.certain else f"likely: {found.text}")
+            reasons += [f"  {found.hint}"] if found.hint else []
         super().__init__("\n  ".join([f"session {view.name}: {view.state}", *reasons]))
         self.view = view
         self.why = why

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import shlex
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -23,7 +24,7 @@ import msgspec
 from phalanx_client.answers import decode
 from phalanx_client.clusters import Clusters
 from phalanx_client.exchange import JSON
-from phalanx_client.failure import Failure, Unavailable
+from phalanx_client.failure import USAGE, Failure, Unavailable
 from phalanx_client.handle import Session
 from phalanx_client.inside import Completed, Inside
 from phalanx_client.patience import FIRST_PAUSE_S
@@ -118,7 +119,14 @@ class Client(Clusters):
 
         Raises:
             Refused: the session does not run, or the command could not be started.
+            Failure: the command is a text.
         """
+        if isinstance(command, str):  # a sequence of words for every checker of types
+            raise Failure(
+                f"a command is a list of words: {shlex.split(command)}; for a shell's line: "
+                f"{['sh', '-c', command]}",
+                USAGE,
+            )
         if self._inside is None:
             raise Failure(
                 "this client runs no commands; phalanx_client.connect makes one that does"

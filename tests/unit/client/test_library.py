@@ -70,7 +70,8 @@ def test_a_session_that_failed_raises_what_why_says(manager: FakeManager) -> Non
     assert 3 == failure.value.view.exit_code
     assert (
         "session demo: failed\n"
-        "  Rank 1 exited with 3. Read its last lines.\n"
+        "  Rank 1 exited with 3.\n"
+        "    Read its last lines.\n"
         "  likely: The others lost their peer."
     ) == str(failure.value)
 
@@ -145,6 +146,18 @@ async def test_a_commands_output_is_collected(manager: FakeManager) -> None:
 
     assert (4, b"one two", b"err", "one two") == (*astuple(found), found.text)
     assert found == same
+
+
+def test_a_text_is_no_command_and_both_ways_to_mean_it_are_told(manager: FakeManager) -> None:
+    with (
+        connection.connect_blocking(manager.url, TOKEN) as client,
+        pytest.raises(phalanx_client.Failure) as refused,
+    ):
+        client.exec(ID, "nvidia-smi -L")
+
+    assert "['nvidia-smi', '-L']" in str(refused.value)
+    assert "['sh', '-c', 'nvidia-smi -L']" in str(refused.value)
+    assert [] == manager.heard
 
 
 def test_a_command_that_cannot_run_is_refused_with_the_reason(manager: FakeManager) -> None:
