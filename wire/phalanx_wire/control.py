@@ -377,6 +377,8 @@ class Observed(Message, frozen=True):
         warnings: what an operator should know of this host, sentences.
         host_network: None where containers may not be on the host's network.
         left: it was told to leave, and nothing of ours is on its host any more.
+        number: counts what this process has said, from 1, so that nothing that comes late undoes
+            what came before it; 0 from an agent that does not count.
     """
 
     boot_id: str
@@ -394,3 +396,4 @@ class Observed(Message, frozen=True):
     warnings: tuple[str, ...] = ()
     host_network: HostNetwork | None = None
     left: bool = False
+    number: int = 0

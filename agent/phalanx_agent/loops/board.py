@@ -54,6 +54,7 @@ class Board:
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._leaving = False
         self._left = False
+        self._said = 0
 
     def observed(self) -> Observed:
         """Say all."""
@@ -74,6 +75,7 @@ class Board:
             host_network=self._routes.host_network,
             warnings=tuple(dict.fromkeys(warnings)),
             left=self._left,
+            number=self._said,
         )
 
     def _told_engine(self) -> Engine:
@@ -83,6 +85,7 @@ class Board:
     def leave_now(self) -> None:
         """Tell the manager; if it is away it will be told when it is back."""
         self._leaving = False
+        self._said += 1
         self._say(self.observed())
 
     def beat(self, beat: Beat) -> None:

@@ -84,6 +84,7 @@ class Converge:
         self._memo = goals.Memo()
         self._started_s = clock.monotonic_s()
         self._heard_s: dict[AgentId, float] = {}
+        self._newest: dict[AgentId, int] = {}
         self._wait_s = SAFETY_NET_S
         # Revisions grow over restarts of the manager, whatever an agent remembers.
         self._revision = int(clock.now().timestamp() * 1_000)
@@ -98,6 +99,7 @@ class Converge:
         """The agent has said hello: it needs all its goals."""
         inbox = self._inbox.setdefault(agent, _Inbox())
         inbox.up = True
+        self._newest.pop(agent, None)  # another process of the agent may count anew
         self._heard_s[agent] = self._clock.monotonic_s()
         self.bell.ring()
 
@@ -111,9 +113,14 @@ class Converge:
         self._heard_s[agent] = self._clock.monotonic_s()
 
     def observed(self, agent: AgentId, observed: Observed) -> None:
-        """It said what it has."""
-        self._inbox.setdefault(agent, _Inbox()).report = observed
+        """It said what it has; what it has said before that is worth nothing any more."""
         self._heard_s[agent] = self._clock.monotonic_s()
+        newest = self._newest.get(agent, 0)
+        if observed.number < newest:
+            log.info("report.stale", agent=agent, number=observed.number, newest=newest)
+            return
+        self._newest[agent] = observed.number
+        self._inbox.setdefault(agent, _Inbox()).report = observed
         self.bell.ring()
 
     # -- from the store

@@ -353,7 +353,7 @@ def lasting(observed: Observed) -> Observed:
     """Keep of a report what outlives a restart: nothing that is secret or said anew anyway."""
     swarm: SwarmReport = msgspec.structs.replace(observed.swarm, worker_token="", manager_token="")
     return msgspec.structs.replace(
-        observed, revision=-1, kernels=(), networks=(), strays=(), swarm=swarm
+        observed, revision=-1, kernels=(), networks=(), strays=(), swarm=swarm, number=0
     )
 
 

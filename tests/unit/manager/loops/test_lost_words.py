@@ -1,6 +1,8 @@
-"""Goals that never arrive are sent again."""
+"""Goals that never arrive are sent again, and reports that arrive late are dropped."""
 
 from __future__ import annotations
+
+import msgspec
 
 from phalanx_manager.loops.converge import UNANSWERED_S
 from phalanx_wire.ids import AgentId
@@ -39,3 +41,30 @@ async def test_goals_get_the_time_to_be_answered(house: House) -> None:
     await house.settle()
 
     assert () == house.post.told[A].kernels
+
+
+async def test_a_report_that_comes_after_a_newer_one_is_dropped(house: House) -> None:
+    await house.join("a")
+    player = Player(house, "a")
+    player.connect()
+    for number, warning in ((2, "new"), (1, "old")):
+        player.base = msgspec.structs.replace(player.base, number=number, warnings=(warning,))
+        player.say()
+        await house.settle()
+
+    record = (await house.store.load()).agents[A]
+    assert record.observed is not None
+    assert ("new",) == record.observed.warnings
+
+
+async def test_another_process_of_an_agent_counts_its_reports_anew(house: House) -> None:
+    await house.join("a")
+    player = Player(house, "a")
+    for number, warning in ((7, "the first"), (1, "the second")):
+        player.base = msgspec.structs.replace(player.base, number=number, warnings=(warning,))
+        player.connect()
+        await house.settle()
+
+    record = (await house.store.load()).agents[A]
+    assert record.observed is not None
+    assert ("the second",) == record.observed.warnings
