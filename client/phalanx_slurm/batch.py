@@ -11,7 +11,7 @@ from typing import Final
 from msgspec.structs import replace as with_fields
 
 from phalanx_slurm import patterns
-from phalanx_slurm.request import Export, JobRequest, Room
+from phalanx_slurm.request import Export, JobRequest, Room, unwarned
 from phalanx_slurm.script import Script
 from phalanx_slurm.wrong import WrongError
 from phalanx_wire.spec import (
@@ -167,7 +167,7 @@ def session(wish: JobRequest, site: Site) -> SessionSpec:
         time_limit_s=wish.time_limit_s,
         requeue=bool(wish.requeue),
         hold=wish.hold,
-        warn_signal=_warning(wish),
+        warn_signal=None if unwarned(wish) else wish.warn_signal,
         slurm=_slurm(wish, site, wish.name or "interactive", None),
     )
 
@@ -340,14 +340,6 @@ def _slurm(wish: JobRequest, site: Site, name: str, task: int | None) -> SlurmJo
 
 def _part(name: str, room: Room) -> SlurmPart:
     return SlurmPart(room.nodes, name, room.tasks, room.tasks_per_node, room.cpus_per_task)
-
-
-def _warning(wish: JobRequest) -> str | None:
-    """The signal, where there is time for it: SLURM too sends none without a time limit."""
-    if wish.warn_signal is None or wish.time_limit_s is None:
-        return None
-    before = int(wish.warn_signal.rpartition("@")[2])
-    return wish.warn_signal if 0 < before < wish.time_limit_s else None
 
 
 def _mounts(wish: JobRequest, site: Site) -> tuple[Mount, ...]:

@@ -206,6 +206,18 @@ def signal(text: str) -> str:
     return f"{match['who'] or ''}{name}@{before}"
 
 
+def unwarned(wish: JobRequest) -> str:
+    """Say why a job hears no warning that it asks for; empty when it does, or asks for none."""
+    if wish.warn_signal is None:
+        return ""
+    said = f"--signal={wish.warn_signal}: no warning is sent"
+    if wish.time_limit_s is None:
+        return f"{said}: there is no --time"
+    if not 0 < int(wish.warn_signal.rpartition("@")[2]) < wish.time_limit_s:
+        return f"{said}: that is no moment between the start and the end of --time"
+    return ""
+
+
 def export(text: str | None) -> Export:
     """Read the value of `--export`: `ALL`, `NONE`, `ALL,A=1`, `A,B=2`."""
     if text is None:

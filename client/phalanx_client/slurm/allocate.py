@@ -15,7 +15,7 @@ from phalanx_slurm import options
 from phalanx_slurm.argv import Given
 from phalanx_slurm.batch import Asked, folder_of, session, upload_of, variables
 from phalanx_slurm.jobs import Job, job
-from phalanx_slurm.request import request
+from phalanx_slurm.request import request, unwarned
 
 
 async def allocated(
@@ -31,7 +31,7 @@ async def allocated(
     wish = wish if wish.name else replace(wish, name=name)
     place = site.here(asker.said, environ)
     if "quiet" not in given:
-        for sentence in options.ignored(given):
+        for sentence in filter(None, (*options.ignored(given), unwarned(wish))):
             asker.note(f"note: {sentence}")
     wish = await submit.sized(client, wish)
     waits = await submit.waits_for(client, wish.after, wish.name)

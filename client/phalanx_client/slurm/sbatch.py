@@ -15,7 +15,7 @@ from phalanx_slurm import options, script
 from phalanx_slurm.argv import Given, from_environment
 from phalanx_slurm.batch import Asked, Site, batch
 from phalanx_slurm.jobs import Job
-from phalanx_slurm.request import JobRequest, request
+from phalanx_slurm.request import JobRequest, request, unwarned
 from phalanx_slurm.wrong import WrongError
 
 USAGE = "Usage: sbatch [OPTIONS...] executable [args...]"
@@ -58,7 +58,8 @@ async def _run(given: Given, words: Sequence[str]) -> int:
     wish = _named(wish, path)
     place = site.here(asker.said, os.environ)
     if "quiet" not in given:
-        for sentence in options.ignored({key: "" for part in parts for key in part}):
+        ignored = options.ignored({key: "" for part in parts for key in part})
+        for sentence in filter(None, (*ignored, unwarned(wish))):
             asker.note(f"note: {sentence}")
     client = asker.client()
     wish = await submit.sized(client, wish)

@@ -293,6 +293,24 @@ def test_a_refusal_is_told_with_its_reason(slurm: Slurm, manager: FakeManager) -
     )
 
 
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        ((), "there is no --time"),
+        (("--time", "1"), "that is no moment between the start and the end of --time"),
+    ],
+)
+def test_a_warning_that_cannot_be_is_told(
+    slurm: Slurm, manager: FakeManager, limit: tuple[str, ...], why: str
+) -> None:
+    manager.on("POST", "/v1/sessions", job(45))
+    found = slurm("sbatch", "--signal", "SIGUSR1@90", *limit, "--wrap", "true")
+
+    (asked,) = manager.asked("POST", "/v1/sessions")
+    assert None is msgspec.json.decode(asked.body, type=SessionSpec).warn_signal
+    assert f"sbatch: note: --signal=USR1@90: no warning is sent: {why}\n" in found.err
+
+
 def test_what_the_manager_warns_of_is_told(slurm: Slurm, manager: FakeManager) -> None:
     warned = msgspec.structs.replace(job(45), warnings=("nowhere to save",))
     manager.on("POST", "/v1/sessions", warned)
