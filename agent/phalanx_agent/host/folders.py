@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +16,17 @@ _LOCAL: Final = frozenset(
 )
 """File systems that no two machines have at once. Of others, like NFS or FUSE, one cannot tell."""
 
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+"""How the table spells blanks and backslashes in paths."""
+
 _MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
 def place(path: str, boot_id: str) -> str:
     """Name the folder: equal names are the same folder, different ones are different folders. Empty
-    where other hosts may have it under a name of theirs.
+    where other hosts may have it, or something that is mounted in it, under a name of theirs.
+
+    `path` is absolute and leads through no link.
 
     Hosts that share a kernel, as those of a lab, have one boot id: the same device and number is
     the same folder there.
@@ -38,7 +44,22 @@ def place(path: str, boot_id: str) -> str:
     mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     if found is None or file_system(mounts, found[1]) not in _LOCAL:
         return ""
+    if not _LOCAL.issuperset(within(mounts, path)):
+        return ""
     return f"{boot_id}:{held.st_dev}:{held.st_ino}"
+
+
+def within(mounts: str, path: str) -> Iterator[str]:
+    """Walk the kinds of what is mounted somewhere in a folder, out of a table of mounts."""
+    start = f"{path.rstrip('/')}/"
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        if _ESCAPED.sub(_meant, before.split(" ")[4]).startswith(start):
+            yield after.split(" ", 1)[0]
+
+
+def _meant(escaped: re.Match[str]) -> str:
+    return chr(int(escaped[1], 8))
 
 
 def file_system(mounts: str, number: str) -> str:

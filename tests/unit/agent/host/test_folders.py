@@ -21,6 +21,18 @@ def test_the_kind_of_a_mount_is_found_by_its_number() -> None:
     ]
 
 
+def test_what_is_mounted_in_a_folder_is_found_whatever_its_name() -> None:
+    mounts = MOUNTS + "241 22 0:52 / /home/a\\040b rw - autofs auto rw\n"
+
+    assert [["autofs"], ["nfs4", "fuse.sshfs", "autofs"], [], []] == [
+        list(folders.within(mounts, path)) for path in ("/home", "/", "/data", "/home/a b")
+    ]
+
+
+def test_a_folder_in_which_something_of_another_kind_is_mounted_has_no_name() -> None:
+    assert "" == folders.place("/", "b")  # /proc is
+
+
 def test_a_folder_on_a_local_disk_has_one_name_by_all_its_paths_and_none_of_another(
     tmp_path: Path,
 ) -> None:
