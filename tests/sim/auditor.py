@@ -226,6 +226,7 @@ class Auditor:
                 self.demand(same or learnt, broken)
         self._sessions(session)
         self.promised.stopped(session)
+        self.promised.patient(session)
         self._booked()
 
     def look(self) -> None:

@@ -50,7 +50,8 @@ class SkewedClock:
         self.skew_s = skew_s
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(EPOCH_S + self.monotonic_s() + self.skew_s, tz=UTC)
+        now_s = EPOCH_S + asyncio.get_running_loop().time() + self.skew_s
+        return datetime.fromtimestamp(now_s, tz=UTC)
 
     def monotonic_s(self) -> float:
         return asyncio.get_running_loop().time()

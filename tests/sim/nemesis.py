@@ -141,4 +141,10 @@ class Nemesis:
         self.air.cut(host.name, up=False, down=False)
 
     async def _set_clock(self, host: SimHost) -> None:
-        host.skew_s += self.dice.between(-self.climate.skew_s, self.climate.skew_s)
+        """A host's, and now and then that of the manager's host."""
+        most_s = self.climate.skew_s
+        host.skew_s += self.dice.between(-most_s, most_s)
+        manager = self.manager()
+        if manager is not None and self.dice.chance(0.5):
+            manager.clock.skew_s += self.dice.between(-most_s, most_s)
+            self.note("nemesis", f"{manager.name} has its clock set")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,23 +15,26 @@ from phalanx_agent.core.seen import Absent, Container, Ended, Seen
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.loops import case, deeds, keeper
 from phalanx_agent.loops.found import container_of
-from phalanx_manager.core import after, goals, observe, place
+from phalanx_manager.core import after, goals, govern, observe, place
 from phalanx_manager.core.model import Drain, Kernel, Session, SessionRow, Snapshot
 from phalanx_manager.core.observe import KernelChange
 from phalanx_manager.loops.converge import Converge
 from phalanx_manager.loops.lead import Hold
 from phalanx_manager.store.access import Access
 from phalanx_manager.store.ledger import Ledger
-from phalanx_manager.store.port import NewSession
+from phalanx_manager.store.port import NewSession, Unavailable
+from phalanx_manager.store.tables import Change
 from phalanx_manager.store.work import Work
 from phalanx_wire.control import Observed
 from phalanx_wire.ids import AgentId, ClusterName, SessionId
 from phalanx_wire.lifecycle import KernelState
+from tests.sim.daemons import SkewedClock
 from tests.sim.leads import FencedDatabase
 
 _submit = Ledger.submit
 _rooms = place.rooms
 _move = Work.move
+_end = Change.end
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,14 @@ def _sends_once(converge: Converge, agent: AgentId, report: Observed) -> None:
     converge._answered.add(agent)
 
 
+def _ends_well(change: Change, error: Exception | None = None) -> None:
+    _end(change, None if isinstance(error, Unavailable) else error)
+
+
+def _by_the_wall(clock: SkewedClock) -> float:
+    return asyncio.get_running_loop().time() + clock.skew_s
+
+
 PLANTS: Final = (
     Plant(
         "a container that was started once is made again",
@@ -228,5 +240,23 @@ PLANTS: Final = (
         ((Converge, "_judge_answer"),),
         _sends_once,
         " never ended",
+    ),
+    Plant(
+        "what a full disk refuses counts as written",
+        ((Change, "end"),),
+        _ends_well,
+        " was accepted and is forgotten",
+    ),
+    Plant(
+        "a slow image is not waited for",
+        ((govern, "DEADLINE_S"),),
+        {**govern.DEADLINE_S, KernelState.PREPARING: 10.0},
+        " s to get its image",
+    ),
+    Plant(
+        "silence is measured by a clock that people set",
+        ((SkewedClock, "monotonic_s"),),
+        _by_the_wall,
+        " s of silence",
     ),
 )

@@ -15,9 +15,12 @@ from typing import Final
 from phalanx_manager.core import after
 from phalanx_wire.api import ENDED_STATES
 from phalanx_wire.ids import AgentId, KernelId, SessionId
+from phalanx_wire.lifecycle import KernelState
 
 _MICRO: Final = 1e6
 _ROUNDED_S: Final = 0.001
+_SLOW_S: Final = 900.0
+"""An image may take so long, at least."""
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Promised:
         added_s: what was added to the time limit of an attempt.
         signals: how many drains with a signal were asked for.
         heard: which signals commands have heard.
+        hurried: attempts that were stopped because something took too long.
         counts: how many promises of which kind were given.
     """
 
@@ -40,6 +44,7 @@ class Promised:
     added_s: dict[tuple[SessionId, int], float] = field(default_factory=dict)
     signals: int = 0
     heard: Counter[tuple[KernelId, int]] = field(default_factory=Counter)
+    hurried: set[tuple[SessionId, int]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
 
     def placed(self, kernel: KernelId, session: SessionId, agent: AgentId) -> None:
@@ -90,6 +95,19 @@ class Promised:
             else:
                 wrong = [state for wish, state in self._others(session) if _never(wish, state)]
                 self.demand(bool(wrong), f"{session} is cancelled, and could have come after all")
+
+    def patient(self, session: SessionId) -> None:
+        """A session may just have been told to stop because something takes too long."""
+        query = (
+            "SELECT kernel.id, session.attempt, kernel.state, stop_at - state_at FROM session "
+            "JOIN kernel ON session = session.id AND kernel.attempt = session.attempt "
+            "AND rank = stop_rank WHERE session.id = ? AND stop_cause = 'deadline'"
+        )
+        for kernel, attempt, state, waited in self.database.execute(query, (session,)):
+            if state == KernelState.PREPARING and (session, attempt) not in self.hurried:
+                waited_s = waited / _MICRO
+                self.demand(waited_s >= _SLOW_S, f"{kernel} had {waited_s:.0f} s to get its image")
+            self.hurried.add((session, attempt))
 
     def signalled(self, kernel: KernelId, number: int, *, by_drain: bool) -> None:
         """A command has heard a signal."""
