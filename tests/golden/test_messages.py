@@ -119,6 +119,7 @@ SAMPLES: tuple[Message, ...] = (
         swarm=SwarmReport("active", "swarm1", "node1", control=True, address="10.0.0.1"),
         subnets=("10.0.0.0/24",),
         warnings=("memlock is limited",),
+        number=3,
     ),
     stream.Open(2, stream.ExecCall(KERNEL, ("true",), tty=True)),
     stream.Open(4, stream.LogsCall(KERNEL, follow=True, since_ns=1, tail=10)),
