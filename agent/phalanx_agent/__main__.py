@@ -204,14 +204,10 @@ class _Agent:
             running = [
                 tasks.create_task(for_ever(name, loop), name=name) for name, loop in self._loops()
             ]
-            talking = [
-                tasks.create_task(for_ever(name, loop), name=name)
-                for name, loop in (
-                    ("link", self.link.run),
-                    ("heartbeat", hub.heartbeat),
-                    ("watchdog", _watchdog),
-                )
-            ]
+            links = (("link", self.link.run), ("heartbeat", hub.heartbeat), ("watchdog", _watchdog))
+            talking = [tasks.create_task(for_ever(name, loop), name=name) for name, loop in links]
+            if belongings.has_left(self._folders[0]):
+                leaving.begin()  # whoever was told of it may not know us any more
             await leaving.begun.wait()
             for task in running:
                 task.cancel()
@@ -226,6 +222,7 @@ class _Agent:
         """Take away what is not the engine's."""
         await Guard().remove()
         await asyncio.to_thread(belongings.clear_sessions, *self._folders)
+        belongings.note_left(self._folders[0])
 
     def _loops(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
         """All that runs for ever, by name."""
@@ -325,6 +322,7 @@ async def _joined(config: AgentConfig, *, anew: bool) -> Manager:
             f"sessions and remove {config.state_dir / MANAGER_FILE}."
         )
     if known is None or anew:
+        belongings.stays(config.state_dir)
         return await enrol(config.state_dir, config.name, token)
     if token.addresses == known.addresses:
         return known

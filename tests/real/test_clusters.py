@@ -154,6 +154,24 @@ def test_a_removal_goes_on_when_the_manager_is_killed_in_the_middle(far: Far) ->
         assert NOTHING == ours(far)
 
 
+def test_an_agent_that_died_before_it_heard_of_its_end_finds_that_it_is_over(far: Far) -> None:
+    state = Path(far.host.state_dir, "agent")
+    with far.joined(far.pool("forgetful")) as agent:
+        far.ready("forgetful")
+        who = {name: (state / name).read_bytes() for name in ("manager.json", "agent.key")}
+        far.ground.phalanx("cluster", "rm", "forgetful").ok()
+        assert 4 == agent.wait(60)
+    for name, data in who.items():  # as it was when all was away, and nobody had told it
+        (state / name).write_bytes(data)
+        (state / name).chmod(0o600)
+    (state / "left").touch()
+    with far.joined("phalanx agent") as again:
+        assert 4 == again.wait(60)
+
+    assert [] == [name for name in (*who, "left") if (state / name).exists()]
+    assert NOTHING == ours(far)
+
+
 def test_a_removal_waits_for_a_host_that_is_away_and_force_says_what_stays(far: Far) -> None:
     ground = far.ground
     with far.joined(far.pool("gone")) as agent:

@@ -11,6 +11,7 @@ _OF_SESSIONS: Final = ("logs", "uploads", "started")
 _IN_MEMORY: Final = "k"
 _IDENTITY: Final = ("manager.json", "agent.key")
 _SWARM: Final = "swarm-entered"
+_LEFT: Final = "left"
 
 
 def note_swarm(state_dir: Path) -> None:
@@ -34,13 +35,37 @@ def clear_sessions(state_dir: Path, runtime_dir: Path) -> None:
             shutil.rmtree(folder)
 
 
+def note_left(state_dir: Path) -> None:
+    """Note that nothing of ours is on this host any more: the manager may forget the agent as soon
+    as it is told, and nobody can tell it so if it dies now.
+
+    Raises:
+        OSError: it cannot be noted.
+    """
+    (state_dir / _LEFT).touch(mode=0o600)
+
+
+def has_left(state_dir: Path) -> bool:
+    """Tell whether it has taken all away, in this life or in one before."""
+    return (state_dir / _LEFT).exists()
+
+
+def stays(state_dir: Path) -> None:
+    """Be an agent anew; whatever was before.
+
+    Raises:
+        OSError: the note cannot be removed.
+    """
+    (state_dir / _LEFT).unlink(missing_ok=True)
+
+
 def clear_identity(state_dir: Path) -> None:
     """Be nobody's agent any more.
 
     Raises:
         OSError: something cannot be removed.
     """
-    for name in (*_IDENTITY, _SWARM):
+    for name in (*_IDENTITY, _SWARM, _LEFT):
         (state_dir / name).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(state_dir / "runner")

@@ -92,10 +92,27 @@ def test_what_sessions_have_left_goes_and_then_who_it_was(tmp_path: Path) -> Non
 
     assert belongings.is_in_our_swarm(state)
     belongings.clear_sessions(state, memory)
-    assert {"manager.json", "agent.key", "lock", "somebodys", "swarm-entered", "runner"} == {
-        path.name for path in state.iterdir()
-    }
+    belongings.note_left(state)
+    assert {
+        "manager.json",
+        "agent.key",
+        "lock",
+        "somebodys",
+        "swarm-entered",
+        "runner",
+        "left",
+    } == {path.name for path in state.iterdir()}
     belongings.clear_identity(state)
     belongings.clear_identity(state)
     assert {"lock", "somebodys"} == {path.name for path in state.iterdir()}
     assert [] == list(memory.iterdir())
+
+
+def test_that_it_has_left_is_known_to_the_next_process_until_it_joins_anew(tmp_path: Path) -> None:
+    before = belongings.has_left(tmp_path)
+    belongings.note_left(tmp_path)
+    after = belongings.has_left(tmp_path)
+    belongings.stays(tmp_path)
+    belongings.stays(tmp_path)
+
+    assert (False, True, False) == (before, after, belongings.has_left(tmp_path))
