@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
-from typing import Literal
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:@%/-]*")  # goes into messages and command lines as it is
+_TEXT_LIMIT = 128
+_NAME_LIMIT = 253
+_PEER_LIMIT = 1024
+_RANGES = {
+    "ssh_port": (1, 65535),
+    "ssh_limit": (1, 1024),
+    "master_port": (1, 65535),
+    "mesh_timeout_s": (1, 86400),
+    "linger_s": (0, 86400),
+    "grace_s": (0, 86400),
+}
 
 
 @dataclass(frozen=True)
@@ -16,7 +29,6 @@ class RunnerConf:
     address, interface: the private address, and the network interface that must carry it; both
         empty on the host's network.
     master_port: checked at the start to be free; None in every container but main1.
-    workdir: of the command and of ssh sessions; empty as the image has it.
     """
 
     kernel: str
@@ -26,21 +38,34 @@ class RunnerConf:
     interface: str = ""
     peers: tuple[str, ...] = ()
     master_port: int | None = None
-    workdir: str = ""
-    command: Literal["run", "idle"] = "run"
     mesh_timeout_s: int = 60
     linger_s: int = 30
     grace_s: int = 10
 
     def render(self) -> str:
-        """The file's text. Raises ValueError where a value can't be written on one line."""
-        lines = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None:
-                continue
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
-            if any(mark in text for mark in ("\n", "\0")):
-                raise ValueError(f"{field.name}={text!r} has a line end in it")
-            lines.append(f"{field.name}={text}\n")
-        return "".join(lines)
+        """The file's text. Raises ValueError with the name of a setting that is wrong."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {name: value for name, value in settings.items() if value is not None}
+        wrong = [f"{name}={value!r}" for name, value in given.items() if not _fits(name, value)]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} can't be told to a runner")
+        texts = {name: ",".join(v) if name == "peers" else v for name, v in given.items()}
+        return "".join(f"{name}={text}\n" for name, text in texts.items())
+
+
+def _fits(name: str, value: str | int | tuple[str, ...]) -> bool:
+    match value:
+        case int():
+            low, high = _RANGES[name]
+            return low <= value <= high
+        case str():
+            least = 1 if name == "kernel" else 0
+            return least <= len(value) <= _TEXT_LIMIT and _PLAIN.fullmatch(value) is not None
+        case _:
+            return len(value) <= _PEER_LIMIT and all(map(_is_peer, value))
+
+
+def _is_peer(text: str) -> bool:
+    name, colon, port = text.partition(":")
+    fits = 1 <= len(name) <= _NAME_LIMIT and _PLAIN.fullmatch(name) is not None
+    return fits and (not colon or (port.isdecimal() and 1 <= int(port) <= 65535))

@@ -89,8 +89,8 @@ class Exited:
 
 @dataclass(frozen=True)
 class RunnerError:
-    """what: conf, interface, ssh-port, fork, exec or lease. All but exec and fork end the
-    container, lease at once.
+    """what: conf, interface, ssh-port, fork, exec or lease. All but exec end the container, lease
+    at once.
     """
 
     stamp: Stamp

@@ -146,7 +146,8 @@ def build_dropbear(shop: Workshop, source: Source) -> Path:
     shutil.copy(shop.src / "ssh" / "localoptions.h", tree)
     options = [*DROPBEAR_OPTIONS, *shop.configure(tree)]
     shop.run(f"{name}: configure", ["./configure", *options], tree)
-    libraries = f"LIBS={shop.shim('passwd_shim')} {shop.shim('crypt_shim')}"
+    objects = f"{shop.shim('passwd_shim')} {shop.shim('server_shim')}"
+    libraries = f"LIBS=-Wl,--wrap=putenv {objects}"
     shop.run(f"{name}: make", ["make", _jobs(), "PROGRAMS=dropbear", "STATIC=1", libraries], tree)
     return tree
 
@@ -159,7 +160,7 @@ def build_openssh(shop: Workshop, source: Source) -> Path:
     shop.run(f"{name}: autoreconf", ["autoreconf", "-fi"], tree)
     options = [*OPENSSH_OPTIONS, *shop.configure(tree)]
     shop.run(f"{name}: configure", ["./configure", *options], tree)
-    objects = f"{shop.shim('passwd_shim')} {shop.shim('nodelay')}"
+    objects = f"{shop.shim('passwd_shim')} {shop.shim('client_shim')}"
     link = f"LDFLAGS=-L. -Lopenbsd-compat/ -static -s -Wl,--wrap=socket {objects}"
     shop.run(f"{name}: make", ["make", _jobs(), link, *OPENSSH_PROGRAMS], tree)
     return tree

@@ -49,14 +49,14 @@ void event(enum keep keep, const char *name, const char *fields, ...) {
     tell(line);
 }
 
-void agent_connect(const char *kernel) {
+void agent_connect(void) {
     if (agent_fd >= 0 || clock_ms() < agent_retry_at) return;
     struct sockaddr_un to = {.sun_family = AF_UNIX, .sun_path = MATERIAL "/agent.sock"};
     char hello[256];
     agent_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (connect(agent_fd, (struct sockaddr *)&to, sizeof to)) return drop();
     snprintf(hello, sizeof hello,
-             "{\"ev\":\"hello\",\"proto\":1,\"kernel\":\"%s\",\"last_seq\":%ld}\n", kernel,
+             "{\"ev\":\"hello\",\"proto\":1,\"kernel\":\"%s\",\"last_seq\":%ld}\n", conf.kernel,
              sequence);
     tell(hello);
     for (long i = ring_next > RING ? ring_next - RING : 0; i < ring_next; i++)
@@ -67,7 +67,8 @@ static void take_lines(void (*obey)(const struct command *)) {
     char *from = input, *newline;
     while ((newline = memchr(from, '\n', input_size - (size_t)(from - input)))) {
         struct command command;
-        if (command_parse(from, (size_t)(newline - from), &command)) obey(&command);
+        *newline = 0;
+        if (command_parse(from, &command)) obey(&command);
         else event(ONCE, "warning", "\"what\":\"command\"");
         from = newline + 1;
         if (agent_fd < 0) return; /* lost while it was answered */
@@ -79,8 +80,7 @@ static void take_lines(void (*obey)(const struct command *)) {
 
 void agent_read(void (*obey)(const struct command *)) {
     ssize_t got = recv(agent_fd, input + input_size, sizeof input - input_size, MSG_DONTWAIT);
-    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) drop();
-    if (got <= 0) return;
+    if (got <= 0) return drop();
     backoff_ms = BACKOFF_LOW_MS; /* a connection that an agent uses is no mistake */
     input_size += (size_t)got;
     take_lines(obey);

@@ -7,6 +7,14 @@ int64_t clock_ms(void) {
     return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
 }
 
+int become(const char *who, char **argv) {
+    execvp(argv[0], argv);
+    int why = errno;
+    dprintf(2, "%s: %s: %s\n", who, argv[0], strerror(why));
+    errno = why;
+    return why == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+}
+
 int main(int argc, char **argv) {
     const char *slash = argc ? strrchr(argv[0], '/') : NULL;
     const char *name = slash ? slash + 1 : argc ? argv[0] : "";

@@ -1,15 +1,11 @@
-/* The ssh port and its door. A peer of the mesh check says "PHXPING\n" and is answered here, so
- * that a check costs no ssh server; everybody else gets one of their own. Clients that wait for the
- * server's banner say nothing, and are let in after a moment. */
+/* The ssh port. A peer of the mesh check says "PHXPING\n" and is answered here, so that a check
+ * costs no ssh server; everybody else gets one of their own. */
 #include "phalanx.h"
 
 #include <net/if.h>
 #include <sys/ioctl.h>
 
-#define SILENCE_MS 200
-
-struct guest guests[DOOR_LIMIT];
-int guest_count;
+#define WORD_SIZE 8
 
 bool address_on_interface(const char *address, const char *interface) {
     struct ifreq request = {.ifr_addr.sa_family = AF_INET};
@@ -27,6 +23,11 @@ static int listen_with(sa_family_t family, int port) {
     int yes = 1, no = 0, fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+    /* This is also its connections. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    /* The kernel keeps connections back until they have said something, but for no longer than a
+     * second: some clients wait for the server's banner. */
+    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &yes, sizeof yes);
     if (!bind(fd, (struct sockaddr *)&all, sizeof all) && !listen(fd, 1024)) return fd;
     int why = errno;
     close(fd);
@@ -39,35 +40,16 @@ int listen_everywhere(int port) {
     return fd < 0 && errno != EADDRINUSE ? listen_with(AF_INET, port) : fd;
 }
 
-void door_accept(int listener) {
-    while (guest_count < DOOR_LIMIT) {
-        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC); /* the server's reads wait */
-        if (fd < 0) return;
-        guests[guest_count++] = (struct guest){fd, clock_ms()};
-    }
-}
-
-int64_t door_deadline(void) {
-    int64_t first = -1;
-    for (int i = 0; i < guest_count; i++)
-        if (first < 0 || guests[i].since + SILENCE_MS < first) first = guests[i].since + SILENCE_MS;
-    return first;
-}
-
-void door_look(int guest, int64_t now, bool readable) {
-    int fd = guests[guest].fd;
-    bool patience = now - guests[guest].since < SILENCE_MS;
-    if (!readable && patience) return;
-    char word[8];
-    ssize_t got = recv(fd, word, sizeof word, MSG_PEEK | MSG_DONTWAIT);
-    bool ping = got > 0 && !memcmp(word, "PHXPING\n", (size_t)got);
-    if (ping && got < (ssize_t)sizeof word && patience) return;
-    if (ping && got == sizeof word) {
-        recv(fd, word, sizeof word, MSG_DONTWAIT);
-        send(fd, "PHXPONG\n", sizeof word, MSG_NOSIGNAL | MSG_DONTWAIT);
+void let_in(int listener) {
+    char word[WORD_SIZE];
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC); /* the server's reads wait */
+    if (fd < 0) return;
+    ssize_t got = recv(fd, word, WORD_SIZE, MSG_PEEK | MSG_DONTWAIT);
+    if (got == WORD_SIZE && !memcmp(word, "PHXPING\n", WORD_SIZE)) {
+        recv(fd, word, WORD_SIZE, 0); /* what is not read would reset the connection */
+        send(fd, "PHXPONG\n", WORD_SIZE, MSG_NOSIGNAL | MSG_DONTWAIT);
     } else if (got > 0 || (got < 0 && errno == EAGAIN)) {
         spawn_ssh_server(fd);
     }
     close(fd);
-    guests[guest] = guests[--guest_count];
 }

@@ -18,7 +18,5 @@ int solo_main(char **argv) {
     for (char **variable = environ; *variable; variable++)
         if (strncmp(*variable, "PET_", 4)) *kept++ = *variable;
     *kept = NULL;
-    execvp(argv[0], argv);
-    fprintf(stderr, "phalanx-solo: %s: %s\n", argv[0], strerror(errno));
-    return errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+    return become("phalanx-solo", argv);
 }

@@ -1,16 +1,17 @@
 /* The processes that the runner starts: ssh servers, one per connection, and the user's command. */
 #include "phalanx.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #define LOG_BURST 50 /* lines of the ssh servers told per LOG_WINDOW_MS; the rest is dropped */
 #define LOG_WINDOW_MS 10000
 
-const char *const stashed[] = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", NULL};
 int log_fd = -1;
-static int log_write_fd = 2, failure_fd = -1, server_limit, server_count;
+const int *command_failure;
+static int log_write_fd = 2, server_count;
 static pid_t servers[PEER_LIMIT];
-static const char *workdir = "";
+static char folder[4096] = "/";
 
 void child_signals(void) {
     sigset_t none;
@@ -18,12 +19,11 @@ void child_signals(void) {
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-void spawn_prepare(const struct conf *conf) {
+void spawn_prepare(void) {
     struct stat home;
     const char *path = getenv("HOME");
     if (!path || stat(path, &home) || !S_ISDIR(home.st_mode)) setenv("HOME", "/tmp", 1);
-    workdir = conf->workdir;
-    server_limit = conf->ssh_limit;
+    if (!getcwd(folder, sizeof folder)) strcpy(folder, "/");
     int fds[2];
     if (pipe2(fds, O_CLOEXEC | O_NONBLOCK)) return;
     log_fd = fds[0];
@@ -46,40 +46,21 @@ void log_read(void) {
     }
 }
 
-/* The server overwrites some variables and the directory; phalanx-shell puts them back. */
-static void stash(void) {
-    char name[32], here[4096];
-    for (int i = 0; stashed[i]; i++) {
-        const char *value = getenv(stashed[i]);
-        snprintf(name, sizeof name, STASH "%s", stashed[i]);
-        if (value) setenv(name, value, 1);
-    }
-    if (!*workdir || chdir(workdir)) workdir = getcwd(here, sizeof here);
-    setenv(STASH "CWD", workdir ? workdir : "/", 1);
-    setenv("PHALANX_SSH_HOME", MATERIAL "/ssh", 1);
-    setenv("PHALANX_SSH_SHELL", BUNDLE "/bin/phalanx-shell", 1);
-}
-
 /* A flood of connections must leave processes for the user: one above the limit is closed, and the
- * log says so. */
+ * log says so. The folder is taken by name: the command may have made it anew. */
 void spawn_ssh_server(int connection) {
-    int one = 1;
-    if (server_count == server_limit)
+    if (server_count == conf.ssh_limit)
         return (void)dprintf(log_write_fd, "ssh: %d servers run, no more may\n", server_count);
     pid_t pid = fork();
     if (pid < 0) event(ONCE, "warning", "\"what\":\"fork\",\"errno\":%d", errno);
     if (pid > 0) servers[server_count++] = pid;
     if (pid) return;
     child_signals();
-    setsid();
-    setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(connection, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     if (dup2(connection, 0) < 0 || dup2(connection, 1) < 0 || dup2(log_write_fd, 2) < 0) _exit(1);
-    stash();
-    execl(BUNDLE "/libexec/dropbear", "dropbear", "-i", "-e", "-K", "30", "-r",
-          MATERIAL "/ssh/host_key", (char *)NULL);
-    dprintf(2, "ssh server: %s\n", strerror(errno));
-    _exit(EXIT_NOT_FOUND);
+    if (chdir(folder) && chdir(getenv("HOME"))) perror("ssh server");
+    char *server[] = {BUNDLE "/libexec/dropbear", "-i", "-e", "-K", "30", "-r",
+                      MATERIAL "/ssh/host_key",   NULL};
+    _exit(become("ssh server", server));
 }
 
 void spawn_ssh_server_ended(pid_t pid) {
@@ -87,32 +68,16 @@ void spawn_ssh_server_ended(pid_t pid) {
         if (servers[i] == pid) servers[i] = servers[--server_count];
 }
 
-static void become_command(char **argv, int failure) {
-    const char *subject = argv[0];
-    child_signals();
-    setpgid(0, 0);
-    if (*workdir && chdir(workdir)) subject = workdir;
-    else execvp(argv[0], argv);
-    int why = errno, code = EXIT_NOT_EXECUTABLE;
-    dprintf(2, "phalanx-init: %s: %s\n", subject, strerror(why));
-    if (why == ENOENT && subject == argv[0]) code = EXIT_NOT_FOUND;
-    _exit(write(failure, &why, sizeof why) == sizeof why ? code : EXIT_REFUSED);
-}
-
 pid_t spawn_command(char **argv) {
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK)) return 0;
+    int *failure = mmap(NULL, sizeof *failure, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                        -1, 0); /* written in the child, unless that has become the command */
+    if (failure == MAP_FAILED) return -1;
+    command_failure = failure;
     pid_t pid = fork();
-    if (!pid) become_command(argv, fds[1]);
-    failure_fd = fds[0];
-    close(fds[1]);
-    setpgid(pid, pid); /* also here: a signal may come before the child has run */
-    return pid > 0 ? pid : 0;
-}
-
-int spawn_command_failure(void) {
-    int why = 0;
-    if (read(failure_fd, &why, sizeof why) != sizeof why) why = 0;
-    close(failure_fd);
-    return why;
+    if (pid >= 0) setpgid(pid, pid); /* on both sides: a signal may come before the other has run */
+    if (pid) return pid;
+    child_signals();
+    int code = become("phalanx-init", argv);
+    *failure = errno;
+    _exit(code);
 }

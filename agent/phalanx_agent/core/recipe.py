@@ -156,14 +156,16 @@ def command(assignment: Assignment, image: Image) -> tuple[str, ...]:
     Setting our entrypoint makes the engine forget the image's, so both of its halves are here.
 
     Raises:
-        Refused: the image's own would be an init system, which works as process 1 only.
+        Refused: the image has none, or an init system, which works as process 1 only.
     """
     if assignment.idle:
         return ()
     if assignment.command:
         return assignment.command
     own = (*image.entrypoint, *image.command)
-    if own and own[0] in _INITS:
+    if not own:
+        raise Refused("The image has no command of its own; give one.")
+    if own[0] in _INITS:
         raise Refused(
             f"The image starts {own[0]}, an init system that must be process 1 of its container, "
             "which the runner is here; give a command of your own."
@@ -275,11 +277,11 @@ def spec_hash(assignment: Assignment) -> str:
     return hashlib.sha256(msgspec.json.encode(timeless, order="sorted")).hexdigest()
 
 
-def runner_conf(assignment: Assignment, gang: Gang, image: Image) -> RunnerConf:
+def runner_conf(assignment: Assignment, gang: Gang) -> RunnerConf:
     """Say what the runner of a kernel is told before it exists.
 
     Raises:
-        ValueError: by `render`, where a path has a line end in it.
+        ValueError: by `render`, where a setting is none that a runner takes.
     """
     own = own_member(assignment, gang)
     # On the host's network the agent has looked at the address itself, and interfaces are many.
@@ -292,8 +294,6 @@ def runner_conf(assignment: Assignment, gang: Gang, image: Image) -> RunnerConf:
         interface=names.PRIVATE_INTERFACE if address else "",
         peers=tuple(_peer(member, own) for member in gang.members),
         master_port=assignment.master_port or None,
-        workdir=workdir(assignment, image),
-        command="idle" if assignment.idle else "run",
         grace_s=math.ceil(assignment.grace_s),
     )
 

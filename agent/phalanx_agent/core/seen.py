@@ -225,7 +225,7 @@ def _error(runner: Runner, event: messages.RunnerError) -> Runner:
         case "exec":
             said = f"The command could not be executed: {text}."
         case "fork":
-            said = f"The command could not be started (errno {event.detail.get('errno', '')})."
+            said = f"The command could not be started: {text}."
         case _:
             said = f"The runner reports {event.what}: {text}."
     return replace(runner, failure=Failure("start-failed", said))

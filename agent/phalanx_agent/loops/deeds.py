@@ -176,10 +176,10 @@ class Deeds:
 
     async def _make_material(self) -> None:
         case = self._case
-        image, account = await self._know_image()
+        _, account = await self._know_image()
         assignment, gang = case.aim.assignment, case.aim.gang
         try:
-            conf = recipe.runner_conf(assignment, gang, image).render()
+            conf = recipe.runner_conf(assignment, gang).render()
             own = recipe.own_member(assignment, gang)
         except ValueError as error:
             raise Refused(f"{error}.") from error

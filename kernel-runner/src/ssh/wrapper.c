@@ -18,8 +18,7 @@ static const char *find_destination(char **argv) {
 
 /* HOST, USER@HOST or ssh://[USER@]HOST[:PORT] */
 static bool is_of_session(const char *destination) {
-    static struct conf conf;
-    if (conf_load(&conf)) return false;
+    if (conf_load()) return false;
     bool uri = !strncmp(destination, "ssh://", 6);
     const char *at = strrchr(destination, '@');
     const char *host = at ? at + 1 : uri ? destination + 6 : destination;
@@ -40,19 +39,18 @@ static void try_image_client(char **argv) {
 }
 
 int ssh_main(int argc, char **argv) {
-    char **words = calloc((size_t)argc + 3, sizeof *words);
+    char **words = calloc((size_t)argc + 3, sizeof *words), **end = words;
     const char *destination = find_destination(argv);
     static char name[] = "ssh", option[] = "-F", config[] = MATERIAL "/ssh/ssh_config";
-    int count = 0;
     if (!words) return 255;
-    words[count++] = argv[0] = name;
+    *end++ = argv[0] = name;
     if (destination && is_of_session(destination)) {
-        words[count++] = option; /* one of the user's comes later and wins */
-        words[count++] = config;
+        *end++ = option; /* one of the user's comes later and wins */
+        *end++ = config;
     } else if (destination) {
         try_image_client(argv);
     }
-    memcpy(words + count, argv + 1, sizeof *words * (size_t)(argc - 1));
+    memcpy(end, argv + 1, sizeof *words * (size_t)(argc - 1));
     execv(CLIENT, words);
     fprintf(stderr, "ssh: " CLIENT ": %s\n", strerror(errno));
     return 255;

@@ -60,16 +60,16 @@ static size_t mutate(char *text, size_t size) {
 }
 
 static long throw_at_parser(bool is_conf) {
-    static struct conf conf;
     struct command command;
     long accepted = 0;
     /* Exactly as much memory as there is text, so that one byte too far is seen. */
-    char *exact = malloc(guilty_size + is_conf + !guilty_size);
+    char *exact = malloc(guilty_size + 1);
     memcpy(exact, guilty, guilty_size);
-    if (!is_conf) accepted = command_parse(exact, guilty_size, &command);
-    else accepted = !conf_parse(&conf, exact, guilty_size);
+    exact[guilty_size] = 0;
+    if (is_conf) accepted = !conf_parse(exact, guilty_size);
+    else accepted = command_parse(exact, &command);
     for (int p = 0; is_conf && p < conf.peer_count; p++)
-        if (strlen(conf.peers[p].name) > 253) abort();
+        if (strlen(conf.peers[p].name) > guilty_size) abort();
     free(exact);
     return accepted;
 }

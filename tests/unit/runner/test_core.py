@@ -29,8 +29,7 @@ from phalanx_runner.messages import (
 )
 from tests.unit.runner.box import PATIENCE_S, Box, Boxes
 
-RUN = RunnerConf("k1", command="run", grace_s=5)
-IDLE = RunnerConf("k1", command="idle", grace_s=5)
+CONF = RunnerConf("k1", grace_s=5)
 # A shell that tells by a file that it is ready for a signal, then waits for it.
 READY_THEN_WAIT = 'echo there >"$READY"; while :; do sleep 0.02; done'
 
@@ -97,17 +96,17 @@ async def test_a_command_that_cannot_be_executed_says_why(boxes: Boxes) -> None:
         assert "phalanx-init: /no/such/program: No such file" in await box.output()
 
 
-async def test_a_missing_working_directory_stops_the_command(boxes: Boxes) -> None:
-    async with boxes.open(RunnerConf("k1", workdir="/no/such", linger_s=0), "true") as box:
+async def test_a_command_runs_in_the_folder_that_the_engine_has_chosen(boxes: Boxes) -> None:
+    async with boxes.open(RunnerConf("k1", linger_s=0), "pwd", before="cd /usr/bin") as box:
         await start(box)
 
-        assert 126 == await box.code()
-        assert "/no/such: No such file" in await box.output()
+        assert 0 == await box.code()
+        assert "/usr/bin\n" == await box.output()
 
 
 async def test_stop_gives_the_command_its_grace_and_then_kills_everything(boxes: Boxes) -> None:
     script = f"trap '' TERM; {READY_THEN_WAIT}"
-    async with boxes.open(RUN, "sh", "-c", script, env={"READY": "/run/phalanx/ready"}) as box:
+    async with boxes.open(CONF, "sh", "-c", script, env={"READY": "/run/phalanx/ready"}) as box:
         await start(box)
         await appears(box.material / "ready")
         box.send(messages.stop(signal.SIGTERM, 200))
@@ -119,7 +118,7 @@ async def test_stop_gives_the_command_its_grace_and_then_kills_everything(boxes:
 
 async def test_a_stopped_command_may_end_with_its_own_code_without_lingering(boxes: Boxes) -> None:
     script = f"trap 'exit 3' USR1; {READY_THEN_WAIT}"
-    async with boxes.open(RUN, "sh", "-c", script, env={"READY": "/run/phalanx/ready"}) as box:
+    async with boxes.open(CONF, "sh", "-c", script, env={"READY": "/run/phalanx/ready"}) as box:
         await start(box)
         await appears(box.material / "ready")
         box.send(messages.stop(signal.SIGUSR1, 10_000))
@@ -163,7 +162,7 @@ async def test_a_lingering_container_ends_on_term_with_the_commands_code(boxes: 
 
 
 async def test_an_idle_container_starts_nothing_and_ends_when_stopped(boxes: Boxes) -> None:
-    async with boxes.open(IDLE, "sh", "-c", "exit 9") as box:
+    async with boxes.open(CONF) as box:
         started = await start(box)
         box.send(messages.signal(signal.SIGUSR1))
         told = await box.wait(Signalled)
@@ -176,7 +175,7 @@ async def test_an_idle_container_starts_nothing_and_ends_when_stopped(boxes: Box
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGRTMIN + 3])
 async def test_an_idle_container_ends_on_a_stop_signal(boxes: Boxes, number: int) -> None:
-    async with boxes.open(IDLE) as box:
+    async with boxes.open(CONF) as box:
         await box.wait(Ready)
         box.kill(number)
 
@@ -184,7 +183,7 @@ async def test_an_idle_container_ends_on_a_stop_signal(boxes: Boxes, number: int
 
 
 async def test_a_later_stop_may_shorten_the_grace(boxes: Boxes) -> None:
-    conf = RunnerConf("k1", command="idle", grace_s=3600)
+    conf = RunnerConf("k1", grace_s=3600)
     stubborn = "(trap '' TERM; echo there >/run/phalanx/ready; while :; do sleep 0.02; done) &"
     async with boxes.open(conf, before=stubborn) as box:
         await box.wait(Ready)
@@ -249,7 +248,7 @@ async def test_a_restarted_agent_hears_everything_again(boxes: Boxes) -> None:
 
 
 async def test_a_runner_without_an_agent_keeps_its_events_until_one_listens(boxes: Boxes) -> None:
-    async with boxes.open(IDLE, before="mv /run/phalanx/agent.sock /run/phalanx/away") as box:
+    async with boxes.open(CONF, before="mv /run/phalanx/agent.sock /run/phalanx/away") as box:
         await appears(box.material / "away")
         (box.material / "away").rename(box.material / "agent.sock")
 
@@ -258,9 +257,7 @@ async def test_a_runner_without_an_agent_keeps_its_events_until_one_listens(boxe
 
 
 async def test_unreachable_peers_are_named(boxes: Boxes) -> None:
-    conf = RunnerConf(
-        "k1", peers=("main1", "sub1:2300", "nobody"), mesh_timeout_s=1, command="idle"
-    )
+    conf = RunnerConf("k1", peers=("main1", "sub1:2300", "nobody"), mesh_timeout_s=1)
     async with boxes.open(conf) as box:
         await box.wait(Ready)
         box.send(messages.mesh())
@@ -287,7 +284,7 @@ async def test_a_taken_ssh_port_is_refused(boxes: Boxes) -> None:
         'python3 -c \'import os,signal,socket; s=socket.create_server(("",2200));'
         " os._exit(0) if os.fork() else signal.pause()'"
     )
-    async with boxes.open(IDLE, before=listening) as box:
+    async with boxes.open(CONF, before=listening) as box:
         error = await box.wait(RunnerError)
         box.send(messages.exit())
 
@@ -311,10 +308,11 @@ async def test_a_taken_master_port_is_told_and_the_command_runs(boxes: Boxes) ->
         ("kernel=k1\nssh_port=0\n", "ssh_port"),
         ("kernel=k1\nssh_port=22x\n", "ssh_port"),
         ("kernel=k1\npeers=a,,b\n", "peers"),
-        ("kernel=k1\nworkdir=relative\n", "workdir"),
-        ("kernel=k1\ncommand=walk\n", "command"),
+        ("kernel=k1\npeers=a:x\n", "peers"),
+        ("kernel=k1\nssh_limit=1025\n", "ssh_limit"),
         ("kernel=k1\nnonsense\n", "line"),
         ("ssh_port=2200\n", "kernel"),
+        ("kernel=k1\n", "ssh_port"),
     ],
 )
 async def test_a_wrong_setting_is_refused_by_name(boxes: Boxes, text: str, key: str) -> None:
@@ -327,7 +325,7 @@ async def test_a_wrong_setting_is_refused_by_name(boxes: Boxes, text: str, key: 
 
 
 async def test_garbage_from_the_agent_is_told_and_skipped(boxes: Boxes) -> None:
-    async with boxes.open(IDLE) as box:
+    async with boxes.open(CONF) as box:
         await box.wait(Ready)
         box.send(b'{"op":"start"\n{"op":7}\n[]\n{"op":"signal"}\n')
         whats = [(await box.wait(Warned)).what for _ in range(4)]
@@ -338,7 +336,7 @@ async def test_garbage_from_the_agent_is_told_and_skipped(boxes: Boxes) -> None:
 
 
 async def test_an_agent_that_sends_an_endless_line_is_left_and_called_again(boxes: Boxes) -> None:
-    async with boxes.open(IDLE) as box:
+    async with boxes.open(CONF) as box:
         await box.wait(Ready)
         box.send(b"x" * 9000)
 

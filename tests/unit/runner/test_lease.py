@@ -11,7 +11,7 @@ from phalanx_runner.conf import RunnerConf
 from phalanx_runner.messages import FENCED_CODE, Exited, Ready, RunnerError, Started
 from tests.unit.runner.box import Box, Boxes
 
-RUN = RunnerConf("k1", command="run", grace_s=5)
+CONF = RunnerConf("k1", grace_s=5)
 # Deaf to TERM, with a child that is, too.
 DEAF = "trap '' TERM; sh -c 'trap \"\" TERM; while :; do sleep 1; done' & while :; do sleep 1; done"
 
@@ -34,7 +34,7 @@ async def start(box: Box) -> None:
 
 async def test_a_lease_that_is_not_renewed_ends_everything_at_its_end(boxes: Boxes) -> None:
     until_s = put(boxes.material, 1.0)
-    async with boxes.open(RUN, "sh", "-c", DEAF) as box:
+    async with boxes.open(CONF, "sh", "-c", DEAF) as box:
         await start(box)
         error = await box.wait(RunnerError)
 
@@ -45,7 +45,7 @@ async def test_a_lease_that_is_not_renewed_ends_everything_at_its_end(boxes: Box
 
 async def test_a_lease_that_is_renewed_in_time_ends_later(boxes: Boxes) -> None:
     put(boxes.material, 1.0)
-    async with boxes.open(RUN, "sh", "-c", DEAF) as box:
+    async with boxes.open(CONF, "sh", "-c", DEAF) as box:
         await start(box)
         until_s = put(boxes.material, 2.0)
 
@@ -53,18 +53,19 @@ async def test_a_lease_that_is_renewed_in_time_ends_later(boxes: Boxes) -> None:
         assert lease.now_s() >= until_s
 
 
-@pytest.mark.parametrize("kind", ["run", "idle"])
-async def test_a_container_whose_lease_is_over_starts_nothing(boxes: Boxes, kind: str) -> None:
+@pytest.mark.parametrize("command", [("true",), ()], ids=["run", "idle"])
+async def test_a_container_whose_lease_is_over_starts_nothing(
+    boxes: Boxes, command: tuple[str, ...]
+) -> None:
     put(boxes.material, -10.0)
-    conf = RunnerConf("k1", command="run" if kind == "run" else "idle")
-    async with boxes.open(conf, *(("true",) if kind == "run" else ())) as box:
+    async with boxes.open(CONF, *command) as box:
         assert FENCED_CODE == await box.code()
         assert [] == [event for event in box.seen if isinstance(event, Started)]
 
 
 async def test_a_command_that_has_ended_keeps_its_code_when_the_lease_ends(boxes: Boxes) -> None:
     put(boxes.material, 1.0)
-    async with boxes.open(RUN, "sh", "-c", "exit 7") as box:
+    async with boxes.open(CONF, "sh", "-c", "exit 7") as box:
         await start(box)
         await box.wait(Exited)
         await box.wait(RunnerError)
@@ -74,7 +75,7 @@ async def test_a_command_that_has_ended_keeps_its_code_when_the_lease_ends(boxes
 
 async def test_a_lease_that_was_there_and_is_gone_ends_all_the_same(boxes: Boxes) -> None:
     put(boxes.material, 1.0)
-    async with boxes.open(RUN, "sh", "-c", DEAF) as box:
+    async with boxes.open(CONF, "sh", "-c", DEAF) as box:
         await start(box)
         (boxes.material / lease.FILE).unlink()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -102,19 +103,45 @@ def test_commands_are_lines_of_json() -> None:
 
 
 def test_a_conf_is_written_one_setting_a_line() -> None:
-    conf = RunnerConf("k1", peers=("main1", "sub1"), master_port=12345, workdir="/work space")
+    conf = RunnerConf("k1", peers=("main1", "sub1:2201"), master_port=12345)
 
     lines = conf.render().splitlines()
 
     assert "kernel=k1" == lines[0]
-    assert {"peers=main1,sub1", "master_port=12345", "workdir=/work space"} <= set(lines)
+    assert {"peers=main1,sub1:2201", "master_port=12345", "ssh_port=2200"} <= set(lines)
 
 
 def test_a_container_without_a_master_port_has_no_such_line() -> None:
     assert "master_port" not in RunnerConf("k1").render()
 
 
-@pytest.mark.parametrize("value", ["/a\nssh_port=22", "/a\0b"])
-def test_a_setting_cannot_smuggle_another_one(value: str) -> None:
-    with pytest.raises(ValueError, match="workdir"):
-        RunnerConf("k1", workdir=value).render()
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("kernel", ""),
+        ("kernel", "k" * 129),
+        ("kernel", 'k"'),
+        ("address", "10.0.0.1\nssh_port=22"),
+        ("interface", "eth0\0"),
+        ("ssh_port", 0),
+        ("ssh_port", 65536),
+        ("ssh_limit", 1025),
+        ("master_port", 65536),
+        ("mesh_timeout_s", 0),
+        ("linger_s", -1),
+        ("grace_s", 86401),
+        ("peers", ("a", "", "b")),
+        ("peers", ("a,b",)),
+        ("peers", ("a" * 254,)),
+        ("peers", ("a:0",)),
+        ("peers", ("a:x",)),
+        ("peers", ("a",) * 1025),
+    ],
+)
+def test_a_setting_that_a_runner_does_not_take_is_refused_by_name(
+    setting: str, value: object
+) -> None:
+    conf = replace(RunnerConf("k1"), **{setting: value})  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match=rf"^{setting}="):
+        conf.render()

@@ -23,7 +23,14 @@ def test_an_image_that_would_start_an_init_system_is_refused_with_what_to_do(
         recipe.command(order(command=()), image)
 
 
-def test_such_an_image_runs_a_command_of_the_users_and_idles() -> None:
+def test_an_image_without_a_command_is_refused_with_what_to_do() -> None:
+    image = replace(IMAGE, entrypoint=(), command=())
+
+    with pytest.raises(Refused, match="no command of its own; give one"):
+        recipe.command(order(command=()), image)
+
+
+def test_an_image_with_an_init_system_runs_a_command_of_the_users_and_idles() -> None:
     image = replace(IMAGE, entrypoint=("/sbin/init",), command=())
 
     assert ("true",) == recipe.command(order(command=("true",)), image)

@@ -191,7 +191,7 @@ def test_a_runner_that_failed_before_the_command_tells_why() -> None:
         ("ssh-port", {"detail": "Address in use", "number": 2200}, "2200"),
         ("interface", {"detail": "eth0", "number": 0}, "eth0"),
         ("conf", {"detail": "peers", "number": 0}, "peers"),
-        ("fork", {"errno": 11}, "11"),
+        ("fork", {"detail": "No memory", "number": 12}, "No memory"),
         ("exec", {"text": "No such file"}, "No such file"),
         ("moon", {"text": "is full"}, "moon"),
     ],

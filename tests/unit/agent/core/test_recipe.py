@@ -220,19 +220,17 @@ ssh_limit=1024
 address=10.213.0.61
 interface=eth0
 peers=main1,sub1
-workdir=/srv
-command=run
 mesh_timeout_s=60
 linger_s=30
 grace_s=3
-""" == recipe.runner_conf(ORDER, GANG, IMAGE).render()
+""" == recipe.runner_conf(ORDER, GANG).render()
 
 
 @pytest.mark.parametrize(("pids", "limit"), [(1, 16), (64, 16), (400, 100), (99999, 1024)])
 def test_ssh_servers_are_at_most_a_quarter_of_the_processes(pids: int, limit: int) -> None:
     slots = msgspec.structs.replace(ORDER.slots, pids=pids)
 
-    assert limit == recipe.runner_conf(order(slots=slots), GANG, IMAGE).ssh_limit
+    assert limit == recipe.runner_conf(order(slots=slots), GANG).ssh_limit
 
 
 def test_on_the_hosts_network_a_container_has_no_address_and_its_peers_have_ports() -> None:
@@ -245,16 +243,14 @@ def test_on_the_hosts_network_a_container_has_no_address_and_its_peers_have_port
     place = Place("host", "/bundle", "/m")
 
     made = recipe.container(order(ports=(61002, 61003)), gang, IMAGE, ROOT, place)
-    told = recipe.runner_conf(order(), gang, IMAGE).render().splitlines()
+    told = recipe.runner_conf(order(), gang).render().splitlines()
 
     assert ("host", "", False) == (made.network_id, made.address, made.egress)
     assert {"ssh_port=61002", "address=", "interface=", "peers=main1:61000,sub1"} <= set(told)
 
 
 def test_only_main1_checks_the_master_port() -> None:
-    assert "master_port=12345\n" in (
-        recipe.runner_conf(order(master_port=12345), GANG, IMAGE).render()
-    )
+    assert "master_port=12345\n" in (recipe.runner_conf(order(master_port=12345), GANG).render())
 
 
 def test_a_kernel_that_is_not_in_its_gang_is_a_contradiction() -> None:
