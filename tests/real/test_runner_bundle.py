@@ -36,6 +36,7 @@ def test_every_program_of_the_bundle_is_static_and_the_whole_is_small() -> None:
     assert sum(file.lstat().st_size for file in path.rglob("*")) < build.SIZE_LIMIT
 
 
+@pytest.mark.timeout(450)
 def test_a_bundle_that_is_built_again_is_the_same(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "phalanx_runner.build", "--force", "--out", str(tmp_path)]
 
