@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from phalanx_runner.messages import (
     Started,
     Warned,
 )
-from tests.unit.runner.box import PATIENCE_S, Box, Boxes
+from tests.unit.runner.box import PATIENCE_S, Box, Boxes, only_child
 
 CONF = RunnerConf("k1", grace_s=5)
 # A shell that tells by a file that it is ready for a signal, then waits for it.
@@ -268,6 +269,21 @@ async def test_unreachable_peers_are_named(boxes: Boxes) -> None:
 
         assert ("sub1", "nobody") == failed.peers
         assert ("sub1",) == again.peers
+
+
+async def test_a_mesh_check_that_is_killed_has_reached_nobody(boxes: Boxes) -> None:
+    conf = RunnerConf("k1", peers=("main1", "nobody"))
+    async with boxes.open(conf) as box:
+        await box.wait(Ready)
+        box.send(messages.mesh())
+        runner = box.pid
+        assert runner is not None
+        await until(lambda: only_child(runner) is not None)
+        checker = only_child(runner)
+        assert checker is not None
+        os.kill(checker, signal.SIGKILL)
+
+        assert ("main1", "nobody") == (await box.wait(MeshFailed)).peers
 
 
 async def test_an_address_on_the_wrong_interface_is_refused(boxes: Boxes) -> None:

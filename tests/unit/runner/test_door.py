@@ -70,12 +70,20 @@ async def test_a_flood_of_connections_gets_no_more_servers_than_the_limit_and_do
         assert "ssh: 5 servers run, no more may" == log.msg
 
 
+CALL = """
+import socket, sys
+call = socket.create_connection((sys.argv[1], 2200))
+call.sendall(sys.argv[2].encode())
+print(call.makefile().readline().split()[0])
+"""
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 async def test_the_ssh_port_is_open_to_both_families(
     boxes: Boxes, server: Path, address: str
 ) -> None:
-    call = f"import socket; print(socket.create_connection(('{address}', 2200)).recv(6).decode())"
-    async with boxes.open(RunnerConf("k1", linger_s=0), "python3", "-c", call) as box:
+    conf = RunnerConf("k1", linger_s=0)
+    async with boxes.open(conf, "python3", "-c", CALL, address, "SSH-2.0-x") as box:
         await start(box)
 
         assert 0 == await box.code()
@@ -84,10 +92,48 @@ async def test_the_ssh_port_is_open_to_both_families(
 
 async def test_without_ipv6_the_ssh_port_is_open_to_ipv4(boxes: Boxes, server: Path) -> None:
     off = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6"
-    call = "import socket; print(socket.create_connection(('127.0.0.1', 2200)).recv(6).decode())"
-    conf = RunnerConf("k1", linger_s=0)
-    async with boxes.open(conf, "python3", "-c", call, before=off) as box:
+    call = ("python3", "-c", CALL, "127.0.0.1", "SSH-2.0-x")
+    async with boxes.open(RunnerConf("k1", linger_s=0), *call, before=off) as box:
         await start(box)
 
         assert 0 == await box.code()
         assert "server\n" == await box.output()
+
+
+async def test_who_waits_for_the_server_to_speak_first_is_served_too(
+    boxes: Boxes, server: Path
+) -> None:
+    call = ("python3", "-c", CALL, "127.0.0.1", "")
+    async with boxes.open(RunnerConf("k1", linger_s=0), *call) as box:
+        await start(box)
+
+        assert 0 == await box.code()
+        assert "server\n" == await box.output()
+
+
+async def test_a_connection_that_says_nothing_and_goes_costs_no_server(
+    boxes: Boxes, server: Path
+) -> None:
+    served = "/run/phalanx/served"
+    server.write_text(f"#!/bin/sh\necho >>{served}\necho server\n")
+    leave = "import socket; socket.create_connection(('127.0.0.1', 2200)).close()\n" * 3
+    call = ("python3", "-c", leave + CALL, "127.0.0.1", "SSH-2.0-x")
+    async with boxes.open(RunnerConf("k1", linger_s=0), *call) as box:
+        await start(box)
+
+        assert 0 == await box.code()
+        assert "\n" == (box.material / "served").read_text()
+
+
+async def test_a_session_begins_in_the_containers_folder_though_it_was_made_anew(
+    boxes: Boxes, server: Path
+) -> None:
+    server.write_text("#!/bin/sh\necho $(pwd):$(ls)\n")
+    anew = 'rm -r /run/w; mkdir /run/w; touch /run/w/new; cd /; exec python3 -c "$@"'
+    command = ("sh", "-c", anew, "sh", CALL, "127.0.0.1", "SSH-2.0-x")
+    conf = RunnerConf("k1", linger_s=0)
+    async with boxes.open(conf, *command, before="mkdir /run/w; cd /run/w") as box:
+        await start(box)
+
+        assert 0 == await box.code()
+        assert "/run/w:new\n" == await box.output()
