@@ -15,6 +15,7 @@ from phalanx_lab.lab import Lab, all_labs
 from tests.real.crew import NETWORK, SUBNET
 from tests.real.failing import Site, failing_lab
 from tests.real.ground import ACROSS, Ground, assert_same_traces, settled_traces
+from tests.real.outside import Outside
 from tests.real.upkeep import Upkeep
 
 LAB = "real"
@@ -80,6 +81,15 @@ def upkeep(ground: Ground) -> Iterator[Upkeep]:
     kept.look()
     yield kept
     kept.close()
+
+
+@pytest.fixture(scope="module")
+def outside(
+    ground: Ground, upkeep: Upkeep, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outside]:
+    """A session over two hosts, as a user's ssh finds it from outside."""
+    with ground.created("-N", "2", *ACROSS, "-c", "1") as name:
+        yield Outside(ground, name, tmp_path_factory.mktemp("outside"))
 
 
 @pytest.fixture

@@ -1,55 +1,31 @@
-"""From outside a session: ssh, copying and port forwards, through the manager."""
+"""From outside a session: ssh through the manager, who may, and what stays of it."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
 import os
-import pty
 import re
-import select
-import shlex
-import signal
-import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from fcntl import ioctl
 from pathlib import Path
 
 import pytest
 
-from tests.real.ground import ACROSS, ROOT, Ground, await_true, call, fresh_name
-from tests.real.outside import Outside, by_socks, free_port, read_all
-from tests.real.upkeep import Upkeep
+from tests.real.ground import ROOT, Ground, await_true, call, fresh_name
+from tests.real.outside import Outside
+from tests.real.screen import PROMPT, at_a_terminal
 
 pytestmark = pytest.mark.real
 
-MEGABYTE = 1 << 20
 LOGINS = 20
-
-
-@pytest.fixture(scope="module")
-def outside(
-    ground: Ground, upkeep: Upkeep, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Outside]:
-    with ground.created("-N", "2", *ACROSS, "-c", "1") as name:
-        yield Outside(ground, name, tmp_path_factory.mktemp("outside"))
 
 
 def as_(ground: Ground, scope: str) -> dict[str, str]:
     """The environment of a user of their own."""
     wish = {"name": fresh_name(), "scope": scope}
     return {**ground.env, "PHALANX_TOKEN": ground.http("POST", "/v1/tokens", wish).ok()["token"]}
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ---------------------------------------------------------------- ssh
@@ -76,42 +52,20 @@ def test_without_a_terminal_it_takes_a_script(outside: Outside) -> None:
 def test_a_terminal_has_its_size_and_its_signals(outside: Outside) -> None:
     script = "stty size; read word; stty size; sh -c 'echo up; sleep 60'; exit 9\n"
     argv = [sys.executable, "-m", "phalanx_client", "ssh", outside.name]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, argv, {**os.environ, **outside.ground.env})  # noqa: S606
-    said = Screen(terminal)
-    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
-    said.await_text(r"[$#] $")
-    os.write(terminal, script.encode())
-    said.await_text(r"33 101\r\n")
-    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
-    os.kill(pid, signal.SIGWINCH)
-    os.write(terminal, b"go\r")
-    said.await_text(r"44 111\r\n")
-    said.await_text(r"up\r\n")
-    os.write(terminal, b"\x03")
-    said.await_text(r"[$#] $")
-    os.write(terminal, b"exit 9\r")
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
+    with at_a_terminal(argv, outside.ground.env) as screen:
+        screen.await_text(PROMPT)
+        screen.type(script)
+        screen.await_text(r"33 101\r\n")
+        screen.resize(44, 111)
+        screen.type("go\r")
+        screen.await_text(r"44 111\r\n")
+        screen.await_text(r"up\r\n")
+        screen.type("\x03")
+        screen.await_text(PROMPT)
+        screen.type("exit 9\r")
+        code = screen.ended()
 
-    assert 9 == os.waitstatus_to_exitcode(status)
-
-
-class Screen:
-    """What a terminal shows."""
-
-    def __init__(self, terminal: int) -> None:
-        self.terminal = terminal
-        self.text = ""
-
-    def await_text(self, pattern: str) -> None:
-        """Read until it is shown; what was before is forgotten."""
-        deadline = time.monotonic() + 20
-        while (found := re.search(pattern, self.text)) is None:
-            assert select.select([self.terminal], [], [], deadline - time.monotonic())[0], self.text
-            self.text += os.read(self.terminal, 4096).decode(errors="replace")
-        self.text = self.text[found.end() :]
+    assert 9 == code
 
 
 def test_plain_ssh_reaches_every_container_by_name_as_anybody(outside: Outside) -> None:
@@ -140,142 +94,6 @@ def test_a_host_that_shows_another_key_than_its_own_is_refused(outside: Outside)
 )
 def test_what_is_not_there_is_said(outside: Outside, target: str, code: int, sentence: str) -> None:
     assert sentence in outside.phalanx(target.format(outside.name), "--", "true").failed(code)
-
-
-# ---------------------------------------------------------------- copies
-
-
-def test_files_go_by_scp_and_sftp_and_come_back(outside: Outside) -> None:
-    sent = outside.folder / "sent"
-    sent.write_bytes(os.urandom(5 * MEGABYTE))
-    there = f"sub1.{outside.name}:/tmp/by-scp"
-
-    outside.run("scp", "-q", str(sent), there).ok()
-    outside.run("scp", "-q", there, str(outside.folder / "back")).ok()
-    batch = f"get /tmp/by-scp {outside.folder}/fetched\nput {sent} /tmp/by-sftp\n"
-    outside.run("sftp", "-q", "-b", "-", f"sub1.{outside.name}", stdin=batch).ok()
-    sum_there = outside.run("ssh", f"sub1.{outside.name}", "sha256sum /tmp/by-sftp").ok()
-
-    expected = [digest(sent)] * 3
-    assert expected == [
-        digest(outside.folder / "back"), digest(outside.folder / "fetched"), sum_there.split()[0],
-    ]  # fmt: skip
-
-
-def test_a_folder_goes_by_rsync_and_comes_back(outside: Outside) -> None:
-    """The image has no rsync, so it gets this machine's, with the libraries that it needs."""
-    place = f"main1.{outside.name}"
-    linked = call("ldd", "/usr/bin/rsync").ok()
-    libraries = [word for word in linked.split() if word.startswith("/lib") and "/ld-" not in word]
-    outside.run("ssh", place, "mkdir /tmp/tools").ok()
-    outside.run("scp", "-q", "/usr/bin/rsync", *libraries, f"{place}:/tmp/tools").ok()
-    tree, back = outside.folder / "tree", outside.folder / "tree-back"
-    (tree / "below").mkdir(parents=True)
-    for number in range(4):
-        (tree / "below" / f"{number} of 4").write_bytes(os.urandom(MEGABYTE))
-    rsync = ["rsync", "-a", "-e", shlex.join(outside.command("ssh"))]
-    rsync += ["--rsync-path", "LD_LIBRARY_PATH=/tmp/tools /tmp/tools/rsync"]
-
-    call(*rsync, f"{tree}/", f"{place}:/tmp/tree/", env=outside.ground.env).ok()
-    call(*rsync, f"{place}:/tmp/tree/", f"{back}/", env=outside.ground.env).ok()
-
-    assert hashes(tree) == hashes(back)
-
-
-def hashes(tree: Path) -> dict[str, str]:
-    return {str(path.relative_to(tree)): digest(path) for path in tree.rglob("*") if path.is_file()}
-
-
-def test_much_passes_quickly(outside: Outside) -> None:
-    place, size = f"main1.{outside.name}", 64 * MEGABYTE
-    blob = outside.folder / "blob"
-    blob.write_bytes(os.urandom(MEGABYTE) * (size // MEGABYTE))
-    figures = {}
-    for way, line in (("up", "cat >/tmp/blob"), ("down", "cat /tmp/blob")):
-        began = time.monotonic()
-        with open(blob, "rb") as source, open(outside.folder / "out", "wb") as out:
-            done = subprocess.run(
-                outside.command("ssh", place, line), check=False, timeout=100,
-                stdin=source if way == "up" else subprocess.DEVNULL, stdout=out,
-                env={**os.environ, **outside.ground.env},
-            )  # fmt: skip
-        assert 0 == done.returncode
-        figures[way] = size / MEGABYTE / (time.monotonic() - began)
-    outside.run("ssh", place, "rm /tmp/blob").ok()
-    print({way: f"{speed:.0f} MB/s" for way, speed in figures.items()})
-
-    assert digest(blob) == digest(outside.folder / "out")
-
-
-# ---------------------------------------------------------------- forwards
-
-
-ANSWER = (
-    "import socket; s = socket.create_server(('127.0.0.1', 0)); "
-    "print(s.getsockname()[1], flush=True)\n"
-    "while True:\n    c, _ = s.accept(); c.sendall(b'I am ' + socket.gethostname().encode()); "
-    "c.close()"
-)
-
-
-@contextlib.contextmanager
-def answering(outside: Outside, place: str) -> Iterator[int]:
-    """A program in a container that listens on its loopback; its port."""
-    with outside.start(place, f"exec python3 -c {shlex.quote(ANSWER)}") as process:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-        outside.run("ssh", place, "pkill -f create_server").ok()
-
-
-def heard(port: int) -> str:
-    """What is said at a port of this machine."""
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
-        return read_all(connection)
-
-
-def accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def through_socks(proxy: int, port: int) -> str:
-    """What is said at a port of a container's loopback."""
-    with by_socks(proxy, port) as connection:
-        return read_all(connection)
-
-
-def test_ssh_forwards_ports_also_over_a_connection_that_is_shared(outside: Outside) -> None:
-    place, ours, proxy = f"sub1.{outside.name}", free_port(), free_port()
-    control = f"ControlPath={outside.folder}/master"
-    with answering(outside, place) as port:
-        master = outside.start(
-            "-N", "-o", "ControlMaster=yes", "-o", control, "-D", str(proxy),
-            "-L", f"{ours}:127.0.0.1:{port}", place,
-        )  # fmt: skip
-        with master:
-            await_true("ssh listens", lambda: accepts(ours) and accepts(proxy))
-            told = (heard(ours), through_socks(proxy, port))
-            began = time.monotonic()
-            shared = outside.run("ssh", "-o", control, place, "hostname").ok()
-            print(f"a command over the shared connection took {time.monotonic() - began:.2f} s")
-            outside.run("ssh", "-o", control, "-O", "exit", place).ok()
-
-    assert ("I am sub1", "I am sub1", "sub1\n") == (*told, shared)
-
-
-def test_phalanx_forwards_a_port_without_ssh(outside: Outside) -> None:
-    place = f"sub1.{outside.name}"
-    with answering(outside, place) as port:
-        process = outside.ground.start("forward", f"{outside.name}/1", f"0:{port}")
-        with process:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            ours = int(said.split()[0].rpartition(":")[2])
-            told = [heard(ours) for _time in range(3)]
-            process.send_signal(signal.SIGINT)
-            code = process.wait(10)
-
-    assert (["I am sub1"] * 3, 0) == (told, code)
 
 
 # ---------------------------------------------------------------- many, and what stays
