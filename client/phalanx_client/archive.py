@@ -61,19 +61,30 @@ def count(packed: BinaryIO) -> int:
     return found
 
 
-def _packed(fill: Callable[[tarfile.TarFile], None]) -> tuple[BinaryIO, int]:
-    """A filled archive in an unnamed file; a file that can't be read is named."""
+def unnamed(write: Callable[[BinaryIO], object], what: str) -> tuple[BinaryIO, int]:
+    """What was written to a file that has no name, at its beginning, and its length.
+
+    Raises:
+        Failure: a file can't be read, which is named, or `what` can't be written.
+    """
     with ExitStack() as undo:
         target = undo.enter_context(tempfile.TemporaryFile())
         try:
-            with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                fill(archive)
+            write(target)
         except OSError as error:
-            raise Failure(f"{error.filename or 'the archive'}: {error.strerror}") from error
+            raise Failure(f"{error.filename or what}: {error.strerror}") from error
         undo.pop_all()
     length = target.seek(0, os.SEEK_END)
     target.seek(0)
     return target, length
+
+
+def _packed(fill: Callable[[tarfile.TarFile], None]) -> tuple[BinaryIO, int]:
+    def write(target: BinaryIO) -> None:
+        with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            fill(archive)
+
+    return unnamed(write, "the archive")
 
 
 def _rules(folder: str) -> tuple[ignore.Rule, ...]:

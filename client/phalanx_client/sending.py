@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 from msgspec.structs import replace
@@ -105,15 +103,9 @@ def _sealed(packed: BinaryIO, keys: Collection[bytes]) -> tuple[BinaryIO, int]:
     """An archive that only the owners of some keys can open, in an unnamed file, and its length."""
     from phalanx_wire import seal  # noqa: PLC0415 - slow, and only needed here
 
-    with ExitStack() as undo:
-        target = undo.enter_context(tempfile.TemporaryFile())
-        try:
-            seal.seal(packed, target, keys, os.urandom)
-        except OSError as error:
-            raise Failure(f"the sealed archive: {error.strerror}") from error
-        except ValueError as error:
-            raise Failure(f"the manager tells a host's key that is none: {error}") from error
-        undo.pop_all()
-    length = target.seek(0, os.SEEK_END)
-    target.seek(0)
-    return target, length
+    try:
+        return archive.unnamed(
+            lambda target: seal.seal(packed, target, keys, os.urandom), "the sealed archive"
+        )
+    except ValueError as error:
+        raise Failure(f"the manager tells a host's key that is none: {error}") from error
