@@ -81,7 +81,10 @@ class Images:
         progress: Callable[[str], None],
     ) -> None:
         if "error" in message:
-            hint = f"{str(message['error'])[:300]}."
+            hint = (
+                f"{str(message['error'])[:300].rstrip('.')}. Is it spelled so, and does this host "
+                "reach its registry? What is in no registry is loaded into each host's engine."
+            )
             raise Unavailable(f"image {ref}", "pulling it", hint, kind="answered", status=404)
         amounts = message.get("progressDetail") or {}
         if "total" not in amounts or message.get("status") != "Downloading":
