@@ -187,7 +187,7 @@ def _ended(row: SessionRow) -> tuple[Finding, ...]:
         text = f"{text.removesuffix('.')}, before any other rank"
     code = "hosts-apart" if first.cause == "hosts-apart" else "failed"
     found = [Finding(code, text, (first.rank,), _hint(row, first))]
-    if session.reason and session.reason not in text:
+    if session.reason and session.reason.removesuffix(".") not in text:
         found.append(Finding("failed", session.reason))
     others = [
         one

@@ -90,7 +90,10 @@ class Follower:
             if closed is None or not closed.code:
                 return
             if last_try or closed.code not in {"link_lost", "unavailable"}:
-                missing.note(source.kernel, closed.why or closed.code)
+                if closed.code == "output_gone":  # or there was none: its end tells
+                    kernel = await self._until(rank, lambda _: False)
+                if may_have_output(kernel):
+                    missing.note(kernel, closed.why or closed.code)
                 return
             await self._news_or(_AWAY_S)
 

@@ -27,7 +27,7 @@ Put = Callable[[Batch], Awaitable[None]]
 _ALL_WINDOWS_BYTES: Final = 64 << 20
 _CHUNK_S: Final = 60.0
 _BATCH: Final = 256
-_NEVER_RAN: Final = frozenset({"cancelled", "refused", "start-failed"})
+_NEVER_RAN: Final = frozenset({"cancelled", "hosts-apart", "refused", "start-failed"})
 """Causes of ends that have an exit code where there was a process."""
 
 

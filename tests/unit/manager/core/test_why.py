@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from phalanx_manager.core import why
+from phalanx_manager.core import explain, why
 from phalanx_manager.core.model import SessionRow
 from phalanx_manager.core.sight import Scene
 from phalanx_wire.api import Finding
@@ -409,6 +409,15 @@ def test_who_failed_first_is_told_with_what_to_do(fields: dict[str, Any], words:
 
     assert [("failed", (1,)), ("failed-later", (0,))] == [(x.code, x.ranks) for x in found]
     assert words in found[0].hint
+
+
+def test_a_reason_that_is_a_sentence_is_told_once() -> None:
+    one = with_kernel(row("ab", [S.REJECTED, S.STOPPED]), 0, ended_as=S.REJECTED, message="No.")
+    reason = explain.failure(one.kernels[0])
+    found = judged(with_session(one, state="failed", failed_rank=0, reason=reason), {})
+
+    assert reason.endswith("No.")
+    assert [f"{reason[:-1]}, before any other rank"] == [each.text for each in found]
 
 
 @pytest.mark.parametrize("state", ["succeeded", "cancelled", "timeout"])

@@ -113,6 +113,24 @@ async def test_what_is_missing_is_said_at_the_end(tmp_path: Path) -> None:
         assert ["the output of sub1 is not complete: it is not kept any more"] == end["missing"]
 
 
+@pytest.mark.parametrize(("cause", "missing"), [("hosts-apart", 0), ("engine-restart", 1)])
+async def test_a_container_that_was_never_started_lacks_no_output(
+    tmp_path: Path, cause: str, missing: int
+) -> None:
+    async def gone(stream: Stream) -> None:
+        await stream.close(code="output_gone", why="it is not kept any more")
+        await api.move(row.session.id, KernelState.REJECTED, cause=cause)
+
+    async with scene(tmp_path, gone) as api:
+        row = await api.placed()
+        await api.move(row.session.id, KernelState.CREATED)
+        _found, end = await read_logs(await api.get("/v1/sessions/demo/logs?follow=1&rank=0"))
+
+    told = end.get("missing", [])
+    assert isinstance(told, list)
+    assert missing == len(told)
+
+
 async def test_an_agent_that_is_away_is_said_at_the_end(tmp_path: Path) -> None:
     async with scene(tmp_path, speaking(LINES)) as api:
         row = await api.running()
