@@ -28,6 +28,8 @@ class RunnerConf:
     ssh_limit: ssh servers at a time, 1 to 1024; a connection above it is closed.
     address, interface: the private address, and the network interface that must carry it; both
         empty on the host's network.
+    mesh_timeout_s: for how long peers are looked for. After an engine's restart, or a cut, the
+        engines of a swarm need up to a minute, sometimes two, until they know each other again.
     master_port: checked at the start to be free; None in every container but main1.
     """
 
@@ -38,7 +40,7 @@ class RunnerConf:
     interface: str = ""
     peers: tuple[str, ...] = ()
     master_port: int | None = None
-    mesh_timeout_s: int = 60
+    mesh_timeout_s: int = 180
     linger_s: int = 30
     grace_s: int = 10
 

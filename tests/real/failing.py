@@ -28,7 +28,8 @@ from tests.support.failpoints import MODES, MOMENTS, Point
 Armed = Mapping[str, Sequence[Point]]
 """Points by the daemon's component: `agent-1`, `manager`."""
 
-PATIENCE_S = 90.0
+PATIENCE_S = 200.0
+"""Engines that were killed or cut off may need minutes until they know each other again."""
 FROZEN_S = 0.4
 """How long a process that froze stays so."""
 

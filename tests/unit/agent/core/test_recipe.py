@@ -220,7 +220,7 @@ ssh_limit=1024
 address=10.213.0.61
 interface=eth0
 peers=main1,sub1
-mesh_timeout_s=60
+mesh_timeout_s=180
 linger_s=30
 grace_s=3
 """ == recipe.runner_conf(ORDER, GANG).render()
