@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+
 from phalanx_manager.core.model import Caller, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.store.port import (
     AlreadyThere,
@@ -34,6 +37,20 @@ async def test_the_same_key_and_body_give_the_same_session(case: Case) -> None:
     again = NewSession(TWO, ADA, admitted(name="other"), NOW, "k1", "digest")
 
     assert AlreadyThere(ONE) == await case.store.submit(again)
+
+
+async def test_a_hundred_askings_at_once_by_one_key_are_one_session(case: Case) -> None:
+    letters = "abcdefghij"
+    askings = [
+        NewSession(SessionId(one * 6 + two * 6), ADA, admitted(name="train"), NOW, "k1", "digest")
+        for one in letters
+        for two in letters
+    ]
+    outcomes = await asyncio.gather(*map(case.store.submit, askings))
+    (made,) = (await case.store.load()).sessions
+
+    assert {Created(made): 1, AlreadyThere(made): 99} == Counter(outcomes)
+    assert [made] == case.changed
 
 
 async def test_the_same_key_with_another_body_is_refused(case: Case) -> None:
