@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from phalanx_wire.ids import ClusterName
 from tests.sim.dice import Dice
 
 ENGINE_CALLS: Final = (
@@ -12,6 +13,9 @@ ENGINE_CALLS: Final = (
     "create_container", "start", "connect", "inspect", "kill", "remove", "write_archive",
     "swarm", "swarm_init", "swarm_join", "swarm_canary",
 )  # fmt: skip
+
+SIDE: Final = ClusterName("side")
+"""The cluster of the host that is retired."""
 
 SCRATCH_WRITES: Final = ("make", "put", "mark", "write_lease")
 
@@ -48,6 +52,7 @@ class Climate:
         managers: of one database; one of them leads.
         drains: how many hosts are taken out of service for a while.
         host_ports: how many ports a host gives to containers on its own network; 0 lets none there.
+        retires: the last host is a cluster of its own, which is removed in the midst of all.
         strikes: how many big things (partitions, restarts, kills) happen in the storm.
     """
 
@@ -68,6 +73,7 @@ class Climate:
     strikes: int = 0
     eager_swarm: bool = False
     drains: int = 0
+    retires: bool = False
     host_ports: int = 0
     managers: int = 1
 
@@ -98,6 +104,8 @@ def climate(seed: int) -> Climate:
         host_ports=rest.pick((0, 6, 40)),
         managers=rest.pick((1, 1, 2)),
     )
+    if agents > 1 and not quiet.eager_swarm:  # a lone host needs no swarm of its own
+        quiet = replace(quiet, retires=Dice(seed, "clusters").chance(0.3))
     if quiet.managers > 1:  # whatever comes of a change of the lead has to fit into the storm
         quiet = replace(quiet, lost_after_s=20.0)
     if dice.chance(0.125):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import IPv4Network
 from sqlite3 import SQLITE_FULL, OperationalError
 from sqlite3 import Connection as SqliteConnection
@@ -19,6 +20,7 @@ from phalanx_agent.loops.board import Board, Routes
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.hub import Hub
 from phalanx_agent.loops.lease import Lease
+from phalanx_agent.loops.leave import Leaving
 from phalanx_agent.loops.streams import Streams
 from phalanx_agent.loops.supervise import for_ever
 from phalanx_agent.loops.swarm import SwarmMember
@@ -31,12 +33,12 @@ from phalanx_manager.store import sqlite
 from phalanx_manager.store.database import MEMORY, Database
 from phalanx_manager.store.sqlite import SqliteStore
 from phalanx_wire.control import Welcome
-from phalanx_wire.ids import SessionId
+from phalanx_wire.ids import AgentId, ClusterName, SessionId
 from tests.sim.climate import Climate
 from tests.sim.dice import Dice
 from tests.sim.engine_line import EngineLine, Service
 from tests.sim.host import EPOCH_S, Doors, SimHost, SimLogs, SimScratch, SimUploads
-from tests.sim.link import Air, Dialler, Office, welcome
+from tests.sim.link import Air, Dialler, Office
 from tests.sim.process import Fate, Process
 
 CLUSTER_ID: Final = "simulated"
@@ -128,15 +130,20 @@ class ManagerLife(Process):
         with _opened(self._database):
             self.store = SqliteStore.open(MEMORY, self.clock.now(), CLUSTER_ID, self._touched)
         self._loops = Loops(self.store, self.clock, self._config, ())
-        office = Office(self, self._loops.converge, welcome(CLUSTER_ID, self.store.epoch))
+        greeting = welcome(CLUSTER_ID, self.store.epoch)
+        office = Office(self, self._loops.converge, greeting, knows=self._knows)
         self._attach(office)
         return office
+
+    def _knows(self, agent: AgentId) -> bool:
+        return agent in self.store._agents
 
     def _attach(self, office: Office) -> None:
         """Lead by this door."""
         assert self._loops is not None
         self.office = office
         self._loops.converge.attach(office)
+        self._loops.retire.attach(office.dismiss)
 
     def _touched(self, session: SessionId) -> None:
         self._changed(session)
@@ -147,6 +154,11 @@ class ManagerLife(Process):
         assert self._loops is not None
         async with asyncio.TaskGroup() as tasks:
             self._loops.start(tasks)
+
+
+def welcome(cluster_id: str, epoch: int) -> Welcome:
+    """Spell what a manager answers to a greeting."""
+    return Welcome(cluster_id, ClusterName("default"), 5.0, "10.212.0.0/20", epoch)
 
 
 @contextmanager
@@ -222,6 +234,18 @@ class AgentLife(Process):
             self._welcomed,
             self.guard.take,
         )
+        self.hub.leaving = self.leaving = Leaving(
+            docker, self._clear, lambda: False, self.board.left, lambda _whys: None
+        )
+        self._gone = partial(air.agent_died, host.name, silently=False)
+
+    async def _clear(self) -> None:
+        self.point("leave.clear")
+        files = self.host.files
+        for kernel in files.scratch.kernels():
+            files.scratch.clear(kernel)
+        files.keys.clear()
+        files.left = True
 
     def _welcomed(self, answer: Welcome) -> None:
         self.workshop.egress_subnet = answer.egress_subnet
@@ -238,12 +262,27 @@ class AgentLife(Process):
             ("swarm", self.swarm.run),
             ("streams", self.streams.run),
             ("guard", self.guard.run),
+        )
+        links: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
             ("link", lambda: self.dialler.run(self.hub)),
             ("heartbeat", self.hub.heartbeat),
         )
         async with asyncio.TaskGroup() as tasks:
-            for name, loop in loops:
-                tasks.create_task(for_ever(name, loop), name=name)
+            running = [tasks.create_task(for_ever(name, loop), name=name) for name, loop in loops]
+            talking = [tasks.create_task(for_ever(name, loop), name=name) for name, loop in links]
+            if host.files.left:
+                self.leaving.begin()
+            await self.leaving.begun.wait()
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+            await self.leaving.take_all_away()
+            await self.leaving.dismissed
+            for task in talking:
+                task.cancel()
+        self.alive = False
+        host.dismissed = True
+        self._gone()
 
 
 async def _nothing_is_left(_container_id: str) -> None:

@@ -266,6 +266,11 @@ class SimEngine(FakeEngine):
             self._witness.removed(self.host, facts)
         await super().remove(container_id)
 
+    async def clear(self) -> None:
+        for container_id in tuple(self.containers):
+            await self.remove(container_id)
+        await super().clear()
+
     def remove_by_hand(self, container_id: str) -> None:
         """Somebody removes a container behind its agent's back."""
         facts = self.containers[container_id]

@@ -39,12 +39,14 @@ class Files:
 
     Attributes:
         made: counts materials, so that each has keys of its own.
+        left: all was taken away, for good.
     """
 
     scratch: FakeScratch = field(default_factory=FakeScratch)
     keys: dict[KernelId, PublicKeys] = field(default_factory=dict)
     logs: set[KernelId] = field(default_factory=set)
     made: int = 0
+    left: bool = False
 
 
 class SimHost:
@@ -56,6 +58,7 @@ class SimHost:
         luck: the runners' bad luck; 0 once the world is healed.
         reachable, released, signalled: what runners ask of the world beyond their host.
         foreign: ports of the host that somebody else listens on.
+        dismissed: its agent has left it for good, and is not started again.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class SimHost:
         self.runners: dict[KernelId, Runner] = {}
         self.boots = 1
         self.lives = 0
+        self.dismissed = False
         self.capacity = Slots(4_000, 16 * GIB, gpus, 100_000)
         self.gpus = tuple(Gpu(f"{name}-gpu{number}", "h200") for number in range(gpus))
         self.address = f"192.0.2.{10 + int(name.removeprefix('host'))}"

@@ -18,8 +18,8 @@ from phalanx_manager.store.sqlite import SqliteStore
 from phalanx_manager.store.tables import Refused, Row
 from phalanx_wire.ids import SessionId
 from tests.sim.climate import Climate
-from tests.sim.daemons import CLUSTER_ID, Disk, LifeDatabase, ManagerLife
-from tests.sim.link import Air, Office, welcome
+from tests.sim.daemons import CLUSTER_ID, Disk, LifeDatabase, ManagerLife, welcome
+from tests.sim.link import Air, Office
 from tests.sim.process import Fate, Process
 
 LASTS_S: Final = 6.0
@@ -177,7 +177,8 @@ class CandidateLife(ManagerLife):
             self.store = SqliteStore(database, CLUSTER_ID, epoch, self._touched)
             await self.store.fill()
             self._loops = loops = Loops(self.store, self.clock, self._config, ())
-            office = Office(self, loops.converge, welcome(CLUSTER_ID, epoch), hold.sure)
+            greeting = welcome(CLUSTER_ID, epoch)
+            office = Office(self, loops.converge, greeting, hold.sure, self._knows)
             self._attach(office)
             self._air.offices.append(office)
             loops.start(tasks)

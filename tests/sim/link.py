@@ -16,8 +16,19 @@ from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.greeting import Incarnations
 from phalanx_manager.rpc.port import AgentHandler
 from phalanx_wire.codec import AnyMessage, decode, encode
-from phalanx_wire.control import PROTOCOL, Beat, Goals, Heard, Hello, Message, Observed, Welcome
-from phalanx_wire.ids import AgentId, ClusterName
+from phalanx_wire.control import (
+    FORGOTTEN,
+    PROTOCOL,
+    Beat,
+    Goals,
+    Heard,
+    Hello,
+    Message,
+    Observed,
+    Refused,
+    Welcome,
+)
+from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Mux, Stream, StreamClosed
 from phalanx_wire.stream import Call
 from tests.sim.climate import Climate
@@ -218,6 +229,7 @@ class Office:
         handler: AgentHandler,
         welcome: Welcome,
         surely_leads: Callable[[], bool] = lambda: True,
+        knows: Callable[[AgentId], bool] = lambda _: True,
     ) -> None:
         self.heard_s: dict[AgentId, float] = {}
         self.began_s = asyncio.get_running_loop().time()
@@ -225,6 +237,7 @@ class Office:
         self._process = process
         self._welcome = welcome
         self._surely_leads = surely_leads
+        self._knows = knows
         self._links: dict[AgentId, Connection] = {}
         self._incarnations: dict[AgentId, Incarnations] = {}
 
@@ -236,6 +249,13 @@ class Office:
         connection.down.send(goals)
         self._process.point("link.goals.after")
         return True
+
+    async def dismiss(self, agent: AgentId, why: str) -> None:
+        """Tell an agent that it is not known any more, and end its link."""
+        connection = self._links.get(agent)
+        if connection is not None:
+            connection.down.send(Refused(FORGOTTEN, why))
+            self.lost(connection)
 
     async def open(self, agent: AgentId, call: Call) -> Stream:
         """See `rpc.signals.Link`."""
@@ -268,6 +288,9 @@ class Office:
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
         if not self._surely_leads():
+            return
+        if not self._knows(hello.name):
+            connection.down.send(Refused("unknown_key", "the manager does not know this key"))
             return
         if not self._incarnations.setdefault(hello.name, Incarnations()).enter(hello.incarnation):
             return
@@ -361,6 +384,9 @@ class Dialler:
                 first, self._welcomed = not self._welcomed, True
                 if first:
                     hub.welcomed(welcome)
+            case Refused(code=code, why=why):
+                connection.end_for_agent()
+                hub.unknown(why, told=code == FORGOTTEN)
             case _ if connection.broken.is_set() or not self._welcomed:
                 pass
             case Goals() as goals:
@@ -370,8 +396,3 @@ class Dialler:
                 hub.heard(number)
             case _:
                 mux.receive(message)
-
-
-def welcome(cluster_id: str, epoch: int) -> Welcome:
-    """Spell what a manager answers to a greeting."""
-    return Welcome(cluster_id, ClusterName("default"), 5.0, "10.212.0.0/20", epoch)

@@ -1,4 +1,6 @@
-"""Operators: they take hosts out of service, with a deadline or a signal, and put them back."""
+"""Operators: they take hosts out of service, with a deadline or a signal, and put them back; and
+they remove a cluster.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from phalanx_manager.core.model import Drain
+from phalanx_manager.core.model import Drain, Removal
 from phalanx_manager.store.port import Unavailable
 from phalanx_wire.ids import AgentId
 from tests.sim.auditor import DRAIN_SIGNAL, Auditor
-from tests.sim.climate import Climate
-from tests.sim.daemons import ManagerLife
+from tests.sim.climate import SIDE, Climate
+from tests.sim.daemons import AgentLife, ManagerLife
 from tests.sim.dice import Dice
 from tests.sim.process import Crash
 
@@ -25,6 +27,8 @@ GONE_S: Final = 30.0
 
 _ASK_AGAIN_S: Final = 0.5
 _PATIENCE_S: Final = 10.0
+_PATIENCE_TIMES: Final = 60
+_LOOK_EVERY_S: Final = 0.01
 
 
 async def insist(
@@ -47,9 +51,11 @@ class Operators:
     """All operators of one seed."""
 
     climate: Climate
+    seed: int
     dice: Dice
     hosts: tuple[AgentId, ...]
     manager: Callable[[], ManagerLife | None]
+    agent: Callable[[AgentId], AgentLife | None]
     auditor: Auditor
     note: Callable[[str, str], None]
 
@@ -58,6 +64,35 @@ class Operators:
         async with asyncio.TaskGroup() as tasks:
             for host in self.dice.some(self.hosts, self.climate.drains):
                 tasks.create_task(self._drain(host))
+            if self.climate.retires:
+                tasks.create_task(self._retire(Dice(self.seed, "retiring")))
+
+    async def _retire(self, dice: Dice) -> None:
+        """Remove the last host's cluster, if possible while something runs there."""
+        host = self.hosts[-1]
+        await asyncio.sleep(dice.between(0, self.climate.storm_s * 0.6))
+        for _ in range(_PATIENCE_TIMES):
+            if host in self.auditor.seen.running.values():
+                break
+            await asyncio.sleep(1.0)
+
+        async def remove(manager: ManagerLife) -> bool:
+            order = Removal(manager.clock.now(), "ada")
+            return await manager.store.remove_cluster(SIDE, order, f"{SIDE} is removed by ada")
+
+        await insist(self.manager, remove)
+        self.note("operator", f"cluster {SIDE} is removed")
+        if not self.climate.calm and dice.chance(0.7):
+            await self._kill_the_leaving(host)
+
+    async def _kill_the_leaving(self, host: AgentId) -> None:
+        """Kill an agent when it has taken all away, before it can hear that it is forgotten."""
+        for _ in range(round(self.climate.storm_s / _LOOK_EVERY_S)):
+            agent = self.agent(host)
+            if agent is not None and agent.host.files.left:
+                agent.kill()
+                return
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _all_hear(self, host: AgentId) -> None:
         """Where nothing goes wrong, all commands on a host hear the signal, unless they end."""

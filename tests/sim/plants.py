@@ -15,7 +15,8 @@ from phalanx_agent.core.seen import Absent, Container, Ended, Seen
 from phalanx_agent.docker.port import ContainerFacts
 from phalanx_agent.loops import case, deeds, keeper
 from phalanx_agent.loops.found import container_of
-from phalanx_manager.core import after, goals, govern, observe, place
+from phalanx_agent.loops.leave import Leaving
+from phalanx_manager.core import after, clusters, goals, govern, observe, place, sealing
 from phalanx_manager.core.model import Drain, Kernel, Session, SessionRow, Snapshot
 from phalanx_manager.core.observe import KernelChange
 from phalanx_manager.loops.converge import Converge
@@ -35,6 +36,7 @@ _submit = Ledger.submit
 _rooms = place.rooms
 _move = Work.move
 _end = Change.end
+_unknown = Leaving.unknown
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,11 @@ def _keeps_ports(work: Work, change: KernelChange, at: datetime) -> bool:
 
 def _sends_once(converge: Converge, agent: AgentId, report: Observed) -> None:
     converge._answered.add(agent)
+
+
+def _only_when_told(leaving: Leaving, why: str, *, told: bool) -> None:
+    if told:
+        _unknown(leaving, why, told=told)
 
 
 def _ends_well(change: Change, error: Exception | None = None) -> None:
@@ -252,6 +259,24 @@ PLANTS: Final = (
         ((govern, "DEADLINE_S"),),
         {**govern.DEADLINE_S, KernelState.PREPARING: 10.0},
         " s to get its image",
+    ),
+    Plant(
+        "agents of a removed cluster leave before its sessions have ended",
+        ((clusters, "holds"),),
+        lambda _snapshot, _agent: False,
+        " never ended: stopping",
+    ),
+    Plant(
+        "a sealed upload goes to whoever has room",
+        ((sealing, "opens"),),
+        lambda _agent, _sealed_for: True,
+        ", which cannot open its upload",
+    ),
+    Plant(
+        "whose key is refused has not been forgotten",
+        ((Leaving, "unknown"),),
+        _only_when_told,
+        ", and its agent knocks still",
     ),
     Plant(
         "silence is measured by a clock that people set",

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from sqlite3 import Connection as SqliteConnection
-from typing import Final
+from typing import Any, Final
 
 from phalanx_manager.core import after
 from phalanx_wire.api import ENDED_STATES
-from phalanx_wire.ids import AgentId, KernelId, SessionId
+from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
 from phalanx_wire.lifecycle import KernelState
+from tests.sim.host import SimHost
 
 _MICRO: Final = 1e6
 _ROUNDED_S: Final = 0.001
@@ -53,6 +54,10 @@ class Promised:
         before = kernel in self.drained.get(agent, (kernel,))
         self.demand(before, f"{kernel} gets a place on {agent}, which is drained")
         self.demand(session not in self.held, f"{kernel} gets a place, and is held")
+        able = self._spec(session).get("sealed_for")
+        self.counts["kernels with sealed uploads placed"] += able is not None
+        opens = able is None or agent in able
+        self.demand(opens, f"{kernel} gets a place on {agent}, which cannot open its upload")
         for wish, state in self._others(session):
             fits = wish.kind == "afterany" or (state == "succeeded") is (wish.kind == "afterok")
             ok = state in ENDED_STATES and fits
@@ -116,6 +121,18 @@ class Promised:
         most = self.signals if by_drain else 1
         self.demand(often <= most, f"{kernel} hears signal {number} {often} times")
 
+    def retired(self, cluster: ClusterName, host: SimHost) -> None:
+        """A cluster was removed: nothing of it is left, nor of its agent on its host."""
+        query = "SELECT removed_at FROM cluster WHERE name = ?"
+        ((removed_at,),) = self.database.execute(query, (cluster,))
+        self.demand(removed_at is not None, f"cluster {cluster} is still being removed")
+        agents = self.database.execute(
+            "SELECT name FROM agent WHERE cluster = ? AND NOT forgotten", (cluster,)
+        )
+        self.demand(not agents.fetchall(), f"cluster {cluster} is removed, and has agents")
+        self.demand(host.dismissed, f"{host.name} is retired, and its agent knocks still")
+        self.counts["clusters removed"] += 1
+
     def waiting(self) -> None:
         """When nothing moves any more: who waits for the end of others has others to wait for."""
         query = (
@@ -132,10 +149,14 @@ class Promised:
         ((port,),) = self.database.execute(query, (kernel,))
         return bool(port)
 
+    def _spec(self, session: SessionId) -> dict[str, Any]:
+        ((spec,),) = self.database.execute("SELECT spec FROM session WHERE id = ?", (session,))
+        read: dict[str, Any] = json.loads(spec)
+        return read
+
     def _others(self, session: SessionId) -> Iterator[tuple[after.After, str]]:
         """Find for whose end a session waits, and in which state they are."""
-        ((spec,),) = self.database.execute("SELECT spec FROM session WHERE id = ?", (session,))
-        text = json.loads(spec).get("after")
+        text = self._spec(session).get("after")
         for wish in (after.parse(text) or ()) if text else ():
             query = "SELECT state FROM session WHERE id = ?"
             ((state,),) = self.database.execute(query, (wish.ref,))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +17,7 @@ from phalanx_manager.store.port import NewSession, Unavailable
 from phalanx_wire.ids import SessionId, session_id
 from phalanx_wire.spec import Resources, SessionSpec
 from tests.sim.auditor import Auditor
-from tests.sim.climate import Climate
+from tests.sim.climate import SIDE, Climate
 from tests.sim.daemons import ManagerLife
 from tests.sim.dice import Dice
 from tests.sim.engine import BIG, MISSING
@@ -38,11 +38,13 @@ class Wish:
         accepted: the manager has said so.
         refused: or it has not.
         expected: the command's exit code, where nothing but the command decides.
+        sealed_for: who can open its upload, with their keys; None where anybody can.
     """
 
     key: str
     spec: SessionSpec
     expected: int | None
+    sealed_for: dict[str, str] | None = None
     accepted: SessionId | None = None
     refused: str = ""
     stopped: bool = False
@@ -53,13 +55,14 @@ class People:
     """All users of one seed.
 
     Attributes:
-        rest: what they ask for beside a session and its end is drawn from this.
+        rest, sides: what they ask for beside a session and its end is drawn from these.
         manager: the one that lives now, or None.
     """
 
     climate: Climate
     dice: Dice
     rest: Dice
+    sides: Dice
     manager: Callable[[], ManagerLife | None]
     auditor: Auditor
     note: Callable[[str, str], None]
@@ -121,6 +124,8 @@ class People:
         outcome: object = admitted
         if not isinstance(admitted, Refusal):
             manager.point("http.submit")
+            sealed = msgspec.structs.replace(admitted.spec, sealed_for=wish.sealed_for)
+            admitted = replace(admitted, spec=sealed)
             outcome = await manager.store.submit(
                 NewSession(fresh, ADA, admitted, manager.clock.now(), wish.key, wish.key)
             )
@@ -235,11 +240,23 @@ class People:
             spec["max_attempts"] = dice.pick((2, 3))
         if dice.chance(0.1) and not interactive:
             spec["hold_on_failure_s"] = dice.between(1, 30)
+        if self.climate.retires and self.sides.chance(0.4):
+            spec = {**spec, "cluster": SIDE, "mode": "single-node", "size": min(spec["size"], 3)}
+            spec.pop("spread", None)
         spec |= self._rest(spec)
         plain = not interactive and not {"time_limit_s"} & spec.keys() and spec["image"] != MISSING
-        return Wish(
-            f"key-{number}", SessionSpec(**spec), int(spec["command"][2]) if plain else None
-        )
+        expected = int(spec["command"][2]) if plain else None
+        return Wish(f"key-{number}", SessionSpec(**spec), expected, self._seal(spec))
+
+    def _seal(self, spec: dict[str, Any]) -> dict[str, str] | None:
+        """Seal an upload for some hosts of its cluster, as if the others had joined later."""
+        last = self.climate.agents - 1
+        numbers = [last] if "cluster" in spec else range(last + (not self.climate.retires))
+        if "upload" not in spec or self.sides.chance(0.2):
+            return None
+        names = [f"host{number}" for number in numbers]
+        some = self.sides.some(names, self.sides.whole(1, len(names)))
+        return {name: name for name in some}  # in these hosts' world a name is its key
 
     def _rest(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Draw limits that are reached, work that outlasts a leader, signals, hosts' networks."""

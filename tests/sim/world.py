@@ -10,11 +10,12 @@ from functools import cache
 from typing import Final
 
 from phalanx_manager.core.explain import session_reason
+from phalanx_manager.core.model import Cluster
 from phalanx_manager.store.database import MEMORY, Database
 from phalanx_manager.store.port import Joined, TokenRow, Unavailable
 from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId, split_kernel_id
 from tests.sim.auditor import Auditor
-from tests.sim.climate import Climate, climate
+from tests.sim.climate import SIDE, Climate, climate
 from tests.sim.daemons import AgentLife, Disk, ManagerLife, SkewedClock
 from tests.sim.dice import Dice
 from tests.sim.engine import Swarm
@@ -71,6 +72,7 @@ class World:
             self.climate,
             Dice(seed, "people"),
             Dice(seed, "the rest of the people"),
+            Dice(seed, "people of clusters"),
             lambda: self.manager,
             self.auditor,
             trace.note,
@@ -173,7 +175,7 @@ class World:
 
     def begin_agent(self, name: AgentId) -> None:
         """Start an agent; while its machine restarts there is nothing to start it."""
-        if self.agents.get(name) is not None:
+        if self.agents.get(name) is not None or self.hosts[name].dismissed:
             return
         number = list(self.hosts).index(name)
         life = AgentLife(self.hosts[name], self.services[number], self.air, self)
@@ -257,9 +259,11 @@ class World:
     def _operators(self) -> Operators:
         return Operators(
             self.climate,
+            self.seed,
             Dice(self.seed, "operators"),
             tuple(self.hosts),
             lambda: self.manager,
+            self.agents.get,
             self.auditor,
             self.trace.note,
         )
@@ -279,8 +283,11 @@ class World:
         await self._until(QUIET_S, lambda: self.manager is not None)
         assert self.manager is not None
         store, now = self.manager.store, SkewedClock(0.0).now()
+        retired = list(self.hosts)[-1] if self.climate.retires else ""
+        if retired:
+            assert await store.add_cluster(Cluster(SIDE, now, "ada"), reuse=False) is None
         for name in self.hosts:
-            key, cluster = f"token {name}", ClusterName("default")
+            key, cluster = f"token {name}", SIDE if name == retired else ClusterName("default")
             token = TokenRow(name, "agent", "", "user", cluster, now, None, public_key=key)
             await store.add_token(token)
             assert isinstance(await store.use_agent_token(key, name, name, now), Joined)
@@ -321,6 +328,8 @@ class World:
     def _judge(self) -> None:
         accepted = [wish.accepted for wish in self.people.wishes if wish.accepted is not None]
         self.auditor.all_is_over(accepted)
+        if self.climate.retires:
+            self.auditor.promised.retired(SIDE, list(self.hosts.values())[-1])
         for agent in self.agents.values():
             if agent is not None:
                 board = agent.board.observed()
@@ -341,6 +350,8 @@ class World:
         for wish in self.people.wishes:
             if wish.accepted is None or wish.expected is None or wish.stopped:
                 continue
+            if wish.spec.cluster == SIDE:
+                continue  # it ends with its cluster, or before
             found = self.database.execute(query, (wish.accepted,)).fetchone()
             if found is None:
                 continue  # its host was drained, or its turn could never come
