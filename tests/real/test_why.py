@@ -150,10 +150,20 @@ def test_torch_that_waits_for_more_ranks_than_there_are_is_told(clean: Ground) -
 @pytest.mark.timeout(300)
 def test_ranks_that_have_not_met_after_a_minute_are_told_to_who_follows(clean: Ground) -> None:
     name = fresh_name()
+    slurm = ("--env-profile", "slurm", "--run-on", "main")
+    forgot = clean.detached(*TINY, *slurm, "--", "python3", "-m", "http.server", "12345")
     with clean.start("run", "-J", name, "-i", BASE, *TINY, "--", *CASES["deaf"]) as following:
         told = "do not work together yet, after 60 s"
-        await_true("it is told", lambda: told in clean.phalanx("events", name).out, within=90)
-        clean.phalanx("stop", "--grace", "0", name).ok()
+
+        def both_are_told() -> bool:
+            return all(told in clean.phalanx("events", one).out for one in (forgot, name))
+
+        await_true("both are told", both_are_told, within=90)
+        said = clean.phalanx("logs", forgot).err
+        clean.phalanx("stop", "--grace", "0", forgot, name).ok()
         _, err = following.communicate(timeout=30)
 
-    assert f"{name}: its ranks are {told}: rank 0 does not listen at MASTER_PORT 12345" in err
+    assert f"{forgot}: its ranks {told}: in rank 1 (sub1) nothing was started; in rank 0" in said
+    assert "listens at 0.0.0.0:12345 for others; " in said
+    assert "`srun COMMAND` in the script" in said
+    assert f"{name}: its ranks {told}: rank 0 does not listen at MASTER_PORT 12345" in err
