@@ -216,8 +216,12 @@ def ready(ground: Ground, host: str) -> bool:
 def test_a_killed_engine_fails_its_sessions_and_says_so(clean: Ground) -> None:
     on_three = counting(clean)
     first = clean.lab.pid("engine-3")
+    beside = clean.start("exec", f"{on_three}/sub2", "--", "sh", "-c", "echo on; sleep 1000")
+    assert beside.stdout is not None
+    began = beside.stdout.readline()
 
     clean.lab.fault("kill", "engine-3")
+    _, said = beside.communicate(timeout=60)
     view = clean.await_state(on_three, "failed", within=90)
     await_true("there is a new one", lambda: clean.lab.pid("engine-3") not in (0, first))
     await_true("it takes work", lambda: all(ready(clean, h.name) for h in clean.lab.hosts), 90)
@@ -226,6 +230,7 @@ def test_a_killed_engine_fails_its_sessions_and_says_so(clean: Ground) -> None:
     assert "sub2" in view["reason"]
     assert "host3" in view["reason"]
     assert "engine" in view["reason"].lower()
+    assert ("on\n", 75) == (began, beside.returncode), said
     assert {0: ["here"], 1: ["here"], 2: ["here"]} == ranks(again)
 
 
