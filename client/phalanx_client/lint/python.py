@@ -33,11 +33,13 @@ class Program:
     """What is known of a program.
 
     Attributes:
+        worlds: by line, numbers of ranks that are told to PyTorch.
         loopback: lines that bind or meet at an address that no other container reaches.
     """
 
     trainers: list[Trainer] = field(default_factory=list)
     settings: dict[str, Setting] = field(default_factory=dict)
+    worlds: dict[int, int] = field(default_factory=dict)
     loopback: dict[int, str] = field(default_factory=dict)
 
 
@@ -88,8 +90,12 @@ def _call(node: ast.Call, known: Mapping[str, ast.expr], program: Program) -> No
         program.trainers.append(Trainer(node.lineno, devices, nodes if whole else None))
     elif last == "bind" and node.args and isinstance(node.args[0], ast.Tuple):
         _address(node.args[0].elts[0], known, program)
-    elif last == "init_process_group" and "init_method" in given:
-        _address(given["init_method"], known, program)
+    elif last == "init_process_group":
+        world = _count(given.get("world_size"), known)
+        if world is not None:
+            program.worlds[node.lineno] = world
+        if "init_method" in given:
+            _address(given["init_method"], known, program)
     elif name.endswith(("environ.setdefault", "os.putenv")) and len(node.args) == 2:
         _set(node.args[0], node.args[1], node.lineno, program)
 

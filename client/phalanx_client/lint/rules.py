@@ -41,6 +41,13 @@ def of_program(
             path, line, "loopback", f"ranks on other hosts do not reach {address}",
             "bind 0.0.0.0, and meet at $MASTER_ADDR",
         )  # fmt: skip
+    ranks = _ranks(job, start) if not launched else 1
+    for line, world in program.worlds.items() if ranks > 1 else ():
+        if world != ranks:
+            yield Finding(
+                path, line, "world-size", f"world_size={world}, and {ranks} ranks are started",
+                f"world_size={ranks}, or start {world}",
+            )  # fmt: skip
     for trainer in program.trainers:
         if job.slurm and start is not None and not launched:
             yield from _slurm(path, trainer, job, start)
@@ -48,6 +55,14 @@ def of_program(
             yield from _size(path, trainer, job)
         elif launched and job.nodes is not None:
             yield from _nodes(path, trainer, job)
+
+
+def _ranks(job: Job, start: Start | None) -> int:
+    """Tell how many processes a job starts of a program; 1 where nobody knows."""
+    if not job.slurm:
+        return job.size or 1
+    known = start is not None and start.srun and job.nodes is not None and job.tasks is not None
+    return (job.nodes or 1) * (job.tasks or 1) if known else 1
 
 
 def _slurm(path: str, trainer: Trainer, job: Job, start: Start) -> Iterator[Finding]:
@@ -165,12 +180,16 @@ def _torchrun(job: Job, start: Start) -> Iterator[Finding]:
     if job.many and (met.startswith(_LOOPBACK) or "standalone" in given):
         yield Finding(
             file, line, "master-localhost", "each host would start a group of its own",
-            "--master-addr=$MASTER_ADDR --node-rank=$NODE_RANK",
+            "srun bash -c 'torchrun --master-addr=main1 --node-rank=$SLURM_NODEID ...'"
+            if job.slurm
+            else "--master-addr=$MASTER_ADDR --node-rank=$NODE_RANK",
         )  # fmt: skip
     if job.many and given.get("node-rank", "").isdigit():
         yield Finding(
             file, line, "node-rank", f"--node-rank={given['node-rank']} on every host",
-            "--node-rank=$NODE_RANK",
+            "srun bash -c 'torchrun --node-rank=$SLURM_NODEID ...'"
+            if job.slurm
+            else "--node-rank=$NODE_RANK",
         )  # fmt: skip
     if start.srun and (job.tasks or 1) > 1:
         yield Finding(
