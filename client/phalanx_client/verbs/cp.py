@@ -40,7 +40,8 @@ async def run(call: Call) -> int:
             raise Failure("one side of cp must be SESSION[/RANK]:/PATH", USAGE)
         case _:
             raise Failure("cp goes from or to this machine, not between containers", USAGE)
-    output.note(f"copied {count} files and folders", quiet=call.quiet)
+    what = "1 file or folder" if count == 1 else f"{count} files and folders"
+    output.note(f"copied {what}", quiet=call.quiet)
     return OK
 
 
