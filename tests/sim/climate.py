@@ -11,7 +11,7 @@ from tests.sim.dice import Dice
 ENGINE_CALLS: Final = (
     "info", "inventory", "image", "pull", "create_network", "remove_network", "ensure_egress",
     "create_container", "start", "connect", "inspect", "kill", "remove", "write_archive",
-    "swarm", "swarm_init", "swarm_join", "swarm_canary",
+    "swarm", "swarm_init", "swarm_join", "swarm_canary", "clear",
 )  # fmt: skip
 
 SIDE: Final = ClusterName("side")
@@ -28,6 +28,7 @@ AGENT_POINTS: Final = (
     "runner.send.before", "runner.send.after",
     "link.observed.before", "link.observed.after",
     "scratch.note.before", "scratch.note.after",
+    "leave.clear",
 )  # fmt: skip
 
 MANAGER_POINTS: Final = (

@@ -7,7 +7,7 @@ import pytest
 from tests.sim.plants import PLANTS, Plant
 from tests.sim.story import simulate
 
-WITHIN_SEEDS = 60
+WITHIN_SEEDS = 120
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.bug)
