@@ -10,6 +10,7 @@ from tests.sim.story import simulate
 WITHIN_SEEDS = 120
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.bug)
 def test_a_planted_bug_is_caught(plant: Plant) -> None:
     with plant.planted():
