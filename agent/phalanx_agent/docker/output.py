@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
@@ -18,6 +19,9 @@ _STDERR: Final = 2
 _REMOVED: Final = (404, 409)
 """Gone, or on its way."""
 
+_PAUSE_S: Final = 0.2
+"""Until an engine is asked again that followed, and had nothing to tell."""
+
 _NS: Final = 1_000_000_000
 MAX_LINE_BYTES: Final = 1 << 20
 """A longer line is given in pieces, so that a container cannot fill our memory."""
@@ -28,17 +32,46 @@ async def lines(
 ) -> AsyncIterator[LogLine]:
     """Read a container's output in the order in which the engine kept it."""
     newest = since_ns
-    async for found in _pass(line, container_id, since_ns=since_ns, tail=tail, follow=follow):
-        newest = found.at_ns
-        yield found
-    # An engine that follows may leave out what a container said last, when that had no newline.
-    if follow and (newest > since_ns or tail < 0):
-        try:
-            async for found in _pass(line, container_id, since_ns=newest, tail=-1, follow=False):
-                yield found
-        except Unavailable as error:
-            if error.status not in _REMOVED:  # meanwhile
-                raise
+    while True:
+        begun = newest
+        old = newest > since_ns or tail < 0
+        async for found in _pass(
+            line, container_id, since_ns=newest, tail=-1 if old else tail, follow=follow
+        ):
+            newest = found.at_ns
+            yield found
+        if not follow:
+            return
+        # An engine that follows may leave out what a container said last, when that had no newline;
+        # and it may stop while the container goes on: at output that is put aside faster than read.
+        runs = await _runs(line, container_id)
+        if newest > since_ns or tail < 0:
+            try:
+                async for found in _pass(
+                    line, container_id, since_ns=newest, tail=-1, follow=False
+                ):
+                    newest = found.at_ns
+                    yield found
+            except Unavailable as error:
+                if error.status not in _REMOVED:  # meanwhile
+                    raise
+        if not runs:
+            return
+        if newest == begun:
+            await asyncio.sleep(_PAUSE_S)
+
+
+async def _runs(line: Line, container_id: str) -> bool:
+    path = f"containers/{checked_id(container_id)}/json"
+    try:
+        found = await line.ask(
+            "GET", path, what=f"container {container_id[:12]}", doing="inspecting it"
+        )
+    except Unavailable as error:
+        if error.status in _REMOVED:
+            return False
+        raise
+    return bool(found["State"]["Running"])
 
 
 async def _pass(

@@ -304,11 +304,11 @@ def test_calls_are_bounded_below_the_patience_of_a_barrier() -> None:
 # -------------------------------------------------------------------- output
 
 
-def prints(text: bytes) -> Answer:
+def prints(text: bytes, second: int = 5) -> Answer:
     """One entry of a container's log, framed as engines do."""
 
     async def answer(_request: web.Request) -> web.StreamResponse:
-        entry = b"2026-01-02T03:04:05.000000006Z " + text
+        entry = b"2026-01-02T03:04:%02d.000000006Z " % second + text
         return web.Response(body=b"\x01\0\0\0" + len(entry).to_bytes(4, "big") + entry)
 
     return answer
@@ -323,3 +323,19 @@ async def test_a_container_that_is_removed_while_it_is_followed_has_ended(
     script.on(f"GET containers/{ONE}/logs", prints(b"last words\n"), gone)
 
     assert ["last words"] == [line.text async for line in docker.logs(ONE, follow=True)]
+
+
+async def test_a_container_is_followed_further_when_its_engine_stops_before_its_end(
+    script: Script, docker: DockerEngine
+) -> None:
+    script.on(
+        f"GET containers/{ONE}/json",
+        says(200, {"State": {"Running": True}}),
+        says(200, {"State": {"Running": False}}),
+    )
+    passes = (prints(b"%d\n" % second, second) for second in (1, 2, 3, 4))
+    script.on(f"GET containers/{ONE}/logs", *passes)
+
+    told = [line.text async for line in docker.logs(ONE, follow=True)]
+
+    assert ["1", "2", "3", "4"] == told
