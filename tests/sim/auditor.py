@@ -241,8 +241,9 @@ class Auditor:
             self.promised.placed(line.id, split_kernel_id(line.id)[0], line.agent)
         if line.state is KernelState.LOST and line.agent is not None:
             silent_s = self._silence_s(line.agent)
+            left = self._hosts[line.agent].files.left  # and will make nothing any more
             long = silent_s > self._lost_after_s - 0.1
-            self.demand(long, f"{line.id} is given up after {silent_s:.1f} s of silence")
+            self.demand(left or long, f"{line.id} is given up after {silent_s:.1f} s of silence")
             on = line.id in self.seen.running
             self.demand(not on, f"{line.id} is given up, and runs on {line.agent}")
         if line.state in ENDED and line.state is not KernelState.LOST:

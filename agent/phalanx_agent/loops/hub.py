@@ -71,8 +71,11 @@ class Hub:
             _LOG.info("goals.stale", revision=goals.revision, newest=self._revision)
             return
         self._revision = goals.revision
-        if goals.leave and self.leaving is not None:
-            self.leaving.begin()
+        if self.leaving is not None:
+            if goals.leave:
+                self.leaving.begin()
+            if self.leaving.begun.is_set():
+                return  # never goes back: nobody is there any more who would make something
         self._guard(goals.guarded)
         self._swarm.take(goals.swarm)
         self._fleet.take(goals)

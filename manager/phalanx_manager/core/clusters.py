@@ -92,8 +92,8 @@ def next_steps(snapshot: Snapshot, now: datetime) -> Steps:
         if cluster is None or cluster.removal is None:
             continue
         busy.add(record.cluster)
-        if not record.connected and cluster.removal.force:
-            kernels.extend(_kernels_of(snapshot, record.name, now))
+        if (why := _lets_go(record, force=cluster.removal.force)) is not None:
+            kernels.extend(_kernels_of(snapshot, record.name, why, now))
             networks.extend(_networks_of(snapshot, record.name))
         if not holds(snapshot, record.name):
             farewells.extend(_farewell(record, force=cluster.removal.force))
@@ -237,21 +237,35 @@ def _stop(cluster: Cluster | None, row: SessionRow, now: datetime) -> Stop | Non
     return Stop(StopCause.USER, text, now, then="end")
 
 
-def _kernels_of(snapshot: Snapshot, agent: AgentId, now: datetime) -> Iterator[KernelChange]:
+def _lets_go(record: AgentRecord, *, force: bool) -> str | None:
+    """Say why what an agent holds is given up; None while it is not."""
+    if _has_left(record):  # a session was placed as it was told to: it will never hear of that
+        return "its agent has left its host, and its cluster is being removed"
+    if force and not record.connected:
+        return "its agent is away, and its cluster was removed by force"
+    return None
+
+
+def _has_left(record: AgentRecord) -> bool:
+    return record.connected and record.observed is not None and record.observed.left
+
+
+def _kernels_of(
+    snapshot: Snapshot, agent: AgentId, why: str, now: datetime
+) -> Iterator[KernelChange]:
     """Give up what an agent holds that is not waited for: first as lost, then as gone."""
     for row in snapshot.rows():
         for kernel in row.kernels:
             if kernel.agent == agent and kernel.holds:
-                yield _given_up(kernel, now)
+                yield _given_up(kernel, why, now)
 
 
-def _given_up(kernel: Kernel, now: datetime) -> KernelChange:
+def _given_up(kernel: Kernel, why: str, now: datetime) -> KernelChange:
     if kernel.ended:
         step, owner, after = KernelState.REMOVED, Owner.AGENT, kernel
     else:
         step, owner = KernelState.LOST, Owner.LIVENESS
-        message = "its agent is away, and its cluster was removed by force"
-        after = replace(kernel, cause="lost", message=message, detail="")
+        after = replace(kernel, cause="lost", message=why, detail="")
     after = moved(after, (step,), now)
     return KernelChange(kernel.state, (step,), owner, after, (kernel_event(after, step),))
 
@@ -269,7 +283,7 @@ def _owns(row: SessionRow, agent: AgentId) -> bool:
 
 
 def _farewell(record: AgentRecord, *, force: bool) -> Iterator[Farewell]:
-    if record.connected and record.observed is not None and record.observed.left:
+    if _has_left(record):
         yield Farewell(record.name, record.cluster, clean=True)
     elif force and not record.connected:
         yield Farewell(record.name, record.cluster, clean=False)

@@ -14,6 +14,7 @@ from phalanx_agent.docker.port import NetworkFacts, Unavailable
 from phalanx_agent.host.guard import GuardFailed
 from phalanx_agent.host.inside import network_of
 from phalanx_agent.loops.hub import Hub
+from phalanx_agent.loops.leave import Leaving
 from phalanx_agent.loops.streams import Streams
 from phalanx_agent.loops.swarm import SwarmMember
 from phalanx_agent.loops.sweep import GuardLoop
@@ -304,10 +305,26 @@ async def test_no_work_is_taken_until_the_rules_hold() -> None:
 # -------------------------------------------------------------------- hub
 
 
+async def never() -> None:
+    """There is nothing besides the engine's."""
+
+
 def hub_of(life: Life, host: FakeHost, welcomes: list[Welcome]) -> Hub:
     swarm = SwarmMember(host.engine, lambda: "", life.board.swarm)
     streams = Streams(host.engine, life.fleet, Kept(), network_of)
     return Hub(life.board, life.fleet, swarm, streams, welcomes.append, lambda _: None)
+
+
+async def test_who_leaves_takes_no_goals_any_more(host: FakeHost) -> None:
+    async with living(host) as life:
+        hub = hub_of(life, host, [])
+        hub.leaving = Leaving(host.engine, never, lambda: False, life.board.left, lambda _: None)
+        hub.goals(msgspec.structs.replace(goals(), revision=1, leave=True))
+        hub.goals(msgspec.structs.replace(goals(assignment(S.CREATED)), revision=2))
+        await life.settle()
+
+        assert hub.leaving.begun.is_set()
+        assert life.fleet.goals is None
 
 
 async def test_a_welcome_is_answered_with_everything(host: FakeHost) -> None:

@@ -114,6 +114,21 @@ def test_an_agent_that_holds_nothing_is_to_leave_and_is_forgotten_when_it_has() 
     assert (CLUSTER,) == next_steps(house(ENDING), NOW).over
 
 
+def test_what_was_placed_on_an_agent_as_it_left_is_given_up() -> None:
+    gone = msgspec.structs.replace(observed("a"), left=True)
+    first = next_steps(house(ENDING, [row("a", S.ASSIGNED)], agent("a", gone)), NOW)
+    second = next_steps(house(ENDING, [row("a", S.LOST)], agent("a", gone)), NOW)
+
+    ((message, state),) = [(one.after.message, one.after.state) for one in first.let_go.kernels]
+    assert ("its agent has left its host, and its cluster is being removed", S.LOST) == (
+        message,
+        state,
+    )
+    assert [True] == [change.after.released for change in first.let_go.networks]
+    assert [S.REMOVED] == [change.after.state for change in second.let_go.kernels]
+    assert ((), ()) == (first.farewells, second.farewells)
+
+
 def test_a_removal_waits_for_an_agent_that_is_away_and_names_it() -> None:
     seen = house(ENDING, [row("a", S.RUNNING)], agent("a", connected=False, seen_at=later(-60)))
     steps = next_steps(seen, NOW)
