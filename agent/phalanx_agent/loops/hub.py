@@ -72,10 +72,10 @@ class Hub:
             return
         self._revision = goals.revision
         if self.leaving is not None:
+            if self.leaving.begun.is_set():
+                return  # it never goes back: nobody is there any more who would make something
             if goals.leave:
                 self.leaving.begin()
-            if self.leaving.begun.is_set():
-                return  # never goes back: nobody is there any more who would make something
         self._guard(goals.guarded)
         self._swarm.take(goals.swarm)
         self._fleet.take(goals)

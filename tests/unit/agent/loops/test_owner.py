@@ -324,7 +324,8 @@ async def test_who_leaves_takes_no_goals_any_more(host: FakeHost) -> None:
         await life.settle()
 
         assert hub.leaving.begun.is_set()
-        assert life.fleet.goals is None
+        assert life.fleet.goals is not None
+        assert 1 == life.fleet.goals.revision
 
 
 async def test_a_welcome_is_answered_with_everything(host: FakeHost) -> None:
