@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
+
+from phalanx_agent.host import mounts
+from phalanx_agent.host.mounts import Mount
 
 _LOCAL: Final = frozenset(
     {
@@ -15,9 +18,6 @@ _LOCAL: Final = frozenset(
     }
 )
 """File systems that no two machines have at once. Of others, like NFS or FUSE, one cannot tell."""
-
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
-"""How the table spells blanks and backslashes in paths."""
 
 _MOUNT_ID: Final = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
@@ -41,31 +41,20 @@ def place(path: str, boot_id: str) -> str:
     finally:
         os.close(descriptor)
     found = _MOUNT_ID.search(told)
-    mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
-    if found is None or file_system(mounts, found[1]) not in _LOCAL:
+    table = tuple(mounts.read(mounts.TABLE.read_text(errors="surrogateescape")))
+    if found is None or file_system(table, found[1]) not in _LOCAL:
         return ""
-    if not _LOCAL.issuperset(within(mounts, path)):
+    if not _LOCAL.issuperset(within(table, path)):
         return ""
     return f"{boot_id}:{held.st_dev}:{held.st_ino}"
 
 
-def within(mounts: str, path: str) -> Iterator[str]:
-    """Walk the kinds of what is mounted somewhere in a folder, out of a table of mounts."""
+def within(table: Iterable[Mount], path: str) -> Iterator[str]:
+    """Walk the kinds of what is mounted somewhere in a folder."""
     start = f"{path.rstrip('/')}/"
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        if _ESCAPED.sub(_meant, before.split(" ")[4]).startswith(start):
-            yield after.split(" ", 1)[0]
+    return (mount.kind for mount in table if mount.point.startswith(start))
 
 
-def _meant(escaped: re.Match[str]) -> str:
-    return chr(int(escaped[1], 8))
-
-
-def file_system(mounts: str, number: str) -> str:
-    """Find the kind of a mount in a table of mounts; empty when it is not there (any more)."""
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        if before.split(" ", 1)[0] == number:
-            return after.split(" ", 1)[0]
-    return ""
+def file_system(table: Iterable[Mount], number: str) -> str:
+    """Find the kind of a mount; empty when it is not there (any more)."""
+    return next((mount.kind for mount in table if mount.number == number), "")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from phalanx_agent.config import AllowedMount
-from phalanx_agent.host import allow, folders, inventory
+from phalanx_agent.host import allow, folders, inventory, mounts
 from phalanx_wire.spec import Mount
 
 MOUNTS = """\
@@ -17,15 +17,15 @@ MOUNTS = """\
 
 def test_the_kind_of_a_mount_is_found_by_its_number() -> None:
     assert ["ext4", "nfs4", "fuse.sshfs", ""] == [
-        folders.file_system(MOUNTS, number) for number in ("22", "23", "240", "24")
+        folders.file_system(mounts.read(MOUNTS), number) for number in ("22", "23", "240", "24")
     ]
 
 
 def test_what_is_mounted_in_a_folder_is_found_whatever_its_name() -> None:
-    mounts = MOUNTS + "241 22 0:52 / /home/a\\040b rw - autofs auto rw\n"
+    table = MOUNTS + "241 22 0:52 / /home/a\\040b rw - autofs auto rw\n"
 
     assert [["autofs"], [], []] == [
-        list(folders.within(mounts, path)) for path in ("/home", "/hom", "/home/a b")
+        list(folders.within(mounts.read(table), path)) for path in ("/home", "/hom", "/home/a b")
     ]
 
 
@@ -52,9 +52,9 @@ def test_what_is_no_local_file_system_has_no_name(path: str) -> None:
 
 
 def test_only_what_may_be_written_is_named(tmp_path: Path) -> None:
-    mounts = [Mount(str(tmp_path), "/a", read_only=False), Mount(str(tmp_path), "/b")]
+    asked = [Mount(str(tmp_path), "/a", read_only=False), Mount(str(tmp_path), "/b")]
 
-    writable, other = allow.judge(mounts, [AllowedMount(str(tmp_path), write=True)], [])
+    writable, other = allow.judge(asked, [AllowedMount(str(tmp_path), write=True)], [])
 
     assert folders.place(str(tmp_path), inventory.boot_id()) == writable.place
     assert "" == other.place
