@@ -241,7 +241,8 @@ class Auditor:
             self.promised.placed(line.id, split_kernel_id(line.id)[0], line.agent)
         if line.state is KernelState.LOST and line.agent is not None:
             silent_s = self._silence_s(line.agent)
-            left = self._hosts[line.agent].files.left  # and will make nothing any more
+            host = self._hosts[line.agent]
+            left = host.files.left and line.id not in self.seen.created  # and never will be
             long = silent_s > self._lost_after_s - 0.1
             self.demand(left or long, f"{line.id} is given up after {silent_s:.1f} s of silence")
             on = line.id in self.seen.running

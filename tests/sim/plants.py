@@ -264,7 +264,7 @@ PLANTS: Final = (
         "agents of a removed cluster leave before its sessions have ended",
         ((clusters, "holds"),),
         lambda _snapshot, _agent: False,
-        " never ended: stopping",
+        " is given up after ",
     ),
     Plant(
         "a sealed upload goes to whoever has room",

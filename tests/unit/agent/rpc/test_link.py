@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -82,9 +84,21 @@ class Host:
         self._socket.curve_server = True
         self._socket.curve_secretkey = self._keys.secret.encode()
         self._socket.curve_publickey = self._keys.public.encode()
-        self._socket.bind(f"tcp://127.0.0.1:{port or '*'}")
+        self._bind(f"tcp://127.0.0.1:{port or '*'}")
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._peer = b""
+
+    def _bind(self, address: str) -> None:
+        """Listen, as soon as a socket that was closed before has really left the port."""
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self._socket.bind(address)
+            except zmq.ZMQError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     async def hear(self) -> AnyMessage:
         async with asyncio.timeout(10):
