@@ -32,6 +32,7 @@ dist.init_process_group("gloo")
 total = torch.tensor([dist.get_rank() + 1.0])
 dist.all_reduce(total)
 print(dist.get_rank(), "of", dist.get_world_size(), f"on {socket.gethostname()}:", total.item())
+dist.destroy_process_group()  # else the one that ends first may abort the other
 """
 
 
