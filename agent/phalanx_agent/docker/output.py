@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from phalanx_agent.docker.call import Line, checked_id, speaking
+from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
 from phalanx_agent.docker.port import Unavailable
 from phalanx_wire.api import LogLine
 
@@ -62,16 +62,16 @@ async def lines(
 
 
 async def _runs(line: Line, container_id: str) -> bool:
+    what, doing = f"container {container_id[:12]}", "looking whether it runs"
     path = f"containers/{checked_id(container_id)}/json"
     try:
-        found = await line.ask(
-            "GET", path, what=f"container {container_id[:12]}", doing="inspecting it"
-        )
+        found = await line.ask("GET", path, what=what, doing=doing)
     except Unavailable as error:
         if error.status in _REMOVED:
             return False
         raise
-    return bool(found["State"]["Running"])
+    with understanding(what, doing):
+        return bool(found["State"]["Running"])
 
 
 async def _pass(
