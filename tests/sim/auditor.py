@@ -158,14 +158,15 @@ class Auditor:
 
     def swarm_made(self, host: AgentId) -> None:
         self._note(host, "swarm made")
-        names = {one.engine.swarm_report.swarm_id for one in self._hosts.values()} - {""}
+        engines = self._hosts[host].engine.shared.engines
+        names = {engine.swarm_report.swarm_id for engine in engines} - {""}
         self.demand(len(names) == 1, f"there are two swarms: {sorted(names)}")
 
     def _networks(self) -> Iterable[NetworkFacts]:
         for host in self._hosts.values():
             yield from host.engine.networks.values()
-        for host in list(self._hosts.values())[:1]:
-            yield from host.engine.shared_networks()
+        for swarm in dict.fromkeys(host.engine.shared for host in self._hosts.values()):
+            yield from swarm.networks.values()
 
     def _crowded(self, name: AgentId) -> None:
         """Add up what runs on a host."""

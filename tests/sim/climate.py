@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from phalanx_wire.ids import ClusterName
+from phalanx_wire.ids import AgentId, ClusterName
 from tests.sim.dice import Dice
 
 ENGINE_CALLS: Final = (
     "info", "inventory", "image", "pull", "create_network", "remove_network", "ensure_egress",
     "create_container", "start", "connect", "inspect", "kill", "remove", "write_archive",
-    "swarm", "swarm_init", "swarm_join", "swarm_canary", "clear",
+    "swarm", "swarm_init", "swarm_join", "swarm_leave", "swarm_canary", "clear",
 )  # fmt: skip
 
+DEFAULT: Final = ClusterName("default")
 SIDE: Final = ClusterName("side")
-"""The cluster of the host that is retired."""
+"""The cluster of the hosts that are retired."""
+
+LEAVING: Final = tuple(
+    f"engine.{name}.{when}" for name in ("clear", "swarm_leave") for when in ("before", "after")
+)
+"""Points of an agent that takes all away."""
 
 SCRATCH_WRITES: Final = ("make", "put", "mark", "write_lease")
 
@@ -53,7 +59,8 @@ class Climate:
         managers: of one database; one of them leads.
         drains: how many hosts are taken out of service for a while.
         host_ports: how many ports a host gives to containers on its own network; 0 lets none there.
-        retires: the last host is a cluster of its own, which is removed in the midst of all.
+        retires: how many of the last hosts are a cluster of their own, which is removed in the
+            midst of all.
         strikes: how many big things (partitions, restarts, kills) happen in the storm.
     """
 
@@ -74,9 +81,15 @@ class Climate:
     strikes: int = 0
     eager_swarm: bool = False
     drains: int = 0
-    retires: bool = False
+    retires: int = 0
     host_ports: int = 0
     managers: int = 1
+
+    @property
+    def retired(self) -> tuple[AgentId, ...]:
+        """The hosts of the cluster that is removed."""
+        numbers = range(self.agents - self.retires, self.agents)
+        return tuple(AgentId(f"host{number}") for number in numbers)
 
     @property
     def calm(self) -> bool:
@@ -105,8 +118,9 @@ def climate(seed: int) -> Climate:
         host_ports=rest.pick((0, 6, 40)),
         managers=rest.pick((1, 1, 2)),
     )
-    if agents > 1 and not quiet.eager_swarm:  # a lone host needs no swarm of its own
-        quiet = replace(quiet, retires=Dice(seed, "clusters").chance(0.3))
+    clusters = Dice(seed, "clusters")
+    if agents > 1 and clusters.chance(0.3):
+        quiet = replace(quiet, retires=1 if agents == 2 else clusters.pick((1, 2, 2)))
     if quiet.managers > 1:  # whatever comes of a change of the lead has to fit into the storm
         quiet = replace(quiet, lost_after_s=20.0)
     if dice.chance(0.125):

@@ -224,7 +224,7 @@ class AgentLife(Process):
         self.fleet = Fleet(host.name, self.workshop, self.board)
         self.guard = GuardLoop(NoRules(), self.board.hinder)
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
-        self.swarm = SwarmMember(docker, lambda: host.address, self.board.swarm)
+        self.swarm = SwarmMember(docker, lambda: host.address, self.board.swarm, self._enters)
         self.streams = Streams(docker, self.fleet, logs, network_of)
         self.hub = Hub(
             self.board,
@@ -235,9 +235,12 @@ class AgentLife(Process):
             self.guard.take,
         )
         self.hub.leaving = self.leaving = Leaving(
-            docker, self._clear, lambda: False, self.board.left, lambda _whys: None
+            docker, self._clear, lambda: host.files.entered, self.board.left, lambda _whys: None
         )
         self._gone = partial(air.agent_died, host.name, silently=False)
+
+    def _enters(self) -> None:
+        self.host.files.entered = True
 
     async def _clear(self) -> None:
         self.point("leave.clear")

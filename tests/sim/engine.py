@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -69,17 +69,17 @@ class Witness(Protocol):
         """An engine has begun a swarm."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Swarm:
-    """What the engines of a swarm share.
+    """What the engines of a cluster share, once they are in a swarm.
 
     Attributes:
-        founded: counts all networks and swarms, so that ids are fresh.
+        fresh: numbers for networks and swarms, none twice in a world.
     """
 
+    fresh: Iterator[int]
     networks: dict[str, NetworkFacts] = field(default_factory=dict)
     engines: list[SimEngine] = field(default_factory=list)
-    founded: int = 0
     name: str = ""
 
 
@@ -99,7 +99,7 @@ class SimEngine(FakeEngine):
         self.poisoned = False
         self.images = {"alpine": ALPINE}
         self.registry = {BIG: Image("sha256:" + "b" * 64, command=("work", "1", "0"))}
-        self._swarm = swarm
+        self.shared = swarm
         self._witness = witness
         self._dice = dice
         self._wall = wall
@@ -157,10 +157,6 @@ class SimEngine(FakeEngine):
         self.end(container_id, code, oom=oom)
         self._witness.ended(self.host, self.containers[container_id])
 
-    def shared_networks(self) -> tuple[NetworkFacts, ...]:
-        """List the networks of all engines of the swarm."""
-        return tuple(self._swarm.networks.values())
-
     # ---------------------------------------------------------------- what differs from the double
 
     def _now(self) -> float:
@@ -196,33 +192,32 @@ class SimEngine(FakeEngine):
 
     def _reaches(self, network_id: str) -> bool:
         return network_id in (*self.networks, names.HOST_NETWORK) or (
-            self.swarm_report.state == "active" and network_id in self._swarm.networks
+            self.swarm_report.state == "active" and network_id in self.shared.networks
         )
 
     async def create_network(self, session: SessionId, attempt: int, network: Network) -> str:
         shared = network.driver == "overlay"
         if shared and not self.swarm_report.control:
             raise refusal(503, "This node is not a swarm manager.")
-        room = self._swarm.networks if shared else self.networks
+        room = self.shared.networks if shared else self.networks
         for facts in room.values():
             if facts.name == network.name:
                 return facts.id
-        self._swarm.founded += 1
-        made = f"{self._swarm.founded:064x}"
+        made = f"{next(self.shared.fresh):064x}"
         facts = NetworkFacts(made, network.name, session, attempt, network.driver, network.subnet)
         room[made] = facts
         self._witness.network_made(self.host, facts)
         return made
 
     async def remove_network(self, network_id: str) -> None:
-        shared = network_id in self._swarm.networks
-        for engine in self._swarm.engines if shared else [self]:
+        shared = network_id in self.shared.networks
+        for engine in self.shared.engines if shared else [self]:
             for facts in engine.containers.values():
                 attached = engine.recipes[facts.id].network_id == network_id
                 if attached and facts.status == "running":
                     raise refusal(403, f"network has active endpoints: {facts.name}")
         self.networks.pop(network_id, None)
-        self._swarm.networks.pop(network_id, None)
+        self.shared.networks.pop(network_id, None)
 
     async def create_container(self, recipe: ContainerRecipe) -> str:
         before = set(self.containers)
@@ -289,22 +284,21 @@ class SimEngine(FakeEngine):
         found = await super().inventory()
         if not self.swarm_report.control:
             return found
-        return replace(found, networks=(*found.networks, *self._swarm.networks.values()))
+        return replace(found, networks=(*found.networks, *self.shared.networks.values()))
 
     async def swarm_init(self, address: str) -> None:
         await super().swarm_init(address)
-        self._swarm.founded += 1
-        name = f"swarm-{self._swarm.founded}"
+        name = f"swarm-{next(self.shared.fresh)}"
         self.swarm_report = msgspec.structs.replace(
             self.swarm_report, swarm_id=name, node_id=f"node-{self.host}"
         )
-        self._swarm.name = self._swarm.name or name
+        self.shared.name = self.shared.name or name
         self._witness.swarm_made(self.host)
 
     async def swarm_join(self, address: str, remotes: tuple[str, ...], token: str) -> None:
         hosts = {
             f"{engine.swarm_report.address}:2377"
-            for engine in self._swarm.engines
+            for engine in self.shared.engines
             if engine.swarm_report.control and not engine.down
         }
         if not hosts & set(remotes):
@@ -312,10 +306,16 @@ class SimEngine(FakeEngine):
         control = token == "M"
         self.swarm_report = SwarmReport(
             "active",
-            self._swarm.name if control else "",
+            self.shared.name if control else "",
             f"node-{self.host}",
             control=control,
             address=address,
             worker_token="W" if control else "",
             manager_token="M" if control else "",
         )
+
+    async def swarm_leave(self) -> None:
+        await super().swarm_leave()
+        if all(engine.swarm_report.state == "inactive" for engine in self.shared.engines):
+            self.shared.networks.clear()
+            self.shared.name = ""

@@ -39,6 +39,7 @@ class Files:
 
     Attributes:
         made: counts materials, so that each has keys of its own.
+        entered: it is by its agent that the engine is in a swarm.
         left: all was taken away, for good.
     """
 
@@ -46,6 +47,7 @@ class Files:
     keys: dict[KernelId, PublicKeys] = field(default_factory=dict)
     logs: set[KernelId] = field(default_factory=set)
     made: int = 0
+    entered: bool = False
     left: bool = False
 
 
@@ -59,6 +61,7 @@ class SimHost:
         reachable, released, signalled: what runners ask of the world beyond their host.
         foreign: ports of the host that somebody else listens on.
         dismissed: its agent has left it for good, and is not started again.
+        doomed: points at which its agent dies when it next passes them.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class SimHost:
         self.boots = 1
         self.lives = 0
         self.dismissed = False
+        self.doomed: set[str] = set()
         self.capacity = Slots(4_000, 16 * GIB, gpus, 100_000)
         self.gpus = tuple(Gpu(f"{name}-gpu{number}", "h200") for number in range(gpus))
         self.address = f"192.0.2.{10 + int(name.removeprefix('host'))}"

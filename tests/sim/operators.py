@@ -14,7 +14,7 @@ from phalanx_manager.core.model import Drain, Removal
 from phalanx_manager.store.port import Unavailable
 from phalanx_wire.ids import AgentId
 from tests.sim.auditor import DRAIN_SIGNAL, Auditor
-from tests.sim.climate import SIDE, Climate
+from tests.sim.climate import LEAVING, SIDE, Climate
 from tests.sim.daemons import AgentLife, ManagerLife
 from tests.sim.dice import Dice
 from tests.sim.process import Crash
@@ -56,6 +56,7 @@ class Operators:
     hosts: tuple[AgentId, ...]
     manager: Callable[[], ManagerLife | None]
     agent: Callable[[AgentId], AgentLife | None]
+    doomed: Callable[[AgentId], set[str]]
     auditor: Auditor
     note: Callable[[str, str], None]
 
@@ -68,11 +69,11 @@ class Operators:
                 tasks.create_task(self._retire(Dice(self.seed, "retiring")))
 
     async def _retire(self, dice: Dice) -> None:
-        """Remove the last host's cluster, if possible while something runs there."""
-        host = self.hosts[-1]
+        """Remove the last hosts' cluster, if possible while something runs there."""
+        hosts = set(self.climate.retired)
         await asyncio.sleep(dice.between(0, self.climate.storm_s * 0.6))
         for _ in range(_PATIENCE_TIMES):
-            if host in self.auditor.seen.running.values():
+            if hosts & set(self.auditor.seen.running.values()):
                 break
             await asyncio.sleep(1.0)
 
@@ -82,11 +83,16 @@ class Operators:
 
         await insist(self.manager, remove)
         self.note("operator", f"cluster {SIDE} is removed")
-        if not self.climate.calm and dice.chance(0.7):
-            await self._kill_the_leaving(host)
+        if not self.climate.calm:
+            await asyncio.gather(*(self._kill_the_leaving(host, dice) for host in sorted(hosts)))
 
-    async def _kill_the_leaving(self, host: AgentId) -> None:
-        """Kill an agent when it has taken all away, before it can hear that it is forgotten."""
+    async def _kill_the_leaving(self, host: AgentId, dice: Dice) -> None:
+        """Kill an agent at some points at which it takes all away, and now and then when it has,
+        before it can hear that it is forgotten.
+        """
+        self.doomed(host).update(dice.some(LEAVING, dice.whole(0, len(LEAVING))))
+        if dice.chance(0.3):
+            return
         for _ in range(round(self.climate.storm_s / _LOOK_EVERY_S)):
             agent = self.agent(host)
             if agent is not None and agent.host.files.left:

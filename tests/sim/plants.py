@@ -31,6 +31,7 @@ from phalanx_wire.ids import AgentId, ClusterName, SessionId
 from phalanx_wire.lifecycle import KernelState
 from tests.sim.daemons import SkewedClock
 from tests.sim.leads import FencedDatabase
+from tests.support.fake_engine import FakeEngine
 
 _submit = Ledger.submit
 _rooms = place.rooms
@@ -144,6 +145,10 @@ def _sends_once(converge: Converge, agent: AgentId, report: Observed) -> None:
 def _only_when_told(leaving: Leaving, why: str, *, told: bool) -> None:
     if told:
         _unknown(leaving, why, told=told)
+
+
+async def _stays(engine: FakeEngine) -> None:
+    pass
 
 
 def _ends_well(change: Change, error: Exception | None = None) -> None:
@@ -277,6 +282,12 @@ PLANTS: Final = (
         ((Leaving, "unknown"),),
         _only_when_told,
         ", and its agent knocks still",
+    ),
+    Plant(
+        "an engine that its agent took into a swarm stays there",
+        ((FakeEngine, "swarm_leave"),),
+        _stays,
+        ", and its engine is in a swarm",
     ),
     Plant(
         "silence is measured by a clock that people set",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from sqlite3 import Connection as SqliteConnection
 from typing import Any, Final
@@ -121,8 +121,8 @@ class Promised:
         most = self.signals if by_drain else 1
         self.demand(often <= most, f"{kernel} hears signal {number} {often} times")
 
-    def retired(self, cluster: ClusterName, host: SimHost) -> None:
-        """A cluster was removed: nothing of it is left, nor of its agent on its host."""
+    def retired(self, cluster: ClusterName, hosts: Iterable[SimHost]) -> None:
+        """A cluster was removed: nothing of it is left, nor of its agents on their hosts."""
         query = "SELECT removed_at FROM cluster WHERE name = ?"
         ((removed_at,),) = self.database.execute(query, (cluster,))
         self.demand(removed_at is not None, f"cluster {cluster} is still being removed")
@@ -130,7 +130,11 @@ class Promised:
             "SELECT name FROM agent WHERE cluster = ? AND NOT forgotten", (cluster,)
         )
         self.demand(not agents.fetchall(), f"cluster {cluster} is removed, and has agents")
-        self.demand(host.dismissed, f"{host.name} is retired, and its agent knocks still")
+        for host in hosts:
+            self.demand(host.dismissed, f"{host.name} is retired, and its agent knocks still")
+            alone = host.engine.swarm_report.state == "inactive"
+            self.demand(alone, f"{host.name} is retired, and its engine is in a swarm")
+            self.counts["engines that left their swarm"] += host.files.entered
         self.counts["clusters removed"] += 1
 
     def waiting(self) -> None:

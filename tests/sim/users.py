@@ -241,8 +241,10 @@ class People:
         if dice.chance(0.1) and not interactive:
             spec["hold_on_failure_s"] = dice.between(1, 30)
         if self.climate.retires and self.sides.chance(0.4):
-            spec = {**spec, "cluster": SIDE, "mode": "single-node", "size": min(spec["size"], 3)}
-            spec.pop("spread", None)
+            spec = {**spec, "cluster": SIDE, "size": min(spec["size"], 3)}
+            if self.climate.retires == 1:
+                spec["mode"] = "single-node"
+                spec.pop("spread", None)
         spec |= self._rest(spec)
         plain = not interactive and not {"time_limit_s"} & spec.keys() and spec["image"] != MISSING
         expected = int(spec["command"][2]) if plain else None
@@ -250,11 +252,10 @@ class People:
 
     def _seal(self, spec: dict[str, Any]) -> dict[str, str] | None:
         """Seal an upload for some hosts of its cluster, as if the others had joined later."""
-        last = self.climate.agents - 1
-        numbers = [last] if "cluster" in spec else range(last + (not self.climate.retires))
         if "upload" not in spec or self.sides.chance(0.2):
             return None
-        names = [f"host{number}" for number in numbers]
+        others = [f"host{number}" for number in range(self.climate.agents - self.climate.retires)]
+        names = self.climate.retired if "cluster" in spec else others
         some = self.sides.some(names, self.sides.whole(1, len(names)))
         return {name: name for name in some}  # in these hosts' world a name is its key
 

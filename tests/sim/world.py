@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from phalanx_manager.store.database import MEMORY, Database
 from phalanx_manager.store.port import Joined, TokenRow, Unavailable
 from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId, split_kernel_id
 from tests.sim.auditor import Auditor
-from tests.sim.climate import SIDE, Climate, climate
+from tests.sim.climate import DEFAULT, SIDE, Climate, climate
 from tests.sim.daemons import AgentLife, Disk, ManagerLife, SkewedClock
 from tests.sim.dice import Dice
 from tests.sim.engine import Swarm
@@ -59,7 +60,8 @@ class World:
         self.database = _fresh_database()
         self.disk = Disk(0.0, Dice(seed, "manager's disk"))
         self.air = Air(self.climate, seed)
-        self.swarm = Swarm()
+        ids = itertools.count(1)
+        self.swarms = {name: Swarm(ids) for name in (DEFAULT, SIDE)}
         self.hosts: dict[AgentId, SimHost] = {}
         self.auditor = Auditor(
             self.database, self.hosts, trace.note, self._silence_s, self.climate.lost_after_s
@@ -79,12 +81,17 @@ class World:
         )
 
     def _build_host(self, name: AgentId, gpus: int) -> None:
-        host = SimHost(name, gpus, self.climate, self.swarm, self.auditor, self.seed)
+        host = SimHost(
+            name, gpus, self.climate, self.swarms[self._cluster(name)], self.auditor, self.seed
+        )
         host.reachable = self._reachable
         host.released = self.auditor.released
         host.signalled = self.auditor.signalled
         self.hosts[name] = host
         self.services.append(Service(host.engine, self.climate, host.dice, self.tasks))
+
+    def _cluster(self, host: AgentId) -> ClusterName:
+        return SIDE if host in self.climate.retired else DEFAULT
 
     # ---------------------------------------------------------------- processes come and go
 
@@ -92,11 +99,17 @@ class World:
         """Count a point, and tell whether it kills."""
         if not self.troubled:
             return False
+        if isinstance(process, AgentLife) and point in process.host.doomed:
+            process.host.doomed.remove(point)
+            return self._dies(process, point)
         place = (process.role, point)
         self._passed[place] = count = self._passed.get(place, 0) + 1
         if (*place, count) not in self._pending_crashes:
             return False
         self._pending_crashes.discard((*place, count))
+        return self._dies(process, point)
+
+    def _dies(self, process: Process, point: str) -> bool:
         self.crashes.append(f"{process.role} {point}")
         self.trace.note(process.name, f"dies at {point}")
         return True
@@ -264,6 +277,7 @@ class World:
             tuple(self.hosts),
             lambda: self.manager,
             self.agents.get,
+            lambda host: self.hosts[host].doomed,
             self.auditor,
             self.trace.note,
         )
@@ -283,11 +297,10 @@ class World:
         await self._until(QUIET_S, lambda: self.manager is not None)
         assert self.manager is not None
         store, now = self.manager.store, SkewedClock(0.0).now()
-        retired = list(self.hosts)[-1] if self.climate.retires else ""
-        if retired:
+        if self.climate.retires:
             assert await store.add_cluster(Cluster(SIDE, now, "ada"), reuse=False) is None
         for name in self.hosts:
-            key, cluster = f"token {name}", SIDE if name == retired else ClusterName("default")
+            key, cluster = f"token {name}", self._cluster(name)
             token = TokenRow(name, "agent", "", "user", cluster, now, None, public_key=key)
             await store.add_token(token)
             assert isinstance(await store.use_agent_token(key, name, name, now), Joined)
@@ -329,7 +342,8 @@ class World:
         accepted = [wish.accepted for wish in self.people.wishes if wish.accepted is not None]
         self.auditor.all_is_over(accepted)
         if self.climate.retires:
-            self.auditor.promised.retired(SIDE, list(self.hosts.values())[-1])
+            retired = [self.hosts[name] for name in self.climate.retired]
+            self.auditor.promised.retired(SIDE, retired)
         for agent in self.agents.values():
             if agent is not None:
                 board = agent.board.observed()
