@@ -195,10 +195,10 @@ class _Agent:
             self.guard.take,
         )
         self.link = Link(self._name, manager, self.keys, hub, partial(note_epoch, self._folders[0]))
-        ours = partial(belongings.is_in_our_swarm, self._folders[0])
+        entered_at = partial(belongings.entered_swarm_at, self._folders[0])
         complain = partial(self.board.warn, "leave")
         hub.leaving = leaving = Leaving(
-            self.workshop.docker, self._clear, ours, self.board.left, complain
+            self.workshop.docker, self._clear, entered_at, self.board.left, complain
         )
         async with asyncio.TaskGroup() as tasks:
             running = [

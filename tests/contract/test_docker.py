@@ -349,7 +349,7 @@ async def test_all_that_is_ours_goes_however_often_it_is_asked_for(
     await stage.docker.ensure_egress(EGRESS)
     for _ in range(2):
         await stage.docker.clear()
-        await stage.docker.swarm_leave()
+        await stage.docker.swarm_leave(0.0)
 
     assert Inventory((), ()) == await stage.docker.inventory()
     assert None is await stage.docker.inspect(running)

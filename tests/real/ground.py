@@ -91,6 +91,13 @@ def call(
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def beside_engine(lab: Lab, host: Host, *command: str) -> list[str]:
+    """The command as a host's root runs it."""
+    own = f"/proc/{lab.pid(f'engine-{host.index}')}/ns"
+    spaces = (("mount", "mnt"), ("uts", "uts"), ("net", "net"))
+    return ["nsenter", *(f"--{kind}={own}/{space}" for kind, space in spaces), *command]
+
+
 @dataclass(frozen=True)
 class Ground:
     """A lab and a user's command line for it."""

@@ -27,6 +27,7 @@ from tests.real.ground import (
     SMALL,
     Ground,
     await_true,
+    beside_engine,
     fresh_name,
     interface_names,
     lines,
@@ -42,12 +43,6 @@ class Far:
     ground: Ground
     host: Host
 
-    def inside(self, *command: str) -> list[str]:
-        """The command as the hidden host's root runs it."""
-        own = f"/proc/{self.ground.lab.pid('engine-2')}/ns"
-        spaces = [f"--mount={own}/mnt", f"--uts={own}/uts", f"--net={own}/net"]
-        return ["nsenter", *spaces, *command]
-
     @contextmanager
     def joined(self, command: str) -> Iterator[subprocess.Popen[str]]:
         """The agent that the printed command starts, on that host."""
@@ -58,7 +53,11 @@ class Far:
         argv = [sys.executable, "-m", "phalanx_client", *words, "--config", config]
         with Path(lab.state_dir, "logs", "far.log").open("ab") as log:
             process = subprocess.Popen(
-                self.inside(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True
+                beside_engine(lab, self.host, *argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
             )
         try:
             yield process

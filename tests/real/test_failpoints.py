@@ -27,8 +27,8 @@ _numbers = itertools.count(1)
 
 ELSEWHERE = {
     "store.lose": "a host has to be silent for longer than this walk takes (test_fencing)",
-    "docker.clear": "these hosts' cluster would have to be removed (test_clusters)",
-    "docker.swarm_leave": "these hosts' cluster would have to be removed (test_clusters)",
+    "docker.clear": "these hosts' cluster would have to be removed (test_leaving)",
+    "docker.swarm_leave": "these hosts' cluster would have to be removed (test_leaving)",
 }
 
 

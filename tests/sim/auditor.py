@@ -162,6 +162,10 @@ class Auditor:
         names = {engine.swarm_report.swarm_id for engine in engines} - {""}
         self.demand(len(names) == 1, f"there are two swarms: {sorted(names)}")
 
+    def swarm_left(self, host: AgentId, *, heard: bool) -> None:
+        self._note(host, "swarm left")
+        self.promised.left_swarm(host, heard=heard)
+
     def _networks(self) -> Iterable[NetworkFacts]:
         for host in self._hosts.values():
             yield from host.engine.networks.values()

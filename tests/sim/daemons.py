@@ -235,12 +235,12 @@ class AgentLife(Process):
             self.guard.take,
         )
         self.hub.leaving = self.leaving = Leaving(
-            docker, self._clear, lambda: host.files.entered, self.board.left, lambda _whys: None
+            docker, self._clear, lambda: host.files.entered_at, self.board.left, lambda _whys: None
         )
         self._gone = partial(air.agent_died, host.name, silently=False)
 
     def _enters(self) -> None:
-        self.host.files.entered = True
+        self.host.files.entered_at = self.host.wall()
 
     async def _clear(self) -> None:
         self.point("leave.clear")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -68,6 +68,13 @@ class Witness(Protocol):
     def swarm_made(self, host: AgentId) -> None:
         """An engine has begun a swarm."""
 
+    def swarm_left(self, host: AgentId, *, heard: bool) -> None:
+        """An engine has left its swarm; heard: others were there to tell, and one still is."""
+
+
+FAREWELL_S: Final = 1.0
+"""How long an engine that leaves its swarm tries to tell the others."""
+
 
 @dataclass(eq=False)
 class Swarm:
@@ -92,6 +99,7 @@ class SimEngine(FakeEngine):
         super().__init__()
         self.host = host
         self._up = asyncio.Event()
+        self._leaving = asyncio.Lock()
         self._up.set()
         self.booted_at = wall()
         self.programs: dict[str, Program] = {}
@@ -314,8 +322,23 @@ class SimEngine(FakeEngine):
             manager_token="M" if control else "",
         )
 
-    async def swarm_leave(self) -> None:
-        await super().swarm_leave()
-        if all(engine.swarm_report.state == "inactive" for engine in self.shared.engines):
-            self.shared.networks.clear()
-            self.shared.name = ""
+    async def swarm_leave(self, entered_at: float) -> None:
+        async with self._leaving:
+            if self.swarm_report.state != "active":
+                return
+            if self._peers():
+                await asyncio.sleep(FAREWELL_S)
+                stay = [engine for engine in self._peers() if not engine._leaving.locked()]
+                self._witness.swarm_left(self.host, heard=bool(stay))
+            await super().swarm_leave(entered_at)
+            if all(engine.swarm_report.state == "inactive" for engine in self.shared.engines):
+                self.shared.networks.clear()
+                self.shared.name = ""
+
+    def _peers(self) -> list[SimEngine]:
+        """The others in its swarm that run."""
+        return [
+            engine
+            for engine in self.shared.engines
+            if engine is not self and engine.swarm_report.state == "active" and not engine.down
+        ]

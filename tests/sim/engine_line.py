@@ -185,8 +185,8 @@ class EngineLine:
     async def swarm_join(self, address: str, remotes: tuple[str, ...], token: str) -> None:
         await self._ask("swarm_join", lambda: self._engine.swarm_join(address, remotes, token))
 
-    async def swarm_leave(self) -> None:
-        await self._ask("swarm_leave", self._engine.swarm_leave)
+    async def swarm_leave(self, entered_at: float) -> None:
+        await self._ask("swarm_leave", lambda: self._engine.swarm_leave(entered_at))
 
     async def clear(self) -> None:
         await self._ask("clear", self._engine.clear)

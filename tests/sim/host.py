@@ -39,7 +39,7 @@ class Files:
 
     Attributes:
         made: counts materials, so that each has keys of its own.
-        entered: it is by its agent that the engine is in a swarm.
+        entered_at: when its agent has taken the engine into a swarm.
         left: all was taken away, for good.
     """
 
@@ -47,7 +47,7 @@ class Files:
     keys: dict[KernelId, PublicKeys] = field(default_factory=dict)
     logs: set[KernelId] = field(default_factory=set)
     made: int = 0
-    entered: bool = False
+    entered_at: float | None = None
     left: bool = False
 
 

@@ -147,7 +147,7 @@ def _only_when_told(leaving: Leaving, why: str, *, told: bool) -> None:
         _unknown(leaving, why, told=told)
 
 
-async def _stays(engine: FakeEngine) -> None:
+async def _stays(engine: FakeEngine, entered_at: float) -> None:
     pass
 
 
@@ -288,6 +288,12 @@ PLANTS: Final = (
         ((FakeEngine, "swarm_leave"),),
         _stays,
         ", and its engine is in a swarm",
+    ),
+    Plant(
+        "all engines leave their swarm at once",
+        ((clusters, "_last_of_swarm"),),
+        lambda _snapshot, _cluster, _removal: None,
+        ", and nobody stays to hear of it",
     ),
     Plant(
         "silence is measured by a clock that people set",

@@ -16,6 +16,7 @@ from phalanx_manager.core import after
 from phalanx_wire.api import ENDED_STATES
 from phalanx_wire.ids import AgentId, ClusterName, KernelId, SessionId
 from phalanx_wire.lifecycle import KernelState
+from tests.sim.climate import SIDE
 from tests.sim.host import SimHost
 
 _MICRO: Final = 1e6
@@ -121,6 +122,15 @@ class Promised:
         most = self.signals if by_drain else 1
         self.demand(often <= most, f"{kernel} hears signal {number} {often} times")
 
+    def left_swarm(self, host: AgentId, *, heard: bool) -> None:
+        """An engine has left its swarm, and has told those that were there; one of them must stay
+        for longer, unless an agent was given up.
+        """
+        query = "SELECT count(*) FROM event WHERE kind = 'agent.lost' AND cluster = ?"
+        ((lost,),) = self.database.execute(query, (SIDE,))
+        self.demand(heard or lost > 0, f"{host} leaves its swarm, and nobody stays to hear of it")
+        self.counts["engines that left their swarm"] += 1
+
     def retired(self, cluster: ClusterName, hosts: Iterable[SimHost]) -> None:
         """A cluster was removed: nothing of it is left, nor of its agents on their hosts."""
         query = "SELECT removed_at FROM cluster WHERE name = ?"
@@ -134,7 +144,6 @@ class Promised:
             self.demand(host.dismissed, f"{host.name} is retired, and its agent knocks still")
             alone = host.engine.swarm_report.state == "inactive"
             self.demand(alone, f"{host.name} is retired, and its engine is in a swarm")
-            self.counts["engines that left their swarm"] += host.files.entered
         self.counts["clusters removed"] += 1
 
     def waiting(self) -> None:

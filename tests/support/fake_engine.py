@@ -343,7 +343,7 @@ class FakeEngine:
         await self._call("swarm_join")
         self.swarm_report = SwarmReport("active", "s", "n2", control=token == "M", address=address)
 
-    async def swarm_leave(self) -> None:
+    async def swarm_leave(self, entered_at: float) -> None:
         await self._call("swarm_leave")
         self.swarm_report = SwarmReport()
 

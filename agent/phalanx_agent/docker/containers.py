@@ -11,13 +11,13 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Final
 
 import structlog
 
 from phalanx_agent.core.recipe import Bind, ContainerRecipe
 from phalanx_agent.docker.call import Line, checked_id, understanding
+from phalanx_agent.docker.moments import unix_seconds
 from phalanx_agent.docker.networks import EGRESS
 from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
 from phalanx_agent.docker.turns import Turns
@@ -40,7 +40,6 @@ _LABEL_EGRESS: Final = f"{names.LABEL}egress"
 _ATTACH_TRIES: Final = 4
 _ATTACH_WITHIN_S: Final = 100.0
 _NOT_FOUND, _CONFLICT = 404, 409
-_NEVER: Final = "0001-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,12 +374,3 @@ def facts(seen: Mapping[str, Any]) -> ContainerFacts:
         started_at=unix_seconds(state["StartedAt"]),
         finished_at=unix_seconds(state["FinishedAt"]),
     )
-
-
-def unix_seconds(moment: str) -> float:
-    """Read an engine's time (RFC 3339, nanoseconds); 0 for its "never"."""
-    if not moment or moment == _NEVER:
-        return 0.0
-    whole, _, fraction = moment.removesuffix("Z").partition(".")
-    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
-    return seconds + float(f"0.{fraction or 0}")

@@ -13,8 +13,9 @@ import structlog
 from phalanx_agent.core.recipe import ContainerRecipe, Image
 from phalanx_agent.docker import clearing, execs, networks, output, possessions, swarm, userfiles
 from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
-from phalanx_agent.docker.containers import Containers, Ulimits, unix_seconds
+from phalanx_agent.docker.containers import Containers, Ulimits
 from phalanx_agent.docker.images import Images
+from phalanx_agent.docker.moments import unix_seconds
 from phalanx_agent.docker.port import (
     Broke,
     ContainerFacts,
@@ -98,7 +99,7 @@ class DockerEngine:
                 raise
             return 0.0
         with understanding("engine", "asking since when it runs"):
-            return unix_seconds_of_zone(seen["Created"])
+            return unix_seconds(seen["Created"])
 
     async def inventory(self) -> Inventory:
         """List what is ours. Before the first list nobody asks for anything to be made."""
@@ -269,9 +270,9 @@ class DockerEngine:
         """Join a swarm."""
         await swarm.join(self._line, address, remotes, token)
 
-    async def swarm_leave(self) -> None:
-        """Take it out of its swarm; in none already is fine."""
-        await clearing.leave_swarm(self._line)
+    async def swarm_leave(self, entered_at: float) -> None:
+        """Take it out of its swarm, and away the bridge it has made itself for that."""
+        await clearing.leave_swarm(self._line, entered_at)
 
     async def clear(self) -> None:
         """Remove all that is ours and local: containers, networks, the way out."""
@@ -302,16 +303,6 @@ def _layers_in(said: Mapping[str, Any]) -> str:
     """Tell an engine's folder of layers; empty where it does not mount them as overlays itself."""
     root = said.get("DockerRootDir")
     return f"{root}/{_OVERLAYS}" if root and said.get("Driver") == _OVERLAYS else ""
-
-
-def unix_seconds_of_zone(moment: str) -> float:
-    """Read an engine's time in its own zone, `2026-01-02T03:04:05.123456789+01:00` or with Z."""
-    if moment.endswith("Z"):
-        return unix_seconds(moment)
-    seconds, zone = moment[:-6], moment[-6:]
-    sign = -1 if zone[0] == "+" else 1
-    offset = sign * (int(zone[1:3]) * 3600 + int(zone[4:6]) * 60)
-    return unix_seconds(f"{seconds}Z") + offset
 
 
 def _event(message: dict[str, Any]) -> EngineEvent | None:

@@ -265,8 +265,10 @@ class Docker(Protocol):
     async def swarm_join(self, address: str, remotes: tuple[str, ...], token: str) -> None:
         """Join a swarm."""
 
-    async def swarm_leave(self) -> None:
-        """Take it out of its swarm; in none already is fine."""
+    async def swarm_leave(self, entered_at: float) -> None:
+        """Take it out of its swarm, which it has entered at that time (Unix seconds) at the
+        earliest, and away the bridge it has made itself for that; in none already is fine.
+        """
 
     async def clear(self) -> None:
         """Remove all that is ours and local: containers, networks, the way out."""

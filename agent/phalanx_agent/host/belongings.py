@@ -15,13 +15,21 @@ _LEFT: Final = "left"
 
 
 def note_swarm(state_dir: Path) -> None:
-    """Note that it is by us that the engine is in a swarm: who made it so may undo it."""
-    (state_dir / _SWARM).touch(mode=0o600)
+    """Note that it is by us that the engine enters a swarm: who made it so may undo it. A note that
+    is there stays: what the engine has made for a swarm it keeps if it enters another.
+    """
+    with contextlib.suppress(FileExistsError):
+        (state_dir / _SWARM).touch(mode=0o600, exist_ok=False)
 
 
-def is_in_our_swarm(state_dir: Path) -> bool:
-    """Tell whether it is by us that the engine is in a swarm."""
-    return (state_dir / _SWARM).exists()
+def entered_swarm_at(state_dir: Path) -> float | None:
+    """Tell since when it is by us that the engine is in a swarm, in Unix seconds; None if it is
+    not.
+    """
+    try:
+        return (state_dir / _SWARM).stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 def clear_sessions(state_dir: Path, runtime_dir: Path) -> None:

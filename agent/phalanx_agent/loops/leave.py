@@ -25,13 +25,13 @@ class Leaving:
         self,
         docker: Docker,
         others: Callable[[], Awaitable[None]],
-        in_our_swarm: Callable[[], bool],
+        entered_at: Callable[[], float | None],
         told: Callable[[], None],
         complain: Callable[[tuple[str, ...]], None],
     ) -> None:
         """Args:
         others: takes away what is not the engine's: firewall rules and files. Raises OSError.
-        in_our_swarm: whether it was we who took the engine into its swarm.
+        entered_at: when we took the engine into its swarm, in Unix seconds; None if it was not we.
         told: called when nothing is left.
         complain: told why something cannot be taken away.
         """
@@ -39,7 +39,7 @@ class Leaving:
         self.dismissed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._docker = docker
         self._others = others
-        self._in_our_swarm = in_our_swarm
+        self._entered_at = entered_at
         self._told = told
         self._complain = complain
         self._left = False
@@ -61,8 +61,8 @@ class Leaving:
         while not self._left:
             try:
                 await self._docker.clear()
-                if self._in_our_swarm():
-                    await self._docker.swarm_leave()
+                if (entered_at := self._entered_at()) is not None:
+                    await self._docker.swarm_leave(entered_at)
                 await self._others()
             except (Unavailable, OSError) as error:
                 _LOG.warning("leave.unavailable", why=str(error), again_in_s=retry_s)

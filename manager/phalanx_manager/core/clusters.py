@@ -12,6 +12,7 @@ from phalanx_manager.core.model import (
     Cluster,
     Kernel,
     Refusal,
+    Removal,
     SessionRow,
     Snapshot,
     Stop,
@@ -130,7 +131,11 @@ def shall_leave(snapshot: Snapshot, agent: AgentId) -> bool:
     """Tell whether an agent shall take all away that we have made on its host."""
     record = snapshot.agents.get(agent)
     cluster = snapshot.clusters.get(record.cluster) if record is not None else None
-    return cluster is not None and cluster.removal is not None and not holds(snapshot, agent)
+    if cluster is None or cluster.removal is None:
+        return False
+    return agent != _last_of_swarm(snapshot, cluster, cluster.removal) and not holds(
+        snapshot, agent
+    )
 
 
 def leaving(snapshot: Snapshot) -> frozenset[AgentId]:
@@ -235,6 +240,22 @@ def _stop(cluster: Cluster | None, row: SessionRow, now: datetime) -> Stop | Non
         return None
     text = f"cluster {cluster.name} is removed by {cluster.removal.by}"
     return Stop(StopCause.USER, text, now, then="end")
+
+
+def _last_of_swarm(snapshot: Snapshot, cluster: Cluster, removal: Removal) -> AgentId | None:
+    """Choose whose engine waits until the others' have left the swarm; None when no other is left
+    to wait for. Engines that leave with nobody left to hear of it keep their gossip's port, and are
+    of no use in a swarm until they are restarted.
+    """
+    members = [
+        record
+        for record in snapshot.agents.values()
+        if record.cluster == cluster.name
+        and not (record.lost or (removal.force and not record.connected) or _has_left(record))
+    ]
+    reports = (record.observed for record in members if record.observed is not None)
+    there_is_one = any(report.swarm.state != "inactive" for report in reports)
+    return max(record.name for record in members) if there_is_one and len(members) > 1 else None
 
 
 def _lets_go(record: AgentRecord, *, force: bool) -> str | None:

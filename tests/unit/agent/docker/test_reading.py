@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from phalanx_agent.docker.call import checked_id, version_of
-from phalanx_agent.docker.containers import unix_seconds
-from phalanx_agent.docker.engine import unix_seconds_of_zone
+from phalanx_agent.docker.moments import unix_seconds
 from phalanx_agent.docker.output import MAX_LINE_BYTES, Joiner, nanoseconds
 from phalanx_agent.docker.port import Unavailable
 
@@ -23,7 +22,7 @@ def test_versions_are_compared_as_numbers() -> None:
 def test_moments_keep_their_fraction() -> None:
     assert 0.0 == unix_seconds("0001-01-01T00:00:00Z")
     assert 1.5 == unix_seconds("1970-01-01T00:00:01.500000000Z")
-    assert -3598.5 == unix_seconds_of_zone("1970-01-01T00:00:01.5+01:00")
+    assert -3598.5 == unix_seconds("1970-01-01T00:00:01.5+01:00")
     assert 1_500_000_001 == nanoseconds(b"1970-01-01T00:00:01.500000001Z")
     assert 0 == nanoseconds(b"no time")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support.fake_engine import FakeEngine, refusal
 class Host:
     """What a leaving agent works on; what it did, in order."""
 
-    def __init__(self, *, in_our_swarm: bool = False) -> None:
+    def __init__(self, entered_at: float | None = None) -> None:
         self.engine = FakeEngine()
         self.did: list[str] = []
         self.complaints: list[tuple[str, ...]] = []
@@ -24,7 +25,7 @@ class Host:
         self.leaving = Leaving(
             self.engine,
             self._others,
-            lambda: in_our_swarm,
+            lambda: entered_at,
             lambda: self.did.append("told"),
             self.complaints.append,
         )
@@ -37,7 +38,7 @@ class Host:
 
 
 async def test_all_is_taken_away_before_it_is_told() -> None:
-    host = Host(in_our_swarm=True)
+    host = Host(entered_at=7.0)
     await host.leaving.take_all_away()
 
     assert ["clear", "swarm_leave"] == host.engine.calls
@@ -90,7 +91,7 @@ def test_what_sessions_have_left_goes_and_then_who_it_was(tmp_path: Path) -> Non
         (state / name).touch()
     belongings.note_swarm(state)
 
-    assert belongings.is_in_our_swarm(state)
+    assert belongings.entered_swarm_at(state) is not None
     belongings.clear_sessions(state, memory)
     belongings.note_left(state)
     assert {
@@ -106,6 +107,16 @@ def test_what_sessions_have_left_goes_and_then_who_it_was(tmp_path: Path) -> Non
     belongings.clear_identity(state)
     assert {"lock", "somebodys"} == {path.name for path in state.iterdir()}
     assert [] == list(memory.iterdir())
+
+
+def test_when_its_engine_entered_a_swarm_first_is_noted_once(tmp_path: Path) -> None:
+    before = belongings.entered_swarm_at(tmp_path)
+    belongings.note_swarm(tmp_path)
+    (note,) = tmp_path.iterdir()
+    os.utime(note, (7.0, 7.0))
+    belongings.note_swarm(tmp_path)
+
+    assert (None, 7.0) == (before, belongings.entered_swarm_at(tmp_path))
 
 
 def test_that_it_has_left_is_known_to_the_next_process_until_it_joins_anew(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ def hub_of(life: Life, host: FakeHost, welcomes: list[Welcome]) -> Hub:
 async def test_who_leaves_takes_no_goals_any_more(host: FakeHost) -> None:
     async with living(host) as life:
         hub = hub_of(life, host, [])
-        hub.leaving = Leaving(host.engine, never, lambda: False, life.board.left, lambda _: None)
+        hub.leaving = Leaving(host.engine, never, lambda: None, life.board.left, lambda _: None)
         hub.goals(msgspec.structs.replace(goals(), revision=1, leave=True))
         hub.goals(msgspec.structs.replace(goals(assignment(S.CREATED)), revision=2))
         await life.settle()

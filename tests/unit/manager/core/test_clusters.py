@@ -22,7 +22,7 @@ from phalanx_manager.core.model import (
 from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.names import is_cluster_name
-from tests.support.house import CLUSTER, NOW, SID, agent, later, observed, row, snapshot
+from tests.support.house import CLUSTER, NOW, SID, agent, in_swarm, later, observed, row, snapshot
 from tests.support.house import with_session as changed
 
 S = KernelState
@@ -112,6 +112,23 @@ def test_an_agent_that_holds_nothing_is_to_leave_and_is_forgotten_when_it_has() 
     assert (Farewell(a, CLUSTER, clean=True),) == next_steps(left, NOW).farewells
     assert () == next_steps(left, NOW).over
     assert (CLUSTER,) == next_steps(house(ENDING), NOW).over
+
+
+def test_the_last_engine_of_a_swarm_leaves_when_no_other_is_left_to_wait_for() -> None:
+    def told(cluster: Cluster, other: AgentRecord, last: AgentRecord) -> list[bool]:
+        seen = house(cluster, [], other, last)
+        return [clusters.shall_leave(seen, one.name) for one in (other, last)]
+
+    a, b = agent("a", in_swarm("a")), agent("b", in_swarm("b"))
+    gone = agent("a", msgspec.structs.replace(in_swarm("a"), left=True))
+
+    assert [True, False] == told(ENDING, a, b)
+    assert [True, False] == told(ENDING, a, agent("b"))  # it may be about to enter
+    assert [True, True] == told(ENDING, agent("a"), agent("b"))
+    assert [True, True] == told(ENDING, gone, b)
+    assert [True, False] == told(ENDING, replace(a, connected=False), b)
+    assert [True, True] == told(FORCED, replace(a, connected=False), b)
+    assert [True, True] == told(ENDING, replace(a, connected=False, lost=True), b)
 
 
 def test_what_was_placed_on_an_agent_as_it_left_is_given_up() -> None:
