@@ -91,16 +91,20 @@ class Access(Clusters):
 
     async def forget(self, agent: AgentId, text: str, at: datetime) -> None:
         """See `port.Store`."""
-        async with self._admitting:
+        async with self._alone():
             known = self._agents.get(agent)
             if known is None:
                 return
             writes = Writes()
             writes.run("agent_forget", {"name": agent})
             tell(writes, at, "agent.forgotten", text, known.cluster)
-            await asyncio.shield(self._tables.commit(writes, lambda _: None))
-            self._agents.pop(agent, None)
-            self._forgotten.add(agent)
+
+            def settled(well: bool) -> None:  # noqa: FBT001 - see `tables.Settled`
+                if well:
+                    self._agents.pop(agent, None)
+                    self._forgotten.add(agent)
+
+            await self._commit_alone(writes, settled)
         self._on_agent_event()
 
     async def agents(self) -> tuple[AgentRecord, ...]:
@@ -115,11 +119,12 @@ class Access(Clusters):
     async def _change_agent(
         self, writes: Writes, agent: AgentId, news: Mapping[str, object]
     ) -> None:
-        """Write, and then say the same of the agent as we know it by then."""
+        """Write, and then say the same of the agent as we know it by then, if we still do."""
 
         def settled(well: bool) -> None:  # noqa: FBT001 - see `tables.Settled`
-            if well:
-                self._agents[agent] = replace(self._agents[agent], **news)  # type: ignore[arg-type]
+            known = self._agents.get(agent)
+            if well and known is not None:
+                self._agents[agent] = replace(known, **news)  # type: ignore[arg-type]
 
         await asyncio.shield(self._tables.commit(writes, settled))
 
@@ -160,7 +165,7 @@ class Access(Clusters):
 
     async def revoke_token(self, token: str) -> TokenRow | None:
         """See `port.Store`."""
-        async with self._admitting:
+        async with self._alone():
             await self._write("token_revoke", {"id": token})
             self._expelled = await self._revoked_agents()
         found = await self._tables.read("token_columns", {"id": token}, "WHERE id = :id")
@@ -175,7 +180,7 @@ class Access(Clusters):
         self, public_key: str, agent: AgentId, agent_public_key: str, at: datetime
     ) -> Joined | Refusal:
         """See `port.Store`."""
-        async with self._admitting:  # one after the other: a token is spent once
+        async with self._alone():  # one after the other: a token is spent once
             row = await self._token_row(public_key)
             refusal = self._why_not(row, agent, agent_public_key, at)
             if refusal is not None:
@@ -186,9 +191,6 @@ class Access(Clusters):
                 record = AgentRecord(agent, token.cluster, agent_public_key, at)
                 again = known is not None or agent in self._forgotten
                 await self._admit(token, record, again=again)
-                self._forgotten.discard(agent)
-                self._agents[agent] = record
-                self._expelled = await self._revoked_agents()
                 self._on_agent_event()
         return Joined(self._agents[agent])
 
@@ -204,7 +206,15 @@ class Access(Clusters):
         writes.run("token_use", used, exactly=1)
         text = f"agent {record.name} joined cluster {record.cluster}"
         tell(writes, at, "agent.joined", text, record.cluster)
-        await asyncio.shield(self._tables.commit(writes, lambda _: None))
+
+        def settled(well: bool) -> None:  # noqa: FBT001 - see `tables.Settled`
+            # Here, not where it is awaited: an agent that has hung up meanwhile asks again.
+            if well:
+                self._forgotten.discard(record.name)
+                self._expelled -= {record.name}
+                self._agents[record.name] = record
+
+        await self._commit_alone(writes, settled)
 
     async def _token_row(self, public_key: str) -> Row | None:
         found = await self._tables.read(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
 from phalanx_manager.core.model import AgentRecord, Cluster, Refusal, Removal
 from phalanx_manager.store import rows
-from phalanx_manager.store.tables import Tables, Writes
+from phalanx_manager.store.tables import Settled, Tables, Writes
 from phalanx_wire.ids import AgentId, ClusterName
 
 
@@ -23,6 +24,7 @@ class Clusters(abc.ABC):
         self._agents: dict[AgentId, AgentRecord] = {}
         self._clusters: dict[ClusterName, Cluster] = {}
         self._admitting = asyncio.Lock()
+        self._last: asyncio.Future[None] | None = None
 
     async def reload_clusters(self) -> None:
         """Read all."""
@@ -43,7 +45,7 @@ class Clusters(abc.ABC):
 
     async def add_cluster(self, cluster: Cluster, *, reuse: bool) -> Refusal | None:
         """See `port.Store`."""
-        async with self._admitting:
+        async with self._alone():
             known = self._clusters.get(cluster.name)
             if known is not None and (known.removed_at is None or not reuse):
                 return _taken(known)
@@ -53,7 +55,7 @@ class Clusters(abc.ABC):
 
     async def remove_cluster(self, name: ClusterName, removal: Removal, text: str) -> bool:
         """See `port.Store`."""
-        async with self._admitting:
+        async with self._alone():
             known = self._clusters.get(name)
             if known is None or known.removed_at is not None:
                 return False
@@ -67,7 +69,7 @@ class Clusters(abc.ABC):
 
     async def cluster_left(self, name: ClusterName, leaves: Sequence[str]) -> None:
         """See `port.Store`."""
-        async with self._admitting:
+        async with self._alone():
             known = self._clusters[name]
             more = tuple(dict.fromkeys((*known.leaves, *leaves)))
             if more != known.leaves:
@@ -75,14 +77,14 @@ class Clusters(abc.ABC):
 
     async def tell_founder(self, name: ClusterName, agent: AgentId) -> None:
         """See `port.Store`."""
-        async with self._admitting:
+        async with self._alone():
             known = self._clusters[name]
             if known.founder != agent:
                 await self._set(replace(known, founder=agent))
 
     async def drop_cluster(self, name: ClusterName, text: str, at: datetime) -> bool:
         """See `port.Store`."""
-        async with self._admitting:
+        async with self._alone():
             known = self._clusters.get(name)
             if known is None or known.removal is None or known.removed_at is not None:
                 return False
@@ -105,9 +107,28 @@ class Clusters(abc.ABC):
             writes.run("tokens_of_cluster_revoke", {"cluster": cluster.name})
         if kind and at is not None:
             tell(writes, at, kind, text, cluster.name)
-        await asyncio.shield(self._tables.commit(writes, lambda _: None))
-        self._clusters[cluster.name] = cluster
+
+        def settled(well: bool) -> None:  # noqa: FBT001 - see `tables.Settled`
+            if well:
+                self._clusters[cluster.name] = cluster
+
+        await self._commit_alone(writes, settled)
         self._on_agent_event()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One decision at a time about clusters and who joins them; it sees all those before it,
+        also one whose asker was cut off as it was being committed.
+        """
+        async with self._admitting:
+            if self._last is not None:
+                await asyncio.wait({self._last})
+            yield
+
+    async def _commit_alone(self, writes: Writes, settled: Settled) -> None:
+        """Commit what was decided by `_alone`."""
+        self._last = self._tables.commit(writes, settled)
+        await asyncio.shield(self._last)
 
     async def _write(self, name: str, values: Mapping[str, object]) -> None:
         writes = Writes()
