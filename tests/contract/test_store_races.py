@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from phalanx_manager.core.model import Drain
-from phalanx_manager.store.port import Joined, TokenRow
+from phalanx_manager.store.port import Joined, NewEvent, TokenRow
+from phalanx_manager.store.tables import Refused
 from phalanx_wire.ids import AgentId
 from tests.support.house import CLUSTER, NOW, later, observed
-from tests.support.store_case import A, Case
+from tests.support.store_case import ONE, A, Case
 
 PATIENCE_S = 10.0
 
@@ -45,3 +48,23 @@ async def test_an_agent_whose_join_was_cut_off_is_let_in_when_it_asks_again(case
 
     assert 13 == len(before)
     assert before == await (await case.again()).agents()
+
+
+@pytest.mark.parametrize(
+    "odd", [NewEvent(NOW, "odd", "\ud800", ONE), NewEvent(NOW, "odd", "odd", ONE, rank=1 << 63)]
+)
+async def test_a_value_that_no_column_holds_is_refused_alone(case: Case, odd: NewEvent) -> None:
+    await case.submit()
+    async with asyncio.timeout(PATIENCE_S):
+        well, ill, well_too = await asyncio.gather(
+            case.store.hold(ONE, "held", later(1), held=True),
+            case.store.add_event(odd),
+            case.store.add_event(NewEvent(NOW, "fine", "fine", ONE)),
+            return_exceptions=True,
+        )
+    events = [event.kind for event in await case.store.events(0, ONE, 100)]
+
+    assert (True, None) == (well, well_too)
+    assert isinstance(ill, Refused)
+    assert "fine" in events
+    assert "odd" not in events

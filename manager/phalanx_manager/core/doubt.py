@@ -1,5 +1,6 @@
 """What an agent says of its host, judged before anything is built on it: its addresses go into
-the firewalls of all hosts, its capacity into the scheduler's sums.
+the firewalls of all hosts, its capacity into the scheduler's sums, its kernels' codes into the
+database.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ _MOST: Final = Slots(cpu_milli=100_000_000, mem_bytes=1 << 50, gpu=1024, pids=1 
 
 _LONGEST_WORD: Final = 128
 _LAST_PORT: Final = 65_535
+_CODES: Final = range(-(1 << 31), 1 << 32)
+"""Of a process, signed or not."""
 
 
 def doubt(report: Observed) -> str:
     """Say what cannot be true of any host, as a sentence; empty when there is nothing."""
-    return _of_capacity(report) or _of_network(report)
+    return _of_capacity(report) or _of_network(report) or _of_kernels(report)
 
 
 def _of_capacity(report: Observed) -> str:
@@ -58,6 +61,12 @@ def _of_host_network(offer: HostNetwork, address: str) -> str:
     if not 0 < offer.first_port <= offer.last_port <= _LAST_PORT:
         return f"ports {offer.first_port} to {offer.last_port} are none to offer"
     return ""
+
+
+def _of_kernels(report: Observed) -> str:
+    codes = (kernel.exit_code for kernel in report.kernels)
+    odd = next((code for code in codes if code is not None and code not in _CODES), None)
+    return "" if odd is None else f"{odd} is no exit code"
 
 
 def _is_word(text: str) -> bool:

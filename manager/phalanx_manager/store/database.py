@@ -103,7 +103,8 @@ class Database:
                         write.check(self.run_many(write.name, write.values))
         except Unavailable as caught:
             error = caught
-        except (Refused, sqlite3.IntegrityError) as caught:
+        except (Refused, sqlite3.IntegrityError, OverflowError, UnicodeError) as caught:
+            # The last two: of a value that no column can hold.
             if len(changes) > 1:
                 for change in changes:
                     self._write([change])
@@ -239,7 +240,7 @@ def telling(path: str, doing: str) -> Iterator[None]:
         raise Unavailable(path, f"cannot be {doing}: {error}", _hint(error)) from error
 
 
-def _refusal(error: Refused | sqlite3.IntegrityError) -> Refused:
+def _refusal(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     return Clash(str(error)) if "UNIQUE" in str(error) else Refused(str(error))

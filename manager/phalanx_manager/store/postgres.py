@@ -182,7 +182,7 @@ class Postgres:
                         for write in change.writes.all:
                             await self._execute(writer, write)
                     await self._commit(writer)
-                except (Refused, asyncpg.IntegrityConstraintViolationError):
+                except (Refused, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError):
                     await writer.execute("ROLLBACK")
                     # Rows that are not as we know them: maybe because another leads.
                     await writer.execute(f"SELECT phalanx_fence({self._epoch:d})")
@@ -290,8 +290,8 @@ def asking(url: str) -> Iterator[None]:
         yield
     except asyncpg.UniqueViolationError as error:
         raise Clash(str(error)) from error
-    except asyncpg.IntegrityConstraintViolationError as error:
-        raise Refused(str(error)) from error
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        raise Refused(str(error)) from error  # the latter: of a value that no column can hold
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         hint = "check the user and password in `database`, and the server's pg_hba.conf"
         raise Unavailable(where, f"does not let us in: {error}", hint) from error

@@ -9,10 +9,13 @@ import pytest
 
 from phalanx_manager.core.doubt import doubt
 from phalanx_wire.codec import decode
-from phalanx_wire.control import Engine, Gpu, HostNetwork, Observed
+from phalanx_wire.control import Engine, Gpu, HostNetwork, KernelReport, Observed
+from phalanx_wire.ids import KernelId
+from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.slots import Slots
 
 GPUS = (Gpu("GPU-1", "h200"), Gpu("GPU-2", "h200"))
+ENDED = KernelReport(KernelId("s.1.0"), KernelState.EXITED, exit_code=1 << 63)
 GOOD = Observed(
     "boot", -1, Slots(64_000, 1 << 40, 2, 100_000), "10.0.0.1", Engine("27.0", "1.47"), GPUS,
     addresses=("10.0.0.1", "2001:db8::1"), subnets=("10.0.0.0/24", "0.0.0.0/0"),
@@ -48,6 +51,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a port above all": ({"host_network": HostNetwork("eth0", 61_000, 70_000)}, "none to offer"),
     "ports backwards": ({"host_network": HostNetwork("eth0", 9, 8)}, "none to offer"),
     "a network without an address": ({"address": ""}, "has no address"),
+    "a code of more bits than there are": ({"kernels": (ENDED,)}, "9223372036854775808 is no exit"),
 }
 
 
