@@ -326,19 +326,16 @@ class SimEngine(FakeEngine):
         async with self._leaving:
             if self.swarm_report.state != "active":
                 return
-            if self._peers():
+            if not all(peer.down for peer in self._peers()):
                 await asyncio.sleep(FAREWELL_S)
-                stay = [engine for engine in self._peers() if not engine._leaving.locked()]
-                self._witness.swarm_left(self.host, heard=bool(stay))
+                stay = not all(peer._leaving.locked() for peer in self._peers())
+                self._witness.swarm_left(self.host, heard=stay)
             await super().swarm_leave(entered_at)
             if all(engine.swarm_report.state == "inactive" for engine in self.shared.engines):
                 self.shared.networks.clear()
                 self.shared.name = ""
 
     def _peers(self) -> list[SimEngine]:
-        """The others in its swarm that run."""
-        return [
-            engine
-            for engine in self.shared.engines
-            if engine is not self and engine.swarm_report.state == "active" and not engine.down
-        ]
+        """The others in its swarm."""
+        others = (engine for engine in self.shared.engines if engine is not self)
+        return [engine for engine in others if engine.swarm_report.state == "active"]
