@@ -8,10 +8,18 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from phalanx_manager.store.database import give_lock, hold, inspect, read_only, telling
+from phalanx_manager.store.database import (
+    draft_of,
+    give_lock,
+    hold,
+    inspect,
+    read_only,
+    telling,
+)
 from phalanx_manager.store.port import Unavailable
 
-_BESIDE = ("", "-wal", "-shm")
+_LOGS = ("-wal", "-shm")
+_BESIDE = ("", *_LOGS)
 
 
 def backup(database: Path, copy: Path, *, force: bool) -> None:
@@ -29,7 +37,7 @@ def backup(database: Path, copy: Path, *, force: bool) -> None:
 
 def restore(copy: Path, database: Path, *, force: bool) -> Path | None:
     """Put a copy in the place of a database that no manager has open. What was there is kept
-    beside it; the path of that.
+    beside it; the path of that. One that was cut off is given again.
 
     Raises:
         Unavailable: the copy is damaged or too new, or a manager runs; then nothing has changed.
@@ -38,12 +46,12 @@ def restore(copy: Path, database: Path, *, force: bool) -> Path | None:
     inspect(str(copy))
     lock = hold(str(database))
     try:
+        if database.exists() and not force:
+            raise Unavailable(
+                str(database), "is there already", "give --force: it is kept beside the new one"
+            )
         kept = None
-        if database.exists():
-            if not force:
-                raise Unavailable(
-                    str(database), "is there already", "give --force: it is kept beside the new one"
-                )
+        if database.exists() or draft_of(database).exists():  # the latter: of one that was cut off
             kept = database.with_name(f"{database.name}.before")
         _copy(copy, database, like=database.parent, aside=kept)
         return kept
@@ -61,9 +69,9 @@ def _copy(source: Path, target: Path, *, like: Path | None, aside: Path | None =
 
     Args:
         like: give it to the owner of this, if we may.
-        aside: where to put what is at the target.
+        aside: where to put what is at the target; without it that is replaced.
     """
-    draft = target.with_name(f"{target.name}.new")
+    draft = draft_of(target)
     with _discarded(draft), telling(str(target), "written"):
         try:
             os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
@@ -78,7 +86,9 @@ def _copy(source: Path, target: Path, *, like: Path | None, aside: Path | None =
                 os.chown(draft, owner.st_uid, owner.st_gid)
             if aside is not None:
                 _put_aside(target, aside)
-            draft.rename(target)
+            for suffix in _LOGS:  # of what was here before: it would be read into the copy
+                Path(f"{target}{suffix}").unlink(missing_ok=True)
+            _put_in_place(draft, target, aside)
             _sync(target.parent)
         except OSError as error:
             raise Unavailable(
@@ -87,12 +97,29 @@ def _copy(source: Path, target: Path, *, like: Path | None, aside: Path | None =
 
 
 def _put_aside(target: Path, aside: Path) -> None:
-    """Rename a database with its log, without which it is not whole."""
+    """Rename a database with its log, without which it is not whole; the database first: without
+    it nobody begins anew while its draft is there, and whoever does this again goes on.
+    """
+    if target.exists():
+        for suffix in _BESIDE:
+            Path(f"{aside}{suffix}").unlink(missing_ok=True)
+    _move(target, aside)
+
+
+def _put_in_place(draft: Path, target: Path, aside: Path | None) -> None:
+    try:
+        draft.rename(target)
+    except OSError:
+        if aside is not None:
+            _move(aside, target)
+        raise
+
+
+def _move(source: Path, target: Path) -> None:
     for suffix in _BESIDE:
-        old, new = Path(f"{target}{suffix}"), Path(f"{aside}{suffix}")
-        new.unlink(missing_ok=True)
+        old = Path(f"{source}{suffix}")
         if old.exists():
-            old.rename(new)
+            old.rename(f"{target}{suffix}")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Final
 
 from phalanx_manager.store.port import Unavailable
@@ -194,8 +195,12 @@ def take_lock(path: str) -> int:
     """Make the file if it is not there, and take it for us alone.
 
     Raises:
-        Unavailable: another manager has it, or it cannot be opened.
+        Unavailable: another manager has it, it cannot be opened, or a restore was cut off when
+            the old one was put aside and the new one was not in its place.
     """
+    if draft_of(Path(path)).exists() and not os.path.exists(path):
+        hint = "give it again: phalanx manager restore FILE"
+        raise Unavailable(path, "is not there: a restore was cut off", hint)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -204,13 +209,17 @@ def take_lock(path: str) -> int:
 
 
 def hold(path: str) -> int:
-    """Keep managers from a file; the lock goes with the process, however it ends.
+    """Keep managers from a file; the lock goes with the process, however it ends. Its own file is
+    the folder's owner's, who may be another than us that restore something.
 
     Raises:
         Unavailable: a manager has it.
     """
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.geteuid() == 0:
+            owner = Path(path).parent.stat()
+            os.fchown(lock, owner.st_uid, owner.st_gid)
     except OSError as error:
         raise _cannot_open(path, error) from error
     try:
@@ -221,6 +230,11 @@ def hold(path: str) -> int:
             path, "is in use by another manager", "stop that one first, or use another data_dir"
         ) from error
     return lock
+
+
+def draft_of(path: Path) -> Path:
+    """Where a copy is written that shall be put in the place of a file."""
+    return path.with_name(f"{path.name}.new")
 
 
 def give_lock(lock: int | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +106,94 @@ def test_a_damaged_copy_is_not_put_in_place(tmp_path: Path) -> None:
         restore(tmp_path / "copy.db", tmp_path / "phalanx.db", force=True)
 
     assert before == digest(tmp_path / "phalanx.db")
+
+
+CUT_OFF = """
+import os, sys
+from pathlib import Path
+from phalanx_manager.store.backup import restore
+
+def cut_off(folder, left):
+    def count(event, arguments):
+        nonlocal left
+        left -= event in ("os.rename", "os.remove")
+        if left < 0:
+            os._exit(9)
+    sys.addaudithook(count)
+    restore(folder / "copy.db", folder / "phalanx.db", force=True)
+
+for name in sys.argv[1:]:
+    if not os.fork():
+        cut_off(Path(name), int(Path(name).name))
+        os._exit(0)
+    os.wait()
+"""
+"""Restores in each folder, and dies at the rename or removal whose number is the folder's name."""
+
+
+def killed(folder: Path, value: str) -> None:
+    """A database whose manager was killed: its last words are in its log."""
+    program = (
+        "import os, sys; from pathlib import Path;"
+        "from phalanx_manager.store.database import Database;"
+        "from tests.unit.manager.store.test_backup import put;"
+        "put(Database.open(sys.argv[1]), 'said', sys.argv[2]); os._exit(9)"
+    )
+    command = [sys.executable, "-c", program, str(folder / "phalanx.db"), value]
+    subprocess.run(command, check=False, timeout=60)
+    assert (folder / "phalanx.db-wal").stat().st_size > 0
+
+
+def test_a_restore_that_is_cut_off_loses_nothing_and_can_be_given_again(tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    scene.mkdir()
+    killed(scene, "lost")
+    made(scene / "copy.db", "wanted")
+    made(scene / "phalanx.db.before", "of long ago")
+    folders = [tmp_path / str(number) for number in range(12)]
+    for folder in folders:
+        shutil.copytree(scene, folder)
+    subprocess.run([sys.executable, "-c", CUT_OFF, *map(str, folders)], check=True, timeout=60)
+
+    found = [left_by_the_cut(folder) for folder in folders]
+    assert sorted(found, key=["lost", "nothing", "wanted"].index) == found
+    assert {"lost", "nothing", "wanted"} == set(found)
+    for folder in folders:
+        assert "wanted" == said(folder / "phalanx.db")
+        assert "lost" == said(folder / "phalanx.db.before")
+
+
+def left_by_the_cut(folder: Path) -> str:
+    """Tell what a manager would find, and restore again unless that is done."""
+    database = folder / "phalanx.db"
+    found = said(database) if database.exists() else "nothing"
+    if found == "nothing":
+        with pytest.raises(Unavailable, match="a restore was cut off; give it again"):
+            Database.open(str(database))
+    if found != "wanted":
+        restore(folder / "copy.db", database, force=True)
+    return found
+
+
+def test_the_log_of_a_database_that_is_gone_is_not_read_into_its_copy(tmp_path: Path) -> None:
+    killed(tmp_path, "lost")
+    made(tmp_path / "copy.db", "wanted")
+    (tmp_path / "phalanx.db").unlink()
+    kept = restore(tmp_path / "copy.db", tmp_path / "phalanx.db", force=False)
+
+    assert None is kept
+    assert "wanted" == said(tmp_path / "phalanx.db")
+
+
+def test_what_root_restores_is_its_managers(tmp_path: Path) -> None:
+    made(tmp_path / "copy.db", "wanted")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 1234, 1234)
+    restore(tmp_path / "copy.db", folder / "phalanx.db", force=False)
+
+    assert {folder.stat().st_uid} == {path.stat().st_uid for path in folder.iterdir()}
 
 
 def run(*arguments: str) -> tuple[int, str]:
