@@ -54,6 +54,13 @@ async def submit(ask: Ask) -> web.Response:
             "bad_idempotency_key", 400, "an Idempotency-Key is 1 to 255 printable characters"
         )
     doors = ask.doors
+    digest = hashlib.sha256(raw).hexdigest()
+    dry_run = ask.values.get("dry_run", False)
+    if key is not None and not dry_run:
+        # Before it is judged: what speaks against it by now does not undo that it was accepted.
+        before = await doors.store.repeated(ask.caller.user, key, digest)
+        if before is not None:
+            return await _submitted(ask, before)
     known = await doors.store.load()
     name = readable_name(doors.entropy(4))
     admitted = admit(spec, doors.limits, known.agents, name, doors.lost_after_s)
@@ -63,7 +70,7 @@ async def submit(ask: Ask) -> web.Response:
     if shut is not None:
         raise refusal(shut)
     admitted = await _after(ask, await _sealed(ask, admitted, known.agents))
-    if ask.values.get("dry_run"):
+    if dry_run:
         return answer(await _preview(ask, admitted))
     outcome = await doors.store.submit(
         NewSession(
@@ -72,11 +79,9 @@ async def submit(ask: Ask) -> web.Response:
             admitted=admitted,
             at=doors.clock.now(),
             idempotency_key=key,
-            body_digest=hashlib.sha256(raw).hexdigest(),
+            body_digest=digest,
         )
     )
-    if isinstance(outcome, Refusal):
-        raise refusal(outcome)
     return await _submitted(ask, outcome)
 
 
@@ -117,7 +122,9 @@ async def _after(ask: Ask, admitted: Admitted) -> Admitted:
     return replace(admitted, spec=spec)
 
 
-async def _submitted(ask: Ask, outcome: Created | AlreadyThere) -> web.Response:
+async def _submitted(ask: Ask, outcome: Created | AlreadyThere | Refusal) -> web.Response:
+    if isinstance(outcome, Refusal):
+        raise refusal(outcome)
     row = await ask.doors.store.session(outcome.session, ask.caller)
     if not isinstance(row, SessionRow):
         raise not_found("session", outcome.session)

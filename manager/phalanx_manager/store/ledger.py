@@ -115,26 +115,29 @@ class Ledger(Access):
     async def submit(self, request: NewSession) -> Created | AlreadyThere | Refusal:
         """See `port.Store`."""
         user, key = request.caller.user, request.idempotency_key
-        outcome: Created | AlreadyThere | Refusal = Created(request.id)
         async with self._submitting:  # until it is queued: so each sees those before it
-            # What is being committed now is not in the database yet, or has just come.
-            waiting = self._keys.get((user, key or ""))
-            if waiting is not None:
-                outcome, done = _repeated(request, waiting.digest, waiting.session), waiting.done
-            else:
-                if key is not None:
-                    spent = {"user": user, "key": key}
-                    found = await self._tables.read("idempotency_get", spent)
-                    if found:
-                        return _repeated(request, found[0][0], SessionId(found[0][1]))
-                closed = clusters.closed(self.clusters_in_use(), request.admitted.spec.cluster)
-                if closed is not None:
-                    return closed
-                if (user, request.admitted.spec.name) in self._names:
-                    return _name_taken(request)
-                done = self._submit(request)
+            if key is not None:
+                before = await self.repeated(user, key, request.body_digest)
+                if before is not None:
+                    return before
+            closed = clusters.closed(self.clusters_in_use(), request.admitted.spec.cluster)
+            if closed is not None:
+                return closed
+            if (user, request.admitted.spec.name) in self._names:
+                return _name_taken(request)
+            done = self._submit(request)
         await asyncio.shield(done)
-        return outcome
+        return Created(request.id)
+
+    async def repeated(self, user: str, key: str, digest: str) -> AlreadyThere | Refusal | None:
+        """See `port.Store`."""
+        # What is being committed now is not in the database yet, or has just come.
+        waiting = self._keys.get((user, key))
+        if waiting is not None:
+            await asyncio.shield(waiting.done)
+            return _repeated(digest, waiting.digest, waiting.session)
+        found = await self._tables.read("idempotency_get", {"user": user, "key": key})
+        return _repeated(digest, found[0][0], SessionId(found[0][1])) if found else None
 
     def _submit(self, request: NewSession) -> asyncio.Future[None]:
         user, key = request.caller.user, request.idempotency_key
@@ -360,8 +363,8 @@ class Ledger(Access):
                 del self._names[taken]
 
 
-def _repeated(request: NewSession, digest: str, session: SessionId) -> AlreadyThere | Refusal:
-    if digest == request.body_digest:
+def _repeated(asked: str, digest: str, session: SessionId) -> AlreadyThere | Refusal:
+    if digest == asked:
         return AlreadyThere(session)
     return Refusal(
         "idempotency_mismatch",

@@ -159,6 +159,11 @@ class Store(Protocol):
         `name_taken`, and for its cluster as `core.clusters.closed`.
         """
 
+    async def repeated(self, user: str, key: str, digest: str) -> AlreadyThere | Refusal | None:
+        """Find the session that a user was given for an idempotency key, when it is durable; None:
+        there is none. Refusal: `idempotency_mismatch`, the key was for another body.
+        """
+
     async def load(self) -> Snapshot:
         """All that is alive."""
 

@@ -19,7 +19,7 @@ from phalanx_wire.ids import AgentId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Mux, Stream
 from phalanx_wire.stream import STDIN, STDOUT, Data, Eof, ReadCall, UploadCall, WriteCall
-from tests.support.manager_api import Scene, problem, scene
+from tests.support.manager_api import SPEC, Scene, problem, scene
 
 TAR = {"Content-Type": "application/x-tar"}
 ARCHIVE = "/v1/sessions/demo/archive?path=/data"
@@ -160,6 +160,20 @@ async def test_an_archive_is_kept_by_its_digest_and_may_be_named(api: Scene) -> 
     view = await api.submit(upload=digest)
     assert digest == view.spec.upload
     assert made == msgspec.json.decode(await (await put(api, data)).read(), type=UploadCreated)
+
+
+async def test_what_was_accepted_by_a_key_is_told_although_its_archive_is_gone(
+    api: Scene, tmp_path: Path
+) -> None:
+    made = msgspec.json.decode(await (await put(api, tar(("a", b"1")))).read(), type=UploadCreated)
+    spec, key = SPEC | {"upload": made.digest}, {"Idempotency-Key": "k"}
+    first = await api.post("/v1/sessions", spec, **key)
+    (tmp_path / "uploads" / made.digest.replace(":", "-")).unlink()  # as at another manager
+    again = await api.post("/v1/sessions", spec, **key)
+    other = await api.post("/v1/sessions", spec, **{"Idempotency-Key": "k2"})
+
+    assert (201, 200, 422) == (first.status, again.status, other.status)
+    assert await first.read() == await again.read()
 
 
 @pytest.mark.parametrize("kind", ["nothing", "a name that leads out", "a character device"])
