@@ -25,12 +25,12 @@ async def of_session(ask: Ask) -> web.StreamResponse:
     async def ended() -> bool:
         return (await ask.again(row)).session.ended_at is not None
 
-    return await _tell(ask, _Timeline(ask, _after(ask), session=row.session.id), ended)
+    return await _tell(ask, _Timeline(ask, await _after(ask), session=row.session.id), ended)
 
 
 async def of_all(ask: Ask) -> web.StreamResponse:
     """Tell what happens to all sessions of the caller; an admin hears of agents too."""
-    return await _tell(ask, _Timeline(ask, _after(ask)), _never)
+    return await _tell(ask, _Timeline(ask, await _after(ask)), _never)
 
 
 async def of_cluster(ask: Ask) -> web.StreamResponse:
@@ -40,7 +40,7 @@ async def of_cluster(ask: Ask) -> web.StreamResponse:
     async def gone() -> bool:
         return (await clusters.named(ask)).removed_at is not None
 
-    return await _tell(ask, _Timeline(ask, _after(ask), cluster=name), gone)
+    return await _tell(ask, _Timeline(ask, await _after(ask), cluster=name), gone)
 
 
 async def _never() -> bool:
@@ -71,7 +71,15 @@ async def _tell(
     return events.response
 
 
-def _after(ask: Ask) -> int:
+async def _after(ask: Ask) -> int:
+    """Find from where to go on. Of events that never were, as after a database was put back to an
+    older state, those are told that come from now on.
+    """
+    wanted = _wanted(ask)
+    return min(wanted, await ask.doors.store.last_event()) if wanted else 0
+
+
+def _wanted(ask: Ask) -> int:
     text = ask.request.headers.get("Last-Event-ID")
     if text is None:
         return int(ask.values.get("after", 0))

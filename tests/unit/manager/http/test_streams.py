@@ -346,6 +346,20 @@ async def test_a_timeline_resumes_after_the_last_event_that_came(api: Scene) -> 
         assert rest == same
 
 
+async def test_a_timeline_that_was_put_back_to_an_older_state_is_followed_from_there(
+    api: Scene,
+) -> None:
+    row = await api.running()
+    before = await read_events(await api.get("/v1/sessions/demo/events?follow=0", **STREAM))
+    header = {"Last-Event-ID": str(before[-1].id + 1000)}
+    response = await api.get("/v1/sessions/demo/events", **STREAM, **header)
+    await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+    rest = await read_events(response)
+
+    assert "session.succeeded" == rest[-1].kind
+    assert before[-1].id < rest[0].id < before[-1].id + 1000
+
+
 async def test_a_timeline_is_a_list_for_who_asks_for_no_stream(api: Scene) -> None:
     await api.running()
     response = await api.get("/v1/sessions/demo/events")
