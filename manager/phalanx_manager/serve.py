@@ -18,7 +18,7 @@ import structlog
 from phalanx_manager.clock import Clock, SystemClock
 from phalanx_manager.config import ManagerConfig
 from phalanx_manager.http.app import listen
-from phalanx_manager.http.auth import secret_hash, spell_secret
+from phalanx_manager.http.auth import is_secret, secret_hash, spell_secret
 from phalanx_manager.http.doors import Doors, Joining
 from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.uploads import Uploads
@@ -295,11 +295,16 @@ async def _ensure_admin(store: Store, clock: Clock, path: Path) -> None:
     try:
         if path.exists():
             token = path.read_text("ascii").strip()
+            if not is_secret(token):
+                hint = "put it back, or remove the file: another is made"
+                raise Unavailable(str(path), "holds no token", hint)
         else:
             token = spell_secret(secrets.token_bytes(32))
             draft = path.with_name(f"{path.name}.new")
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 file.write(token + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             draft.replace(path)
     except (OSError, UnicodeDecodeError) as error:
         raise Unavailable(

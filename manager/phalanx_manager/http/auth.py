@@ -22,7 +22,8 @@ from phalanx_wire.api import Problem
 
 PREFIX: Final = "phx_"
 SECRET_BYTES: Final = 32
-_BEARER: Final = re.compile(r"[Bb]earer +(?P<token>phx_[A-Za-z0-9_-]{43})")
+_SECRET: Final = re.compile(r"phx_[A-Za-z0-9_-]{43}")
+_BEARER: Final = re.compile(rf"[Bb]earer +(?P<token>{_SECRET.pattern})")
 _CALLERS_KEPT: Final = 4096
 _LEVEL: Final[dict[Scope, int]] = {"read-only": 0, "user": 1, "admin": 2}
 
@@ -30,6 +31,11 @@ _LEVEL: Final[dict[Scope, int]] = {"read-only": 0, "user": 1, "admin": 2}
 def spell_secret(entropy: bytes) -> str:
     """Write 32 random bytes as a bearer token."""
     return PREFIX + base64.urlsafe_b64encode(entropy).rstrip(b"=").decode()
+
+
+def is_secret(text: str) -> bool:
+    """Tell whether a text is a bearer token, as `spell_secret` makes them."""
+    return _SECRET.fullmatch(text) is not None
 
 
 def secret_hash(token: str) -> str:

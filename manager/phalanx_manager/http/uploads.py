@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 import structlog
 
 from phalanx_manager.http.problems import refused
+from phalanx_manager.store.port import Unavailable
 from phalanx_wire import sealed, tarball
 from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Stream
@@ -51,10 +52,18 @@ class Uploads:
         self._serial = 0
 
     def prepare(self) -> None:
-        """Make the folder, and remove what an earlier process has left half-made."""
-        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for draft in self._incoming.iterdir():
-            draft.unlink()
+        """Make the folder, and remove what an earlier process has left half-made.
+
+        Raises:
+            Unavailable: it cannot be used.
+        """
+        try:
+            self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for draft in self._incoming.iterdir():
+                draft.unlink()
+        except OSError as error:
+            where, why = str(error.filename or self._folder), error.strerror
+            raise Unavailable(where, f"cannot be used: {why}", "mend or remove it") from error
 
     def has(self, digest: str) -> bool:
         """Tell whether an archive is there."""
