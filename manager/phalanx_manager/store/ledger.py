@@ -263,6 +263,8 @@ class Ledger(Access):
                     current = False
                     continue
                 work.set_network(network.session, network.attempt, network.after)
+        if not current:
+            await self._unchanged()  # until what it was changed by can be read by whoever decided
         return current
 
     # -- events
