@@ -137,6 +137,13 @@ class FakeEngine:
         self._ring(self.containers[container_id], "kill")
         self.end(container_id, 143)
 
+    def restart(self, container_id: str) -> None:
+        """Somebody ends the container and starts it again by hand."""
+        facts = self.containers[container_id]
+        self.containers[container_id] = replace(facts, pid=facts.pid + 1, started_at=self._now())
+        self._ring(facts, "die")
+        self._ring(facts, "start")
+
     def vanish(self, container_id: str) -> None:
         """Somebody removes the container by hand."""
         self._ring(self.containers.pop(container_id), "destroy")

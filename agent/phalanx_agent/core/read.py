@@ -146,6 +146,18 @@ def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
         return Outcome(KernelState.EXITED, "fenced", said, code)
     if seen.asked.cancelled:
         return Outcome(KernelState.STOPPED, "cancelled", "", code)
+    if code == FENCED_CODE and not seen.material:
+        said = (
+            "Its files in its host's memory (runtime_dir) were lost while it ran, so that its time "
+            "could not be extended any more, and it was ended."
+        )
+        return Outcome(KernelState.EXITED, "fenced", said, code)
+    if seen.begun_again:
+        said = (
+            "Somebody started its container a second time, through the container engine of its "
+            "host. Nothing is run twice, so it was ended; how its command ended is not known."
+        )
+        return Outcome(KernelState.EXITED, "engine-restart", said)
     if runner.failure is not None and not runner.released:
         failure = runner.failure
         return Outcome(KernelState.EXITED, failure.cause, failure.message, code or None)

@@ -119,10 +119,13 @@ class Noted:
         fenced: TERM was sent because the manager had not answered for so long.
         notices: by the id of each that was sent, or was about to be, the number of the runner's
             last event before.
+        life: when the container began in which the runner was first asked for anything; Unix
+            seconds, 0 before that.
     """
 
     fenced: bool = False
     notices: Mapping[str, int] = field(default_factory=dict, hash=False)
+    life: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,15 @@ class Seen:
     notified: frozenset[str] = frozenset()
     refused: str = ""
     refused_as: str = "refused"
+
+    @property
+    def begun_again(self) -> bool:
+        """Whether somebody has started the container a second time: its command may have run."""
+        match self.container:
+            case Running(started_at=began_at) | Ended(started_at=began_at):
+                return self.noted.life not in (0.0, began_at)
+            case _:
+                return False
 
 
 def hear(runner: Runner, event: messages.Event) -> Runner:

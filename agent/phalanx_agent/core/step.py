@@ -71,7 +71,7 @@ def next_op(goal: KernelState, seen: Seen, needs: Needs) -> Op | None:
             return Op.KILL if seen.asked.overdue else None  # by that the engine notices
         case Running():
             lapsed = (seen.lapsed or seen.noted.fenced) and seen.runner.exited is None
-            return _end(seen) if lapsed else _release(goal, seen, needs)
+            return _end(seen) if lapsed or seen.begun_again else _release(goal, seen, needs)
         case Ended():
             return None
         case _:

@@ -143,7 +143,9 @@ class Scratch:
         """Keep what the next process must know; it finds the old or the new."""
         path = self._material / f"{kernel}.{_NOTED}"
         fresh = path.with_name(f".{path.name}.new")
-        text = json.dumps({"fenced": noted.fenced, "notices": dict(noted.notices)})
+        text = json.dumps(
+            {"fenced": noted.fenced, "notices": dict(noted.notices), "life": noted.life}
+        )
         _write(fresh, text.encode(), _PRIVATE_MODE)
         fresh.rename(path)
 
@@ -153,7 +155,7 @@ class Scratch:
             known = json.loads((self._material / f"{kernel}.{_NOTED}").read_bytes())
         except FileNotFoundError:
             return Noted()
-        return Noted(known["fenced"], known["notices"])
+        return Noted(known["fenced"], known["notices"], known.get("life", 0.0))
 
     def is_marked(self, kernel: KernelId) -> bool:
         """Tell whether a start was once begun."""

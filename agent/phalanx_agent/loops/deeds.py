@@ -133,8 +133,7 @@ class Deeds:
                 await self._workshop.docker.kill(case.container_id, "SIGKILL")
                 await self.look()
             case Op.MESH:
-                await self._workshop.docker.connect(case.container_id)
-                self._ask(mesh=self._send(messages.mesh()))
+                await self._mesh()
             case Op.RELEASE:
                 await self._workshop.docker.connect(case.container_id)
                 self._ask(release=self._send(messages.start()))
@@ -313,6 +312,11 @@ class Deeds:
             text = "A folder that was to be mounted was exchanged meanwhile; nothing was run."
             case.warnings = (*case.warnings, text)
         return holds
+
+    async def _mesh(self) -> None:
+        noting.lives(self._case, self._workshop)
+        await self._workshop.docker.connect(self._case.container_id)
+        self._ask(mesh=self._send(messages.mesh()))
 
     async def _connect(self) -> None:
         case = self._case

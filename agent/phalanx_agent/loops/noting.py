@@ -8,6 +8,7 @@ from dataclasses import replace
 import structlog
 
 from phalanx_agent.core import notices
+from phalanx_agent.core.seen import Running
 from phalanx_agent.loops.case import Case
 from phalanx_agent.loops.workshop import Workshop
 from phalanx_runner import messages
@@ -34,6 +35,20 @@ def notify(case: Case, workshop: Workshop, send: Callable[[bytes], bool]) -> Non
         send(messages.signal(notice.signal))  # what is lost is found out on the next connection
     case.seen = replace(case.seen, notified=case.seen.notified | {notice.id})
     _LOG.info("kernel.notified", kernel=case.kernel, notice=notice.id, signal=notice.signal)
+
+
+def lives(case: Case, workshop: Workshop) -> None:
+    """Note in which of its container's lives the runner is first asked for anything: whoever starts
+    the container again starts a runner that knows of nothing.
+
+    Raises:
+        OSError: it could not be noted.
+    """
+    container, noted = case.seen.container, case.seen.noted
+    if isinstance(container, Running) and not noted.life:
+        noted = replace(noted, life=container.started_at)
+        workshop.scratch.note(case.kernel, noted)
+        case.seen = replace(case.seen, noted=noted)
 
 
 def fenced(case: Case, workshop: Workshop) -> None:

@@ -137,6 +137,17 @@ def test_a_container_whose_keys_nobody_can_know_is_not_created() -> None:
             Outcome(S.EXITED, "engine-restart", f"The engine did not start it: {NO_CONTAINERD}"),
         ),
         (
+            Seen(container=Ended(ID, 121)),
+            S.RUNNING,
+            Outcome(
+                S.EXITED,
+                "fenced",
+                "Its files in its host's memory (runtime_dir) were lost while it ran, so that its "
+                "time could not be extended any more, and it was ended.",
+                121,
+            ),
+        ),
+        (
             Seen(marked=True),
             S.RUNNING,
             Outcome(

@@ -319,6 +319,7 @@ async def test_a_start_that_the_engine_cannot_do_is_told_in_its_words(host: Fake
 async def test_peers_that_are_not_reached_are_named(host: FakeHost) -> None:
     host.runner(MAIN1).mesh_fails = True
     async with living(host) as life:
+        await life.aim(assignment(S.READY), assignment(S.READY, 1))
         await life.aim(assignment(S.MESHED), assignment(S.MESHED, 1))
         await life.until(lambda: life.state() is S.EXITED)
 

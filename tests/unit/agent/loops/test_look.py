@@ -39,7 +39,8 @@ async def test_the_way_to_peers_is_tried_from_inside_and_only_to_those_asked_for
         there = member(1, server.getsockname()[1])
         members = (own, there, member(2, 1), member(3, silent), member(4, silent))
         async with test_streams.desk(host, None) as manager:
-            await manager.life.aim(assignment(S.RUNNING), of=gang(members=members))
+            for goal in (S.READY, S.RUNNING):
+                await manager.life.aim(assignment(goal), of=gang(members=members))
             await manager.life.until(lambda: manager.life.state() == S.RUNNING)
             data, _ = await manager.answer(LookCall(MAIN1, (1, 2, 3)))
 
