@@ -63,6 +63,21 @@ async def test_a_lease_that_has_run_out_is_taken_and_not_renewed(server: Server)
         assert await two.renew(following)
 
 
+async def test_a_lease_of_a_clock_that_was_ahead_is_taken(server: Server) -> None:
+    url = await server.fresh()
+    async with PostgresLease.open(url, FIRST) as one, PostgresLease.open(url, SECOND) as two:
+        first = await one.take()
+        connection = await asyncpg.connect(url)
+        await connection.execute("UPDATE leader SET renewed_at = now() + INTERVAL '1 hour'")
+        await connection.close()
+        second = await two.take()
+
+        assert isinstance(first, int)
+        assert isinstance(second, int)
+        assert not await one.renew(first)
+        assert await two.renew(second)
+
+
 async def test_of_many_that_try_at_once_one_leads(server: Server) -> None:
     url = await server.fresh()
     async with (

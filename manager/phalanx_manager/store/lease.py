@@ -47,13 +47,15 @@ END $$;
 """
 
 # The epoch is at least the time in seconds, so that it grows over a restored backup, too: agents
-# refuse an epoch that is older than what they have seen.
+# refuse an epoch that is older than what they have seen. A renewal that is still to come was made
+# by another clock: the server's was set, or it is another server now.
 _TAKE: Final = """
 UPDATE leader SET
     epoch = greatest(epoch + 1, extract(epoch FROM clock_timestamp())::BIGINT),
     holder = $1, url = $2, server_key = $3, renewed_at = clock_timestamp()
-WHERE renewed_at < clock_timestamp() - $4 * INTERVAL '1 second' AND version <= $5
-    AND server_key IN ('', $3)
+WHERE NOT renewed_at BETWEEN clock_timestamp() - $4 * INTERVAL '1 second'
+        AND clock_timestamp() + $4 * INTERVAL '1 second'
+    AND version <= $5 AND server_key IN ('', $3)
 RETURNING epoch
 """
 _RENEW: Final = "UPDATE leader SET renewed_at = clock_timestamp() WHERE epoch = $1"
