@@ -149,11 +149,15 @@ def _check_link(path: str, target: str, top: str) -> None:
         )
 
 
-def unpack_copy(source: BinaryIO, target: str) -> int:
+def unpack_copy(source: BinaryIO, target: str, name: str | None = None) -> int:
     """Write an archive of one file or folder, as it comes from a container, to a local path.
 
-    Into `target` if that is a folder, else as `target`. Names that would leave it, devices, and
-    links that lead out are refused.
+    Into `target` if that is a folder, else as `target`; nothing is written beside it. Names that
+    would leave it and devices are refused; links that lead elsewhere here are left out.
+
+    Args:
+        name: what was asked for is called so in a folder; None is as the archive says, and empty
+            where it has no name: its contents are.
 
     Returns:
         The number of entries written.
@@ -162,27 +166,92 @@ def unpack_copy(source: BinaryIO, target: str) -> int:
     folder = target if into else os.path.dirname(target) or "."
     if not os.path.isdir(folder):
         raise Failure(f"{folder} does not exist; make it first: mkdir -p {folder}", NOT_FOUND)
+    copied = _Copied(name if into else os.path.basename(target.rstrip("/")), whole=name == "")
     count = 0
     try:
         with tarfile.open(fileobj=source, mode="r|") as archive:
             for member in archive:
-                name = member.name.strip("/")
-                first, _, rest = name.partition("/")
-                base = first if into else os.path.basename(target.rstrip("/"))
-                renamed = member.replace(name=f"{base}/{rest}" if rest else base, deep=False)
-                if renamed.issym() and os.path.isabs(renamed.linkname):
-                    # A virtual environment has such links; here they would lead elsewhere.
-                    output.note(f"left out: {name} is a link to {escape(renamed.linkname)}")
-                    continue
-                archive.extract(renamed, folder, filter="data")
-                count += 1
+                placed = copied.place(member)
+                if placed is not None:
+                    _make_way(os.path.join(folder, placed.name), placed)
+                    archive.extract(placed, folder, filter="data")
+                    count += 1
     except tarfile.FilterError as error:
-        raise Failure(f"the container's archive was refused: {error}", BAD_INPUT) from error
-    except tarfile.TarError as error:
+        raise _unsafe(str(error)) from error
+    except (tarfile.TarError, KeyError, ValueError, OverflowError) as error:
+        # The last three: a link to what is not there, a name with NUL, a time that no file has.
         raise Failure(f"the container's archive ended early or is damaged: {error}") from error
     except OSError as error:
         raise Failure(f"{error.filename or folder}: {error.strerror}") from error
     return count
+
+
+def _unsafe(why: str) -> Failure:
+    return Failure(f"the container's archive was refused: {escape(why)}", BAD_INPUT)
+
+
+def _make_way(path: str, member: tarfile.TarInfo) -> None:
+    """Remove a link in the place of a file: what is written shall not go to where it leads."""
+    if not member.isdir() and os.path.islink(path):
+        os.unlink(path)
+
+
+class _Copied:
+    """Where the entries of one archive may lie: below one name, and behind no link of its own.
+
+    An archive may name a link, and then what lies behind it. Python's own filter lets that be as
+    long as all stays in the folder that is written to, and that may be the user's home.
+    """
+
+    def __init__(self, base: str | None, *, whole: bool) -> None:
+        """Args: whole: names have no first part that `base` stands for."""
+        self._base = base
+        self._whole = whole
+        self._first: str | None = None
+        self._links: set[str] = set()
+
+    def place(self, member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        """An entry as it shall be written; None when it is left out.
+
+        Raises:
+            Failure: it must not be written, nor anything after it.
+        """
+        path = self._path(member.name)
+        parents = (path[:at] for at, char in enumerate(path) if char == "/")
+        if path in self._links or any(parent in self._links for parent in parents):
+            raise _unsafe(f"{member.name!r} lies behind a link")
+        link = member.linkname
+        if member.islnk():
+            link = self._path(link)
+            if link in self._links:
+                self._links.add(path)
+        if member.issym():
+            if self._leads_out(path, link):
+                output.note(escape(f"left out: {member.name.strip('/')} is a link to {link}"))
+                return None
+            self._links.add(path)
+        return member.replace(name=path, linkname=link, deep=False)
+
+    def _path(self, name: str) -> str:
+        first, *below = name.strip("/").split("/")
+        if not self._whole:
+            self._first = self._first if self._first is not None else first
+            if first != self._first:
+                raise _unsafe(f"{name!r} is not in {self._first!r}")
+            first = first if self._base is None else self._base
+        elif self._base:
+            first, below = self._base, [first, *below]
+        parts = [part for part in (first, *below) if part not in ("", ".")]
+        if ".." in parts:
+            raise _unsafe(f"{name!r} leads out")
+        return "/".join(parts) or "."
+
+    def _leads_out(self, path: str, link: str) -> bool:
+        """Whether a link leads out of what is copied, or may by way of another one."""
+        parts = [part for part in link.split("/") if part not in ("", ".")]
+        ups = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
+        depth = path.count("/") - (1 if self._base or not self._whole else 0)
+        return link.startswith("/") or ups > depth or ".." in parts[ups:]
 
 
 def first_is_folder(data: bytes) -> bool | None:

@@ -49,7 +49,14 @@ async def _fetch(client: Client, container: Target, path: str, local: str) -> in
     view, kernel = await find(client, container)
     async with client.read_archive(view.id, kernel.rank, path) as reply:
         await client.accepted(reply)
-        return archive.unpack_copy(io.BufferedReader(Pieces(iterate(reply.pieces()))), local)
+        pieces = io.BufferedReader(Pieces(iterate(reply.pieces())))
+        return archive.unpack_copy(pieces, local, _name(path))
+
+
+def _name(path: str) -> str:
+    """What a path of a container names; nothing at a root, or where it ends with a dot."""
+    name = posixpath.basename(path.rstrip("/"))
+    return "" if name in (".", "..") else name
 
 
 class Pieces(io.RawIOBase):
