@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Final, assert_never
 
 from phalanx_runner import messages
 from phalanx_wire.names import PRIVATE_INTERFACE
+
+_SIGNALS: Final = range(1, 65)
+"""Of Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,8 @@ def hear(runner: Runner, event: messages.Event) -> Runner:
     runner = replace(runner, heard=True, seq=event.stamp.seq)
     match event:
         case messages.Signalled(signal=number):
+            if number not in _SIGNALS:
+                return runner  # what is kept has a bound
             return replace(runner, signalled={**runner.signalled, number: event.stamp.seq})
         case messages.Pong():
             return replace(runner, replayed=True)
@@ -244,10 +249,10 @@ def _error(runner: Runner, event: messages.RunnerError) -> Runner:
 
 
 def _warned(runner: Runner, event: messages.Warned) -> Runner:
-    if event.what != "master-port":
-        return runner
+    if event.what != "master-port" or runner.warnings:
+        return runner  # it is said once, and a runner that says it of every port is not believed
     said = (
         f"Port {event.detail.get('port', '')} (MASTER_PORT) was taken in main1 at the start; "
         f"choose another with --master-port."
     )
-    return replace(runner, warnings=tuple(dict.fromkeys((*runner.warnings, said))))
+    return replace(runner, warnings=(said,))

@@ -22,6 +22,7 @@ _ENGINES_RESOLVER: Final = "127.0.0.11"
 """Docker's own, in the network of every container."""
 
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "env", "timeout", "tee", "cat"})
+_LONG_PORT: Final = 10
 _MAX_NAMED: Final = 8
 _MAX_SHOWN: Final = 80
 
@@ -122,7 +123,7 @@ class Scene:
         alone = len(self.row.kernels) < 2 or "WORLD_SIZE" not in self.variables
         if alone and "PET_MASTER_PORT" not in self.variables:
             return None
-        return int(text) if text.isascii() and text.isdigit() else None
+        return int(text) if text.isascii() and text.isdigit() and len(text) < _LONG_PORT else None
 
     @cached_property
     def ranks_at(self) -> Mapping[str, tuple[int, ...]]:

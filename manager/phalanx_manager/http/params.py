@@ -19,6 +19,9 @@ from phalanx_wire.ssh_key import public_key
 _INT: Final = re.compile(r"[0-9]{1,9}")
 _DURATION: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_AGO: Final = timedelta(days=36_525)
+"""A century ago is before everything."""
+
 _RANKS: Final = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*")
 
 
@@ -140,7 +143,7 @@ def moment(name: str, about: str) -> Param:
     def read(text: str) -> datetime | timedelta:
         ago = _DURATION.fullmatch(text)
         if ago is not None:
-            return timedelta(seconds=int(ago["number"]) * _UNIT_S[ago["unit"]])
+            return min(timedelta(seconds=int(ago["number"]) * _UNIT_S[ago["unit"]]), _LONGEST_AGO)
         try:
             # A plus that was not quoted arrives as a blank.
             value = datetime.fromisoformat(text[:40].replace(" ", "+"))

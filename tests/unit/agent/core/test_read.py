@@ -24,6 +24,7 @@ from phalanx_runner.messages import (
     MeshOk,
     Ready,
     RunnerError,
+    Signalled,
     Stamp,
     Started,
     Warned,
@@ -233,6 +234,17 @@ def test_a_taken_master_port_is_a_warning_once() -> None:
 
     assert 1 == len(said)
     assert "12345" in said[0]
+
+
+def test_a_runner_that_goes_on_for_ever_is_not_remembered_for_ever() -> None:
+    runner = RELEASED
+    for number in range(1000):
+        stamp = Stamp(number + 1, 0)
+        runner = hear(runner, Warned(stamp, "master-port", {"port": number}))
+        runner = hear(runner, Signalled(stamp, number, 1))
+
+    assert 1 == len(runner.warnings)
+    assert set(range(1, 65)) == runner.signalled.keys()
 
 
 def test_a_report_of_the_living_has_what_is_done_and_no_cause() -> None:

@@ -461,3 +461,11 @@ def test_ranks_that_have_not_found_each_other_are_stuck() -> None:
 )
 def test_ranks_that_work_or_have_found_each_other_are_not(healthy: Scene) -> None:
     assert None is why.stuck(healthy)
+
+
+def test_a_master_port_of_thousands_of_digits_is_none() -> None:
+    scene = why.scene(running(env={"MASTER_PORT": "9" * 5000}), {0: look(), 1: look()}, {})
+
+    assert None is scene.master_port
+    assert why.findings(scene, {}, NOW)
+    why.stuck(scene)
