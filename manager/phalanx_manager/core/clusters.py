@@ -222,6 +222,8 @@ def _left_on(snapshot: Snapshot, record: AgentRecord) -> str:
         for kind, found in (("containers", containers), ("networks", networks))
         if found
     ]
+    if record.observed is not None and record.observed.swarm.state == "active":
+        things.append("its engine's membership in the swarm")
     things += ["the network phx-egress", "the chains PHALANX-INPUT and PHALANX-FORWARD"]
     return f"on {record.name}: {'; '.join(things)}; and the folders of its agent"
 

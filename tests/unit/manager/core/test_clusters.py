@@ -171,6 +171,13 @@ def test_by_force_who_is_away_is_given_up_and_what_stays_is_said() -> None:
     assert (Farewell(AgentId("a"), CLUSTER, clean=False),) == third.farewells
 
 
+def test_an_engine_that_stays_in_a_swarm_is_among_what_is_left_behind() -> None:
+    member = agent("a", connected=False, observed=in_swarm("a"))
+    (said,) = next_steps(house(FORCED, [], member), NOW).abandoned[CLUSTER]
+
+    assert said.startswith("on a: its engine's membership in the swarm; the network phx-egress; ")
+
+
 def test_by_force_who_is_there_still_takes_all_away() -> None:
     seen = house(FORCED, [], agent("a"))
 
