@@ -1,6 +1,6 @@
 """What an agent says of its host, judged before anything is built on it: its addresses go into
 the firewalls of all hosts, its capacity into the scheduler's sums, its kernels' codes into the
-database.
+database, their keys to all hosts of a session.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ _MOST: Final = Slots(cpu_milli=100_000_000, mem_bytes=1 << 50, gpu=1024, pids=1 
 """A hundred thousand cores, a pebibyte: more than any host has for years to come."""
 
 _LONGEST_WORD: Final = 128
+_LONGEST_LINE: Final = 1024
+"""Of public keys, which all hosts of a session are told, and which become lines of ssh's files."""
+
 _LAST_PORT: Final = 65_535
 _CODES: Final = range(-(1 << 31), 1 << 32)
 """Of a process, signed or not."""
@@ -64,9 +67,14 @@ def _of_host_network(offer: HostNetwork, address: str) -> str:
 
 
 def _of_kernels(report: Observed) -> str:
-    codes = (kernel.exit_code for kernel in report.kernels)
-    odd = next((code for code in codes if code is not None and code not in _CODES), None)
-    return "" if odd is None else f"{odd} is no exit code"
+    for kernel in report.kernels:
+        code = kernel.exit_code
+        if code is not None and code not in _CODES:
+            return f"{code} is no exit code"
+        for line in (kernel.host_key, kernel.user_key, kernel.container_id):
+            if len(line) > _LONGEST_LINE or not line.isprintable():
+                return f"{cut(line)} is no public key or id of a container"
+    return ""
 
 
 def _is_word(text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from phalanx_manager.core.explain import kernel_event
 from phalanx_manager.core.goals import network_wanted
@@ -12,6 +13,9 @@ from phalanx_manager.core.model import Kernel, NetworkRow, SessionRow, Snapshot
 from phalanx_wire.control import KernelReport, NetworkReport, Observed
 from phalanx_wire.ids import AgentId, SessionId, split_kernel_id
 from phalanx_wire.lifecycle import ENDED, KernelState, Owner, merge, path
+
+_LONGEST_SAID: Final = 16_384
+_MOST_WARNINGS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +116,16 @@ def _kernel_change(known: Kernel, report: KernelReport, now: datetime) -> Kernel
         )
     after = replace(
         known,
-        detail=report.detail or ("" if steps else known.detail),
+        detail=_said(report.detail) or ("" if steps else known.detail),
         host_key=report.host_key or known.host_key,
         user_key=report.user_key or known.user_key,
         container_id=report.container_id or known.container_id,
-        warnings=report.warnings or known.warnings,
+        warnings=tuple(map(_said, report.warnings[:_MOST_WARNINGS])) or known.warnings,
         folders=report.folders or known.folders,
     )
     if known.ended_as is None and report.state in ENDED:
         after = replace(
-            after, cause=report.cause, message=report.message, exit_code=report.exit_code
+            after, cause=report.cause, message=_said(report.message), exit_code=report.exit_code
         )
     if steps:
         after = moved(after, steps, now)
@@ -131,12 +135,19 @@ def _kernel_change(known: Kernel, report: KernelReport, now: datetime) -> Kernel
     return KernelChange(known.state, steps, Owner.AGENT, after, texts)
 
 
+def _said(text: str) -> str:
+    """Cut a sentence that no person would read to its end: it is kept, and told again and again."""
+    return text if len(text) <= _LONGEST_SAID else f"{text[:_LONGEST_SAID]}…"
+
+
 def _explained(known: Kernel, report: KernelReport) -> KernelChange | None:
     """Take from an agent that is back that it had ended by itself what was given up for lost."""
     given_up = known.state is KernelState.LOST and known.cause == "lost"
     if not given_up or report.cause != "fenced":
         return None
-    after = replace(known, cause=report.cause, message=report.message, exit_code=report.exit_code)
+    after = replace(
+        known, cause=report.cause, message=_said(report.message), exit_code=report.exit_code
+    )
     return KernelChange(known.state, (), Owner.AGENT, after)
 
 

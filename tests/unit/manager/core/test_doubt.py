@@ -35,7 +35,14 @@ def test_what_a_host_can_have_is_believed(report: Observed) -> None:
     assert "" == doubt(report)
 
 
+def kernel(**fields: Any) -> dict[str, Any]:
+    return {"kernels": (KernelReport(KernelId("s.1.0"), KernelState.RUNNING, **fields),)}
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a key of megabytes": (kernel(host_key="x" * (1 << 20)), "no public key"),
+    "a key of two lines": (kernel(user_key="ssh-ed25519 A\n* ssh-ed25519 B"), "no public key"),
+    "an id with NUL": (kernel(container_id="\0"), "no public key or id"),
     "less than nothing": ({"capacity": Slots(cpu_milli=-1)}, "-1 thousandths"),
     "no memory at all, and less": ({"capacity": Slots(1, -1)}, "-1 bytes"),
     "a billion devices": ({"capacity": Slots(gpu=10**9)}, "1000000000 devices"),

@@ -53,6 +53,18 @@ def test_what_the_agent_does_now_is_kept_without_a_step() -> None:
     assert ((), "pulling busybox: 3 of 9 MB") == (change.steps, change.after.detail)
 
 
+def test_of_sentences_without_end_a_bounded_part_is_kept() -> None:
+    one = row("a", S.RUNNING)
+    long = "x" * (1 << 20)
+    told = report(
+        one.kernels[0], S.EXITED, message=long, detail=long, warnings=(long,) * 1000, exit_code=1
+    )
+    after = seen(one, reporting(observed(), told)).kernels[0].after
+
+    assert len(after.message) + len(after.detail) + sum(map(len, after.warnings)) < 1 << 21
+    assert 100 == len(after.warnings)
+
+
 def test_an_end_has_its_code_and_cause_and_keeps_them_when_removed() -> None:
     one = row("a", S.RUNNING)
     told = report(one.kernels[0], S.EXITED, exit_code=3, cause="exited")
