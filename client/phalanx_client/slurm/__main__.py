@@ -9,6 +9,7 @@ import traceback
 from typing import Final
 
 from phalanx_client.__main__ import end_of, fill_standard_streams
+from phalanx_client.ansi import escape
 from phalanx_client.failure import Failure
 from phalanx_slurm import show
 from phalanx_slurm.wrong import WrongError
@@ -50,7 +51,7 @@ def explain(program: str, text: str) -> int:
     """Say why it failed, in SLURM's voice."""
     if os.environ.get("PHALANX_DEBUG"):
         traceback.print_exc()
-    lines = [f"{program}: error: {line}" for line in text.split("\n")]
+    lines = [f"{program}: error: {escape(line)}" for line in text.split("\n")]
     print("\n".join(lines), file=sys.stderr, flush=True)
     return FAILED
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from phalanx_client import config
+from phalanx_client.ansi import escape
 from phalanx_client.blocking import finish
 from phalanx_client.connection import plain_client
 from phalanx_client.failure import NOT_FOUND, Failure, Refused
@@ -18,6 +20,7 @@ from phalanx_slurm.arrays import JobRef
 from phalanx_slurm.jobs import Job, in_order, job, picked
 from phalanx_slurm.nodelist import expand
 
+_PARTS: Final = re.compile(r"([\t\n])")
 PATIENCE_S: Final = 60.0
 """How long a manager that is restarted is waited for."""
 TIME_FORMAT: Final = "SLURM_TIME_FORMAT"
@@ -51,7 +54,14 @@ class Asker:
 
     def note(self, text: str) -> None:
         """Tell a person something beside the result."""
-        print(f"{self.program}: {text}", file=sys.stderr, flush=True)
+        print(f"{self.program}: {shown(text)}", file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """Spell what could steer a terminal: names and reasons come from elsewhere. Tabs and line ends
+    stay, of which a format may be made.
+    """
+    return "".join(part if part in ("\t", "\n") else escape(part) for part in _PARTS.split(text))
 
 
 def through(coroutine: Coroutine[Any, Any, int]) -> int:

@@ -76,7 +76,7 @@ async def _run(given: Given, numbers: str) -> int:
         lines = columns.parsable(chosen, rows, mark, heading=heading, last=last)
     else:
         lines = columns.table(chosen, rows, heading=heading)
-    print("\n".join(lines)) if lines else None
+    print(ask.shown("\n".join(lines))) if lines else None
     return 0
 
 

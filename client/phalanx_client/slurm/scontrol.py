@@ -96,9 +96,9 @@ def _expanded(text: str) -> tuple[str, ...]:
 def _print(blocks: Sequence[Sequence[str]], *, one_line: bool) -> None:
     for lines in blocks:
         if one_line:
-            print(" ".join(line.strip() for line in lines))
+            print(ask.shown(" ".join(line.strip() for line in lines)))
         else:
-            print("\n   ".join(lines), end="\n\n")
+            print(ask.shown("\n   ".join(lines)), end="\n\n")
 
 
 async def _show_jobs(words: Sequence[str], *, one_line: bool) -> int:

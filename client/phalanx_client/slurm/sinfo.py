@@ -31,5 +31,5 @@ async def _run(given: Given) -> int:
     asker = ask.Asker("sinfo")
     found = await asker.client().nodes()
     for line in nodes.listing(given, found.nodes, asker.said.partition):
-        print(line)
+        print(ask.shown(line))
     return 0

@@ -68,7 +68,7 @@ async def _run(given: Given) -> int:
     if "noheader" not in given:
         print(layout.heading().rstrip() if _is_usual(given, os.environ) else layout.heading())
     for one in jobs:
-        print(layout.row(Entry(one, now, os.environ.get(ask.TIME_FORMAT, ""))))
+        print(ask.shown(layout.row(Entry(one, now, os.environ.get(ask.TIME_FORMAT, "")))))
     return 0
 
 

@@ -153,6 +153,25 @@ def test_a_table_has_a_line_of_dashes_by_which_columns_are_cut(slurm: Slurm) -> 
     assert ["42", "train", "ada", "RUNNING", "None"] == cells
 
 
+def test_what_others_have_written_does_not_steer_the_terminal(
+    manager: FakeManager, slurm: Slurm
+) -> None:
+    evil = "\x1b]0;evil\x07\x1b[2J"
+    odd = job(42, name=evil, submit_dir=f"/{evil}", script=evil)
+    odd = msgspec.structs.replace(odd, name=evil, reason=evil)
+    node = msgspec.structs.replace(NODE, reason=evil, state="degraded", engine=evil)
+    manager.on("GET", "/v1/sessions", SessionList((odd,)))
+    manager.on("GET", "/v1/sessions/42", odd)
+    manager.on("GET", "/v1/nodes", NodeList((node,)))
+
+    for line in (
+        "squeue", "squeue --format=%i\t%j", "scontrol show job 42", "scontrol -o show job 42",
+        "scontrol show node", "sinfo -R", "sinfo", "sacct -X", "sacct -P -o JobName%40",
+    ):  # fmt: skip
+        said = slurm(*line.split(" "))
+        assert not {"\x1b", "\x07"} & set(said.out + said.err), line
+
+
 def test_hosts_are_grouped_by_their_state(slurm: Slurm) -> None:
     lines = [line.split() for line in slurm("sinfo").out.splitlines()]
 
