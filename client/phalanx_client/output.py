@@ -10,6 +10,8 @@ from typing import Final, Literal, TextIO
 
 import msgspec
 
+from phalanx_client.ansi import escape
+
 Form = Literal["table", "wide", "json", "yaml", "name"]
 FORMS: Final[tuple[Form, ...]] = ("table", "wide", "json", "yaml", "name")
 
@@ -46,9 +48,9 @@ def names(found: Sequence[str]) -> None:
 
 
 def note(text: str, *, quiet: bool = False) -> None:
-    """Tell a person something beside the result."""
+    """Tell a person something beside the result, line by line; some of it may be a stranger's."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(map(escape, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def coloured(stream: TextIO) -> bool:

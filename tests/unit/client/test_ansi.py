@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx_client import ansi
+from phalanx_client import ansi, output
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_what_is_left_holds_no_escape_but_colours(line: str) -> None:
 
 def test_a_cell_shows_what_is_hidden_in_it() -> None:
     assert "a\\x1b[2J\\n\\u202eb" == ansi.escape("a\x1b[2J\n\u202eb")
+
+
+def test_what_is_noted_beside_a_result_does_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.note("two\nlines \x1b[2J")
+
+    assert "two\nlines \\x1b[2J\n" == capsys.readouterr().err
