@@ -14,21 +14,18 @@ from tests.real.ground import Ground, await_true
 pytestmark = pytest.mark.real
 
 
-RANKS = 2
-
-
-def begin(site: Site) -> tuple[str, Host, str]:
-    """A session of two ranks that goes on; the host of one and its container's name there."""
+def begin(site: Site, ranks: int = 2) -> tuple[str, Host, str]:
+    """A session of some ranks that goes on; the host of one and its container's name there."""
     share = {"source": str(site.share), "target": "/share", "read_only": False}
     session = site.submit(
         command=["sh", "-c", f"{WITNESS} sleep 1000"],
         env_profile="default",
         mounts=[share],
         resources={"cpu": 0.5, "mem": "64M"},
-        **ON_BOTH,
+        **(ON_BOTH if ranks == 2 else {"size": ranks}),
     )
     site.await_state(session, "running")
-    await_true("all commands have begun", lambda: site.times_run(session) == RANKS)
+    await_true("all commands have begun", lambda: site.times_run(session) == ranks)
     (host, container), *_ = containers(site.ground, session)
     return session, host, container
 
@@ -47,15 +44,16 @@ def test_a_container_that_somebody_starts_a_second_time_does_not_run_its_command
         clean.lab.fault("kill" if then == "kill" else "cont", agent)
     view = site.await_state(session, *ENDED)
 
-    assert ("failed", RANKS) == (view["state"], site.times_run(session))
+    assert ("failed", 2) == (view["state"], site.times_run(session))
     assert "a second time" in view["reason"]
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_host_that_has_lost_all_it_knew_of_a_running_rank_does_not_run_it_again(
-    clean: Ground,
+    clean: Ground, ranks: int
 ) -> None:
     site = Site(clean)
-    session, host, container = begin(site)
+    session, host, container = begin(site, ranks)
     agent = f"agent-{host.index}"
     clean.lab.fault("stop", agent)
     try:
@@ -66,5 +64,5 @@ def test_a_host_that_has_lost_all_it_knew_of_a_running_rank_does_not_run_it_agai
         clean.lab.fault("kill", agent)
     view = site.await_state(session, *ENDED)
 
-    assert ("failed", RANKS) == (view["state"], site.times_run(session))
+    assert ("failed", ranks) == (view["state"], site.times_run(session))
     assert "not known" in view["reason"]

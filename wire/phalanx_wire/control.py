@@ -169,9 +169,9 @@ class Assignment(msgspec.Struct, frozen=True):
         grace_s: seconds between TERM and KILL.
         lost_after_s: it has to be over by so long after the last beat that the manager heard.
         master_port: in main1 checked to be free at the start; 0 elsewhere.
-        ports: of its host, kept for it; whoever else holds one ends the attempt. Empty but on the
-            host's network.
+        ports: kept for it on its host's network; whoever else holds one ends the attempt.
         notices: to be sent, once each, while the command runs.
+        begun: its gang was whole once: what is gone without a trace may have run.
     """
 
     kernel: KernelId
@@ -193,6 +193,7 @@ class Assignment(msgspec.Struct, frozen=True):
     ports: tuple[int, ...] = ()
     lost_after_s: float = 300.0
     notices: tuple[Notice, ...] = ()
+    begun: bool = False
 
 
 class NetworkGoal(msgspec.Struct, frozen=True):

@@ -29,9 +29,6 @@ BACKOFF_S: Final = (0.2, 15.0)
 CANCELLABLE: Final = frozenset({Op.GET_IMAGE, Op.MAKE_MATERIAL, Op.FILL, Op.TRUST, Op.START})
 """Operations that take long and may be broken off: what they leave is found and removed."""
 
-_AFTER_START: Final = frozenset({KernelState.MESHED, KernelState.RUNNING})
-"""Asked of a gang when every rank has told that it runs: who knows of no start has lost that."""
-
 
 class Keeper:
     """Keeps one kernel. `run` is its task; everything else is a quick call from outside."""
@@ -150,7 +147,7 @@ class Keeper:
         known = case.seen.container
         case.seen = Seen(
             container=known,
-            marked=scratch.is_marked(case.kernel) or _has_begun(case.aim),
+            marked=scratch.is_marked(case.kernel) or case.aim.assignment.begun,
             material=keys is not None,
             kept=self._workshop.logs.has(case.kernel),
             noted=scratch.noted(case.kernel),
@@ -300,11 +297,6 @@ class Keeper:
     def _refuse(self, why: str, cause: str = "refused") -> None:
         self.case.seen = replace(self.case.seen, refused=why, refused_as=cause)
         self.case.publish()
-
-
-def _has_begun(aim: Aim) -> bool:
-    """Tell whether it was started here once, by what the manager has heard of all its gang."""
-    return len(aim.gang.members) > 1 and aim.goal in _AFTER_START
 
 
 def _of_the_host(error: OSError, kernel: str) -> Unavailable:

@@ -220,6 +220,7 @@ def assignment(
         master_port=master_port or 0,
         ports=(kernel.ssh_port, kernel.service_port) if kernel.ssh_port else (),
         notices=notices,
+        begun=session.started_at is not None,
     )
 
 

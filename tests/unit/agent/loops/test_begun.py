@@ -44,18 +44,19 @@ async def test_a_begun_kernel_that_is_not_to_run_any_more_was_stopped(host: Fake
         assert ("cancelled", None) == (life.report().cause, life.report().exit_code)
 
 
+@pytest.mark.parametrize("size", [1, 2])
 async def test_a_host_that_has_lost_all_it_knew_of_a_running_kernel_does_not_run_it_again(
-    host: FakeHost,
+    host: FakeHost, size: int
 ) -> None:
     async with living(host) as life:
-        await life.aim(assignment(S.READY), of=gang(2))
-        await life.aim(assignment(S.RUNNING), of=gang(2))
+        await life.aim(assignment(S.READY), of=gang(size))
+        await life.aim(assignment(S.RUNNING, begun=True), of=gang(size))
         assert S.RUNNING is life.state()
     host.engine.containers.clear()
     host.scratch.clear(MAIN1)
     host.scratch.notes.clear()
     async with living(host) as life:
-        await life.aim(assignment(S.RUNNING), of=gang(2))
+        await life.aim(assignment(S.RUNNING, begun=True), of=gang(size))
         await life.until(lambda: life.state() is S.EXITED)
 
         assert "removed by someone else" in life.report().message

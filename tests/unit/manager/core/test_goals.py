@@ -61,6 +61,18 @@ def test_a_gang_of_one_is_told_to_run_at_once() -> None:
     assert S.RUNNING is goals.goal(one, one.kernels[0], goals.barrier(one))
 
 
+@pytest.mark.parametrize(
+    ("state", "begun"), [(S.CREATED, [False]), (S.MESHED, [True]), (S.RUNNING, [True])]
+)
+def test_of_a_gang_that_was_whole_once_is_said_that_it_may_have_run(
+    state: KernelState, begun: list[bool]
+) -> None:
+    one = row("ab", state)
+    one = replace(one, session=settle(one.session, one.kernels, NOW))
+
+    assert begun == [kernel.begun for kernel in told(one).kernels]
+
+
 def test_a_stopped_session_stops_who_lives_and_removes_who_has_ended() -> None:
     one = row("ab", [S.RUNNING, S.EXITED], command=("x",))
     one = with_session(one, stop=Stop(StopCause.USER, "", NOW, grace_s=2))
