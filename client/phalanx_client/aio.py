@@ -106,4 +106,6 @@ class AioTransport:
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
         return error.os_error.strerror.lower()
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer was cut off"
     return (str(error) or type(error).__name__).rstrip(".")

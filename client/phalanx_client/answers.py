@@ -13,6 +13,8 @@ from phalanx_client.transport import Reply
 from phalanx_wire.api import Problem
 
 T = TypeVar("T")
+UNEXPLAINED = "unexplained"
+"""The code of a refusal that is no problem of the manager's."""
 
 
 async def body_of(reply: Reply) -> bytes:
@@ -50,4 +52,4 @@ def problem_of(reply: Reply, body: bytes) -> Problem:
         return msgspec.json.decode(body, type=Problem)
     except msgspec.MsgspecError:
         title = f"the manager, or something before it, answered {reply.status}"
-        return Problem(code="unexplained", title=title, status=reply.status)
+        return Problem(code=UNEXPLAINED, title=title, status=reply.status)

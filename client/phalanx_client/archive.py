@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import BinaryIO
 
 from phalanx_client import ignore, output
 from phalanx_client.ansi import escape
 from phalanx_client.failure import BAD_INPUT, NOT_FOUND, Failure
+from phalanx_client.undo import undone
 
 EPOCH = 315_532_800
 """1980-01-01: the oldest time that every archiver can write (a .zip can't go further back)."""
@@ -152,8 +154,9 @@ def _check_link(path: str, target: str, top: str) -> None:
 def unpack_copy(source: BinaryIO, target: str, name: str | None = None) -> int:
     """Write an archive of one file or folder, as it comes from a container, to a local path.
 
-    Into `target` if that is a folder, else as `target`; nothing is written beside it. Names that
-    would leave it and devices are refused; links that lead elsewhere here are left out.
+    Into `target` if that is a folder, else as `target`; nothing is left beside it. A file takes its
+    place when all of it has come. Names that would leave `target` and devices are refused; links
+    that lead elsewhere here are left out.
 
     Args:
         name: what was asked for is called so in a folder; None is as the archive says, and empty
@@ -173,8 +176,7 @@ def unpack_copy(source: BinaryIO, target: str, name: str | None = None) -> int:
             for member in archive:
                 placed = copied.place(member)
                 if placed is not None:
-                    _make_way(os.path.join(folder, placed.name), placed)
-                    archive.extract(placed, folder, filter="data")
+                    _extract(archive, placed, folder)
                     count += 1
     except tarfile.FilterError as error:
         raise _unsafe(str(error)) from error
@@ -190,10 +192,32 @@ def _unsafe(why: str) -> Failure:
     return Failure(f"the container's archive was refused: {escape(why)}", BAD_INPUT)
 
 
-def _make_way(path: str, member: tarfile.TarInfo) -> None:
-    """Remove a link in the place of a file: what is written shall not go to where it leads."""
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: str) -> None:
+    """Write one entry, a file beside its place first: an archive may break off in the midst of it,
+    and what lies there shall stay until then.
+    """
+    path = os.path.join(folder, member.name)
     if not member.isdir() and os.path.islink(path):
-        os.unlink(path)
+        os.unlink(path)  # what is written shall not go to where it leads
+    own = not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode)
+    if not (member.isreg() and own and os.access(os.path.dirname(path) or ".", os.W_OK)):
+        archive.extract(member, folder, filter="data")
+        return
+    above, _, _ = member.name.rpartition("/")
+    draft = os.path.join(above, f".phalanx-cp-{secrets.token_hex(8)}")
+    written = os.path.join(folder, draft)
+
+    def undo() -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(written)
+
+    try:
+        with undone(undo):
+            archive.extract(member.replace(name=draft, deep=False), folder, filter="data")
+            os.replace(written, path)
+    except BaseException:
+        undo()
+        raise
 
 
 class _Copied:

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from phalanx_client.answers import body_of, decode, events_of, problem_of
+from phalanx_client.answers import UNEXPLAINED, body_of, decode, events_of, problem_of
 from phalanx_client.failure import Broken, Refused, Unavailable
 from phalanx_client.patience import Absence, Patience
 from phalanx_client.sse import ServerEvent
@@ -17,6 +17,13 @@ from phalanx_client.transport import Reply, Request, Transport
 
 T = TypeVar("T")
 JSON = (("Content-Type", "application/json"),)
+BEFORE = "the manager, or something before it"
+GATEWAY = (502, 503, 504)
+"""What proxies answer for a manager that is away."""
+HEARD_S = 20.0
+"""How long what must not be done twice is repeated by its key, when it may have been heard: longer
+than a manager needs to start again. Without an answer nobody knows whether it was done.
+"""
 SILENCE_S = 60.0
 """A stream says something at least every 15 s; after this long without a byte it is dead."""
 
@@ -69,9 +76,13 @@ class Exchange:
 
         Raises:
             Refused: with the manager's problem.
+            Broken: with none, by a proxy whose manager is away, or went away meanwhile.
         """
         if reply.status >= 400:
-            raise Refused(problem_of(reply, await body_of(reply)))
+            problem = problem_of(reply, await body_of(reply))
+            if problem.code == UNEXPLAINED and reply.status in GATEWAY:
+                raise Broken(BEFORE, f"answered {reply.status}", "Is the manager up?")
+            raise Refused(problem)
         return reply
 
     async def _get(self, path: str, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
@@ -88,9 +99,25 @@ class Exchange:
     async def _ask(self, request: Request, shape: type[T], *, repeat: bool) -> T:
         return decode(await self._read(request, repeat=repeat), shape)
 
-    async def _read(self, request: Request, *, repeat: bool) -> bytes:
+    async def _ask_by_key(self, request: Request, shape: type[T], hint: str) -> T:
+        """The answer to a request that is done once however often it comes.
+
+        Args:
+            hint: what to do when it may have been done and no answer says so.
+        """
+        absence = Absence(self._patience, HEARD_S)
+        try:
+            return decode(await self._read(request, repeat=True, absence=absence), shape)
+        except Unavailable as trouble:
+            if absence.heard:
+                raise Broken(trouble.what, trouble.doing, hint) from trouble
+            raise
+
+    async def _read(
+        self, request: Request, *, repeat: bool, absence: Absence | None = None
+    ) -> bytes:
         """The body of a good answer; what may be repeated is, within the patience."""
-        absence = Absence(self._patience)
+        absence = absence or Absence(self._patience)
         while True:
             try:
                 async with self._transport.open(request) as reply:

@@ -55,6 +55,7 @@ from phalanx_wire.spec import SessionSpec
 from phalanx_wire.stream import Recipients
 
 Until = Literal["running", "ended", "removed"]
+MAYBE_SUBMITTED = "It may have been submitted: look with `phalanx ps` before you submit it again."
 PAST_START = ("running", "stopping")
 EARLY_S = 0.5
 """An answer so much before its time came for a reason."""
@@ -137,7 +138,7 @@ class Client(Clusters):
         """Ask for a session; the same key and spec give the same session, however often."""
         headers = (*JSON, ("Idempotency-Key", key))
         request = Request("POST", "/v1/sessions", headers=headers, body=msgspec.json.encode(spec))
-        return await self._ask(request, SessionView, repeat=True)
+        return await self._ask_by_key(request, SessionView, MAYBE_SUBMITTED)
 
     async def dry_run(self, spec: SessionSpec) -> DryRun:
         """Say where a session would go now."""

@@ -10,6 +10,9 @@ import threading
 import tty
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
+
+from phalanx_client.undo import undone
 
 PIECE = 32 << 10
 
@@ -25,9 +28,11 @@ def raw() -> Iterator[None]:
     """Pass every key on, Ctrl-C too."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    tty.setraw(descriptor, termios.TCSANOW)
+    again = partial(termios.tcsetattr, descriptor, termios.TCSANOW, before)
     try:
-        yield
+        with undone(again):
+            tty.setraw(descriptor, termios.TCSANOW)
+            yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 

@@ -13,7 +13,7 @@ from phalanx_client import archive, output
 from phalanx_client.arguments import Parser
 from phalanx_client.blocking import iterate
 from phalanx_client.call import Call, Verb
-from phalanx_client.failure import NOT_FOUND, OK, USAGE, Failure, Refused
+from phalanx_client.failure import NOT_FOUND, OK, USAGE, Broken, Failure, Refused
 from phalanx_client.session import Client
 from phalanx_client.target import Place, Target, find, parse_place
 
@@ -50,7 +50,11 @@ async def _fetch(client: Client, container: Target, path: str, local: str) -> in
     async with client.read_archive(view.id, kernel.rank, path) as reply:
         await client.accepted(reply)
         pieces = io.BufferedReader(Pieces(iterate(reply.pieces())))
-        return archive.unpack_copy(pieces, local, _name(path))
+        try:
+            return archive.unpack_copy(pieces, local, _name(path))
+        except Broken as trouble:
+            hint = "No file is half written here, but some may be missing; copy again."
+            raise Broken(trouble.what, trouble.doing, hint) from trouble
 
 
 def _name(path: str) -> str:
@@ -95,7 +99,11 @@ async def _send(client: Client, local: str, container: Target, place: Place) -> 
     packed, length = archive.pack_copy(local, name)
     with packed:
         count = archive.count(packed)
-        await client.write_archive(view.id, kernel.rank, folder or "/", packed, length)
+        try:
+            await client.write_archive(view.id, kernel.rank, folder or "/", packed, length)
+        except Broken as trouble:
+            hint = "A part may be in the container, a file of it half written; copy again."
+            raise Broken(trouble.what, trouble.doing, hint) from trouble
     return count
 
 

@@ -77,7 +77,9 @@ async def wait(call: Call) -> int:
     """Wait; end with the session's code once it has ended, with 0 once it runs."""
     given = call.options
     client = call.client(patient=True)
-    view = await client.wait(parse(given.session).ref, given.until, given.timeout)
+    # Found first: a manager that has answered may be away later, and a name may become another's.
+    found = await client.session(parse(given.session).ref)
+    view = await client.wait(found.id, given.until, given.timeout)
     if view is None:
         raise Failure(
             f"session {given.session} is not {given.until} after {given.timeout:g} s; wait again",

@@ -143,7 +143,7 @@ def test_an_answer_that_is_no_problem_document_is_a_sentence(
     outcome = cli("ps")
 
     assert 69 == outcome.code
-    assert "the manager, or something before it, answered 502" in outcome.err
+    assert "the manager, or something before it: answered 502" in outcome.err
 
 
 def test_an_answer_of_another_version_is_a_sentence(cli: Cli, manager: FakeManager) -> None:

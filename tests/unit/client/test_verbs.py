@@ -79,13 +79,15 @@ def test_kill_sends_a_signal_to_one_rank(cli: Cli, manager: FakeManager) -> None
 
 
 def test_wait_ends_with_the_sessions_code(cli: Cli, manager: FakeManager) -> None:
-    manager.on("GET", f"{SESSIONS}/demo/wait", session("failed", exit_code=9))
+    manager.on("GET", f"{SESSIONS}/demo", session())
+    manager.on("GET", f"{ONE}/wait", session("failed", exit_code=9))
 
     assert 9 == cli("wait", "demo").code
 
 
 def test_a_wait_that_takes_too_long_is_75(cli: Cli, manager: FakeManager) -> None:
-    manager.on("GET", f"{SESSIONS}/demo/wait", session("running"))
+    manager.on("GET", f"{SESSIONS}/demo", session())
+    manager.on("GET", f"{ONE}/wait", session("running"))
 
     outcome = cli("wait", "demo", "--timeout", "2s")
 
