@@ -68,15 +68,20 @@ class Deeds:
         return self._line is not None and self._line.connected
 
     async def look(self) -> None:
-        """Ask the engine for the container; its pid lets the runner in that waits at the door.
+        """Ask the engine for the container; its pid lets the runner in that waits at the door. An
+        engine that has lost its folder has no container, and that may run all the same: it has
+        ended when this returns.
 
         Raises:
-            Unavailable: it was not answered; the case stays stale.
+            Unavailable: it was not answered, or what is lost does not end; the case stays stale.
         """
         case = self._case
         case.stale = False  # what happens from now on rings again
         try:
-            case.found(await self._facts())
+            facts = await self._facts()
+            if facts is None and case.container_id:
+                await self._end_remains()
+            case.found(facts)
         except BaseException:
             case.stale = True
             raise

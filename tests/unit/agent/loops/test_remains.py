@@ -58,3 +58,20 @@ async def test_a_container_stays_known_until_nothing_is_left_below_its_engine(
     assert torn == held[0]
     assert "Process 7 stays; it is tried again." in held[1]
     assert [torn] == host.remains_ended
+
+
+async def test_what_its_engine_has_lost_is_told_as_ended_when_it_has_ended(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.reach(S.RUNNING)
+        lost = host.engine.of(MAIN1).id
+        host.remains_stay = STAY
+        await host.engine.remove(lost)
+        await life.pass_time(60)
+        held = life.state(), life.report().detail
+        host.remains_stay = None
+        await life.pass_time(60)
+        await life.until(lambda: life.state() is S.EXITED)
+
+    assert S.RUNNING is held[0]
+    assert "Process 7 stays; it is tried again." in held[1]
+    assert [lost] == host.remains_ended
