@@ -290,8 +290,9 @@ class DockerEngine:
         return await possessions.all_of(self._line, sandboxes=sandboxes)
 
     async def swarm_canary(self) -> None:
-        """Make and remove a network, which proves that the swarm can."""
+        """Make and remove a network, which proves that the swarm can; see `forget_replaced`."""
         await swarm.canary(self._line, self.cluster)
+        await swarm.forget_replaced(self._line)
 
 
 def _problem(security_options: Iterable[str]) -> str:

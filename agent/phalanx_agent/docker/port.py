@@ -280,4 +280,6 @@ class Docker(Protocol):
         """List all that it has, anybody's; sandboxes take a look at each container."""
 
     async def swarm_canary(self) -> None:
-        """Make and remove a network, which proves that the swarm can."""
+        """Make and remove a network, which proves that the swarm can, and forget members that were
+        replaced.
+        """
