@@ -17,6 +17,9 @@ from phalanx_wire.ids import AgentId, ClusterName
 MANAGERS: Final = 3
 """Swarm managers of a cluster that has as many agents: the loss of one is survived."""
 
+_NO_QUORUM: Final = ("does not have a leader", "most of its managers")
+"""What an engine and an agent say of a swarm that has lost too many managers to do anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -59,6 +62,11 @@ def verdict(snapshot: Snapshot, cluster: ClusterName) -> Verdict:
     if not active[canary].canary_ok:
         problem = active[canary].problem or "its first test network is not made yet"
         waits = f"the swarm on agent {canary} cannot make networks: {problem}"
+        if any(words in problem for words in _NO_QUORUM):
+            waits += (
+                " If they do not come back, run `docker swarm leave --force` on "
+                f"{', '.join(sorted(active))}, and the engines form another"
+            )
         return Verdict(frozenset(active), None, joining, waits)
     if len(active) < 2:
         return Verdict(frozenset(active), canary, joining, _nobody(reports, but=canary))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from phalanx_manager.core import swarm
 from phalanx_manager.core.model import AgentRecord, Cluster, Snapshot
 from phalanx_wire.control import Engine, SwarmGoal, SwarmReport
@@ -150,6 +152,21 @@ def test_without_a_canary_sessions_wait_and_the_reason_says_what_it_met() -> Non
 
     assert verdict.owner is None
     assert "the swarm on agent a cannot make networks: no leader" == verdict.waits
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "The swarm does not have a leader. It's possible that too few managers are online.",
+        "The swarm does not answer; has it lost most of its managers?",
+    ],
+)
+def test_a_swarm_without_enough_managers_says_how_another_is_formed(problem: str) -> None:
+    report = SwarmReport("active", "swarm-one", "n", control=True, problem=problem)
+    shot = waiting(agent("a", observed("a", swarm=report)), inside("b"), outside("c"))
+
+    waits = swarm.verdict(shot, CLUSTER).waits
+    assert "run `docker swarm leave --force` on a, b, and the engines form another" in waits
 
 
 def test_engines_in_different_swarms_are_named_with_what_to_do() -> None:
