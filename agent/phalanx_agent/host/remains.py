@@ -18,6 +18,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,14 @@ _HELPER: Final = re.compile(r"containerd-shim.*|runc|crun")
 _ID: Final = re.compile("(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _DEEPEST: Final = 6
 """A container's cgroup lies no deeper: hierarchy, slices of a unit or a user, the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface: its name, and the number by which the kernel tells it from one made anew."""
+
+    name: str
+    number: int
 
 
 class RemainsStay(Exception):  # noqa: N818 - a state of the machine
@@ -97,29 +106,41 @@ async def _remove_half_made() -> frozenset[str]:
     Raises:
         ToolFailed: they cannot be listed, or not be removed.
     """
-    found = half_made(await _links())
+    found = await half_made()
     if not found:
         return frozenset()
     await asyncio.sleep(HANDED_OVER_WITHIN_S)
-    left = found & half_made(await _links())
-    for name, _number in left:
-        await succeeds(*IP, "link", "delete", "dev", name)  # it may have gone with its other end
-    stays = left & half_made(await _links())
-    if stays:
-        raise ToolFailed(f"{min(stays)[0]} does not go; try `ip link delete {min(stays)[0]}`")
-    return frozenset(name for name, _number in left)
+    left = found & await half_made()
+    for link in left:
+        await succeeds(*IP, "link", "delete", "dev", link.name)  # it may have gone with its peer
+    for link in left & await half_made():
+        raise ToolFailed(f"{link.name} does not go; try `ip link delete {link.name}`")
+    return frozenset(link.name for link in left)
 
 
-async def _links() -> str:
-    return await run(*IP, "-json", "-details", "link", "show")
+async def half_made() -> frozenset[Link]:
+    """Find the ends of pairs and tunnels that were made for a container or its network, and not
+    handed over.
 
-
-def half_made(listing: str) -> frozenset[tuple[str, int]]:
-    """Read off a listing by `ip -json` the ends of pairs and tunnels that were made for a container
-    or its network, and not handed over: names and numbers.
+    Raises:
+        ToolFailed: interfaces cannot be listed.
     """
+    return not_handed_over(await run(*IP, "-json", "-details", "link", "show"))
+
+
+async def remove_link(link: Link) -> None:
+    """Remove one.
+
+    Raises:
+        ToolFailed: it does not go, or is gone.
+    """
+    await run(*IP, "link", "delete", "dev", link.name)
+
+
+def not_handed_over(listing: str) -> frozenset[Link]:
+    """Read them off a listing by `ip -json`."""
     return frozenset(
-        (link["ifname"], link["ifindex"])
+        Link(link["ifname"], link["ifindex"])
         for link in json.loads(listing or "[]")
         if _HALF_MADE.fullmatch(link["ifname"])
         and link.get("qdisc") == _NEVER_UP

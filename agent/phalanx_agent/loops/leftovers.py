@@ -3,11 +3,13 @@
 It bears nobody's mark, or only our name or a container's id, and is known by its state. Network
 namespaces: mounted in the engine's own folder, no process in it, of no container and no network
 that the engine has. Bridges: named as ours are, nothing attached, of no network that the engine
-has. First layers of containers that it was making: mounted in its own folder, where an engine that
-answers needs them for an instant. Records of its helpers: of no container that the engine has, and
-whose id no process bears. And all that for a while: an engine notes a container and its namespace
-before it makes anything for it, and a network as soon as its bridge is made, and it ends all these
-within moments of their last use.
+has. Interfaces: named as engines name theirs, and never handed over to a container or a network;
+the end of a tunnel that stays keeps its number from the next network. First layers of containers
+that it was making: mounted in its own folder, where an engine that answers needs them for an
+instant. Records of its helpers: of no container that the engine has, and whose id no process bears.
+And all that for a while: an engine notes a container and its namespace before it makes anything for
+it, and a network as soon as its bridge is made, and it ends all these within moments of their last
+use.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ from typing import Any, Final
 import structlog
 
 from phalanx_agent.docker.port import Docker, Folders, Possessions
-from phalanx_agent.host import bridges, layers, namespaces, records
+from phalanx_agent.host import bridges, layers, namespaces, records, remains
 from phalanx_agent.host.bridges import Bridge
 from phalanx_agent.host.layers import Layer
 from phalanx_agent.host.namespaces import Namespace
 from phalanx_agent.host.records import Record
+from phalanx_agent.host.remains import Link
 from phalanx_agent.host.tools import ToolFailed
 
 _LOG = structlog.get_logger()
-_Leftover = Namespace | Bridge | Layer | Record
+_Leftover = Namespace | Bridge | Link | Layer | Record
 STAYS_S: Final = 5.0
 """Who is nobody's for so long is a dead engine's."""
 
@@ -76,6 +79,12 @@ _KINDS: Final[dict[type[_Leftover], _Kind]] = {
         lambda _folders: bridges.empty(),
         lambda engine, one: one.name in engine.bridges,
         bridges.remove,
+    ),
+    Link: _Kind(
+        STAYS_S,
+        lambda _folders: remains.half_made(),
+        lambda _engine, _one: False,
+        remains.remove_link,
     ),
     Layer: _Kind(
         LAYER_STAYS_S,

@@ -16,6 +16,7 @@ from tests.support.fake_engine import FakeEngine
 
 CONTAINERS, OVERLAYS, BALANCER = "d64896bd5b31", "1-i04h6xtbqr", "lb_kinwudd2s"
 BRIDGE, KNOWN_BRIDGE = "phxqr27nxe31", "phxabcdefgh12"
+TUNNEL = "vx-001004-hevyr"
 ALWAYS = ("default", "ingress_sbox")
 SANDBOX, NETWORK = CONTAINERS.ljust(64, "0"), "i04h6xtbqr7qcjr8q6b58asnq"
 NOBODYS, BORNE, KNOWN = "1" * 64, "2" * 64, "3" * 64
@@ -53,6 +54,11 @@ class Host:
         kind = {"linkinfo": {"info_kind": "bridge"}}
         links = [{"ifname": name, "ifindex": at} | kind for at, name in enumerate(names, first)]
         (self._folder / "links").write_text(json.dumps(links))
+
+    def links(self, **fields: object) -> None:
+        """The end of a tunnel is on the host, as it was made, but for these fields."""
+        link = {"ifname": TUNNEL, "ifindex": 9, "qdisc": "noop", "flags": ["BROADCAST"], **fields}
+        (self._folder / "links").write_text(json.dumps([link]))
 
     def mounts(self, *names: str) -> None:
         """These namespaces are mounted, numbered from 1, among other things."""
@@ -112,6 +118,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(mounts, "TABLE", tmp_path / "self/mountinfo")
     monkeypatch.setattr(mounts, "UMOUNT", (str(tmp_path / "umount"),))
     monkeypatch.setattr(bridges, "IP", (str(tmp_path / "ip"),))
+    monkeypatch.setattr(remains, "IP", (str(tmp_path / "ip"),))
     return Host(tmp_path)
 
 
@@ -297,3 +304,21 @@ async def test_the_engine_is_not_asked_while_there_is_nothing_to_ask_for(host: H
 
     assert not await host.look()
     assert "possessions" not in host.engine.calls
+
+
+async def test_the_end_of_a_tunnel_that_was_never_handed_over_is_removed(host: Host) -> None:
+    host.links()
+    await host.look()
+    early = host.deleted
+    await host.look(STAYS_S)
+
+    assert ([], [TUNNEL]) == (early, host.deleted)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"master": "br0"}, {"qdisc": "noqueue"}, {"flags": ["UP"]}, {"ifname": "vxlan0"}]
+)
+async def test_an_interface_that_somebody_uses_stays(host: Host, fields: dict[str, object]) -> None:
+    host.links(**fields)
+
+    assert (False, False, []) == (await host.look(), await host.look(STAYS_S), host.deleted)
