@@ -118,10 +118,14 @@ class Exchange:
     ) -> bytes:
         """The body of a good answer; what may be repeated is, within the patience."""
         absence = absence or Absence(self._patience)
+        body = request.body
+        start = None if body is None or isinstance(body, bytes) else body.tell()
         while True:
+            if start is not None and body is not None and not isinstance(body, bytes):
+                body.seek(start)
             try:
                 async with self._transport.open(request) as reply:
-                    body = await body_of(await self.accepted(reply))
+                    said = await body_of(await self.accepted(reply))
             except Broken as trouble:
                 if not repeat:
                     raise
@@ -130,7 +134,7 @@ class Exchange:
                 await absence.endure(trouble)
             else:
                 self._patience.met = True
-                return body
+                return said
 
     async def _stream(
         self, path: str, query: list[tuple[str, str]], after: str, *, follow: bool

@@ -278,7 +278,7 @@ class Client(Clusters):
         """Store a tar archive, sealed or not; its digest is what `SessionSpec.upload` names."""
         headers = (("Content-Type", "application/x-tar"),)
         request = Request("PUT", "/v1/uploads", (), headers, archive, length, TRANSFER_S)
-        return await self._ask(request, UploadCreated, repeat=False)
+        return await self._ask_by_key(request, UploadCreated, "Try again.")  # the digest is its key
 
     def read_archive(self, ref: str, rank: int, path: str) -> AbstractAsyncContextManager[Reply]:
         """A path of a container as a tar archive; check the reply with `accepted`."""

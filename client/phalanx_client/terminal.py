@@ -9,8 +9,7 @@ import termios
 import threading
 import tty
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 
 from phalanx_client.undo import undone
 
@@ -28,13 +27,17 @@ def raw() -> Iterator[None]:
     """Pass every key on, Ctrl-C too."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    again = partial(termios.tcsetattr, descriptor, termios.TCSANOW, before)
+
+    def again(when: int = termios.TCSANOW) -> None:
+        with suppress(termios.error):  # a terminal that hung up
+            termios.tcsetattr(descriptor, when, before)
+
     try:
         with undone(again):
             tty.setraw(descriptor, termios.TCSANOW)
             yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        again(termios.TCSADRAIN)
 
 
 class Keyboard:

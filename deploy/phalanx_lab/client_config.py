@@ -23,7 +23,7 @@ def write(plan: Plan, url: str, token: str) -> None:
     target = path()
     keys = f"url = {json.dumps(url)}\ntoken = {json.dumps(token)}\n"
     text = f"# written by phalanx lab {plan.name}\n{keys}"
-    kept = f"{plan.state}/client-config.json"
+    kept = _kept(plan.state)
     now = _read(target)
     if now == text:
         return
@@ -35,15 +35,28 @@ def write(plan: Plan, url: str, token: str) -> None:
     plans.write(target, text.encode(), mode=0o600)
 
 
+def complete(plan: Plan, url: str, token: str) -> None:
+    """Do what `write` does for a lab whose `up` was killed before it; what somebody has written
+    since stays.
+    """
+    note = json.loads(_read(_kept(plan.state)) or "null")
+    if note is None or _read(note["path"]) == note["before"]:
+        write(plan, url, token)
+
+
 def restore(state_folder: str) -> None:
     """Undo `write`, unless somebody has changed the file since."""
-    note = json.loads(_read(f"{state_folder}/client-config.json") or "null")
+    note = json.loads(_read(_kept(state_folder)) or "null")
     if not note or _read(note["path"]) != note["ours"]:
         return
     if note["before"]:
         plans.write(note["path"], note["before"].encode(), mode=0o600)
     else:
         os.unlink(note["path"])
+
+
+def _kept(state_folder: str) -> str:
+    return f"{state_folder}/client-config.json"
 
 
 def _read(target: str) -> str:

@@ -115,6 +115,9 @@ class Lab:
                 f"{lab.plan.cpu} cpu, {lab.plan.mem} bytes each; `down` it first"
             )
         _await_up(lab.plan, report)
+        lab = cls.attach(wanted.name)  # its port is known by now
+        if not lab.plan.engines_only:
+            client_config.complete(lab.plan, lab.url, lab.admin_token)
         report(f"lab {wanted.name} is up already")
         return lab
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from phalanx_client.blocking import finish
 from phalanx_client.failure import Failure
 from phalanx_client.session import Client
-from phalanx_client.slurm import allocate, ask
+from phalanx_client.slurm import allocate, ask, hangup
 from phalanx_slurm.argv import Given, from_environment
 from phalanx_slurm.jobs import Job
 from phalanx_slurm.options import RENAMED, SALLOC, usual
@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     environ = from_environment("SALLOC", usual("SALLOC"), os.environ, RENAMED)
-    return _run({**environ, **given}, command)
+    with hangup.interrupting():
+        return _run({**environ, **given}, command)
 
 
 def _run(given: Given, command: Sequence[str]) -> int:
@@ -38,8 +39,10 @@ def _run(given: Given, command: Sequence[str]) -> int:
     try:
         return _shell(client, found, command or (os.environ.get("SHELL") or "/bin/sh",))
     finally:
-        asker.note(f"Relinquishing job allocation {found.number}")
-        finish(client.stop(found.view.id))
+        try:
+            asker.note(f"Relinquishing job allocation {found.number}")
+        finally:  # there may be no terminal any more to say it to
+            finish(client.stop(found.view.id))
 
 
 def _shell(client: Client, found: Job, command: Sequence[str]) -> int:

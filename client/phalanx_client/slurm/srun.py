@@ -12,11 +12,12 @@ from typing import Final
 import msgspec
 
 from phalanx_client import terminal
+from phalanx_client.__main__ import first
 from phalanx_client.aio import AioTransport
 from phalanx_client.either import leading
 from phalanx_client.failure import Failure
 from phalanx_client.session import Client
-from phalanx_client.slurm import allocate, ask, site
+from phalanx_client.slurm import allocate, ask, hangup, site
 from phalanx_client.websocket import HEARTBEAT_S, STDERR, Process, of, opened
 from phalanx_slurm.argv import Given
 from phalanx_slurm.batch import variables
@@ -43,7 +44,11 @@ def main(argv: list[str]) -> int:
         # Lightning's pages write it behind the shell, which has no such option.
         more, rest = SRUN_OUTSIDE.parse(command[1:])
         given, command = {**given, **more}, (command[0], *rest)
-    return asyncio.run(_run(given, command))
+    with hangup.interrupting():
+        try:
+            return asyncio.run(_run(given, command))
+        except BaseExceptionGroup as group:
+            raise first(group) from group
 
 
 async def _run(given: Given, command: tuple[str, ...]) -> int:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from phalanx_client import archive, exchange
 from phalanx_client.failure import Failure
+from phalanx_wire.api import UploadCreated
 from tests.unit.client.conftest import Cli
 from tests.unit.client.fake_manager import END, ID, FakeManager, line, session, stream
 
@@ -86,6 +87,20 @@ def test_a_submission_that_was_not_answered_is_repeated_by_its_key(
     first, second = manager.asked("POST", SESSIONS)
     assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
     assert first.body == second.body
+
+
+def test_an_upload_that_is_cut_off_is_sent_again_from_its_beginning(
+    cli: Cli, manager: FakeManager, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("print()" * 1000)
+    manager.on("PUT", "/v1/uploads", CUT, UploadCreated("sha256:" + 64 * "0", 10240))
+    manager.on("POST", SESSIONS, session())
+
+    assert 0 == cli("run", "--detach", "--no-seal", "--upload", str(tmp_path), "-i", "x", "id").code
+
+    first, second = manager.asked("PUT", "/v1/uploads")
+    assert first.body == second.body
+    assert len(first.body) > 7000
 
 
 def test_a_submission_that_is_never_answered_may_be_there_and_that_is_said(

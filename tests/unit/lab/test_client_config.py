@@ -58,6 +58,33 @@ def test_a_file_that_somebody_changed_since_is_left_alone(config: Path, tmp_path
     assert config.read_text() == "mine now\n"
 
 
+@pytest.mark.parametrize("killed", ["before it was noted", "before it was written", "after it"])
+def test_whoever_finds_a_lab_up_does_what_a_killed_up_has_not(
+    config: Path, tmp_path: Path, killed: str
+) -> None:
+    config.parent.mkdir()
+    config.write_text('url = "https://real"\n')
+    if killed != "before it was noted":
+        client_config.write(plan(tmp_path), "http://127.0.0.1:1", "one")
+    if killed == "before it was written":
+        config.write_text('url = "https://real"\n')
+
+    client_config.complete(plan(tmp_path), "http://127.0.0.1:1", "one")
+
+    assert {"url": "http://127.0.0.1:1", "token": "one"} == tomllib.loads(config.read_text())
+    client_config.restore(plan(tmp_path).state)
+    assert 'url = "https://real"\n' == config.read_text()
+
+
+def test_whoever_finds_a_lab_up_leaves_what_was_written_since(config: Path, tmp_path: Path) -> None:
+    client_config.write(plan(tmp_path), "http://127.0.0.1:1", "one")
+    config.write_text("mine now\n")
+
+    client_config.complete(plan(tmp_path), "http://127.0.0.1:1", "one")
+
+    assert "mine now\n" == config.read_text()
+
+
 def test_the_file_is_looked_for_where_the_client_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PHALANX_CONFIG", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", "/x")
