@@ -51,13 +51,14 @@ def _shell(client: Client, found: Job, command: Sequence[str]) -> int:
     told = {one.name: one.value for one in ranks[0].variables if one.name.startswith("SLURM_")}
     for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
         told.pop(name, None)  # no task of the job runs here
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Handled, not ignored, so that the command begins without it. With code of ours between fork
+    # and exec Python would swallow an interrupt of that moment.
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: None)
     try:
         done = subprocess.run(
             command,
             env={**os.environ, **told},
             check=False,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     except OSError as error:
         raise Failure(f"{command[0]}: {error.strerror}", 1) from error

@@ -47,7 +47,7 @@ def program(manager: FakeManager, folder: Path, *argv: str) -> subprocess.Popen[
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     return subprocess.Popen(
         [sys.executable, "-m", "phalanx_client.slurm", *argv],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # so that a command that reads it goes on until we end it
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,9 +64,9 @@ def test_a_held_allocation_ends_with_its_terminal(
         assert held.stdout is not None
         assert "there\n" == held.stdout.readline()
         held.send_signal(number)
-        held.communicate(timeout=30)
+        _, said = held.communicate(timeout=30)
 
-    assert 130 == held.returncode
+    assert 130 == held.returncode, said
     assert 1 == len(manager.asked("POST", f"{ONE}/stop"))
 
 
