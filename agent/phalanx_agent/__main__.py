@@ -179,7 +179,7 @@ class _Agent:
         self.guard = GuardLoop(Guard(), self.board.hinder)
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         note = partial(belongings.note_swarm, config.state_dir)
-        self.swarm = SwarmMember(docker, address, self.board.swarm, note)
+        self.swarm = SwarmMember(docker, address, self.board.swarm, note, self._entered)
         self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, tasks)
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
@@ -195,10 +195,9 @@ class _Agent:
             self.guard.take,
         )
         self.link = Link(self._name, manager, self.keys, hub, partial(note_epoch, self._folders[0]))
-        entered_at = partial(belongings.entered_swarm_at, self._folders[0])
         complain = partial(self.board.warn, "leave")
         hub.leaving = leaving = Leaving(
-            self.workshop.docker, self._clear, entered_at, self.board.left, complain
+            self.workshop.docker, self._clear, self._entered_at, self.board.left, complain
         )
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -217,6 +216,12 @@ class _Agent:
             for task in talking:
                 task.cancel()
         raise Dismissed(why)
+
+    def _entered_at(self) -> float | None:
+        return belongings.entered_swarm_at(self._folders[0])
+
+    def _entered(self) -> bool:
+        return self._entered_at() is not None
 
     async def _clear(self) -> None:
         """Take away what is not the engine's."""

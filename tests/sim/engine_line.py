@@ -197,8 +197,8 @@ class EngineLine:
     async def possessions(self, *, sandboxes: bool) -> Possessions:  # noqa: ARG002 - as the port
         return Possessions()
 
-    async def swarm_canary(self) -> None:
-        await self._ask("swarm_canary", self._engine.swarm_canary)
+    async def swarm_canary(self, *, ours: bool) -> None:
+        await self._ask("swarm_canary", lambda: self._engine.swarm_canary(ours=ours))
 
     # ---------------------------------------------------------------- users' bytes
 

@@ -359,5 +359,5 @@ class FakeEngine:
         self.containers.clear()
         self.networks.clear()
 
-    async def swarm_canary(self) -> None:
+    async def swarm_canary(self, *, ours: bool) -> None:
         await self._call("swarm_canary")

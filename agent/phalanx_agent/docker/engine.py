@@ -289,10 +289,11 @@ class DockerEngine:
         """List all that it has, anybody's; sandboxes take a look at each container."""
         return await possessions.all_of(self._line, sandboxes=sandboxes)
 
-    async def swarm_canary(self) -> None:
+    async def swarm_canary(self, *, ours: bool) -> None:
         """Make and remove a network, which proves that the swarm can; see `forget_replaced`."""
         await swarm.canary(self._line, self.cluster)
-        await swarm.forget_replaced(self._line)
+        if ours:  # else its other members are somebody's
+            await swarm.forget_replaced(self._line)
 
 
 def _problem(security_options: Iterable[str]) -> str:

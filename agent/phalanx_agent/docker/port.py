@@ -279,7 +279,7 @@ class Docker(Protocol):
     async def possessions(self, *, sandboxes: bool) -> Possessions:
         """List all that it has, anybody's; sandboxes take a look at each container."""
 
-    async def swarm_canary(self) -> None:
-        """Make and remove a network, which proves that the swarm can, and forget members that were
-        replaced.
+    async def swarm_canary(self, *, ours: bool) -> None:
+        """Make and remove a network, which proves that the swarm can; where it is ours, forget
+        members that were replaced.
         """

@@ -29,12 +29,15 @@ class SwarmMember:
         address: Callable[[], str],
         tell: Callable[[SwarmReport], None],
         note: Callable[[], None] = lambda: None,
+        ours: Callable[[], bool] = lambda: False,
     ) -> None:
         """Args:
         address: by which the other hosts reach this one.
         note: called before the engine is taken into a swarm.
+        ours: whether it is by us that it is in one.
         """
         self._note = note
+        self._ours = ours
         self._docker = docker
         self._address = address
         self._tell = tell
@@ -91,5 +94,5 @@ class SwarmMember:
         self._report = report
         if goal is None or not goal.canary or not report.control:
             return report
-        await self._docker.swarm_canary()
+        await self._docker.swarm_canary(ours=self._ours())
         return msgspec.structs.replace(report, canary_ok=True)

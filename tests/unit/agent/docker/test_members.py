@@ -48,7 +48,7 @@ async def test_a_manager_that_was_replaced_does_not_count_in_its_swarm_any_more(
 ) -> None:
     stage(script, member(OLD, "down", 1), member(NEW, "ready", 2, role))
 
-    await docker.swarm_canary()
+    await docker.swarm_canary(ours=True)
 
     assert [DEMOTE, REMOVE] == script.calls[-2:]
     assert {"Role": "worker", "Availability": "active"} == script.bodies[-2]
@@ -73,7 +73,7 @@ async def test_whoever_may_come_back_stays_a_member(
 ) -> None:
     stage(script, old, new)
 
-    await docker.swarm_canary()
+    await docker.swarm_canary(ours=True)
 
     assert [0, 0] == [script.count(DEMOTE), script.count(REMOVE)]
 
@@ -84,8 +84,8 @@ async def test_a_member_that_cannot_be_removed_now_is_no_fault_of_the_swarm(
     script.on(REMOVE, says(500, "It must be demoted to worker before removal."))
     stage(script, member(OLD, "down", 1, "worker"), member(NEW, "ready", 2))
 
-    await docker.swarm_canary()
-    await docker.swarm_canary()
+    await docker.swarm_canary(ours=True)
+    await docker.swarm_canary(ours=True)
 
     assert [0, 2] == [script.count(DEMOTE), script.count(REMOVE)]
 
@@ -97,4 +97,14 @@ async def test_an_engine_that_goes_away_as_it_removes_a_member_is_told_of(
     stage(script, member(OLD, "down", 1), member(NEW, "ready", 2))
 
     with pytest.raises(Unavailable, match="down and was replaced"):
-        await docker.swarm_canary()
+        await docker.swarm_canary(ours=True)
+
+
+async def test_members_of_a_swarm_that_is_not_ours_are_not_ours_to_remove(
+    script: Script, docker: DockerEngine
+) -> None:
+    stage(script, member(OLD, "down", 1), member(NEW, "ready", 2))
+
+    await docker.swarm_canary(ours=False)
+
+    assert [0, 0] == [script.count(DEMOTE), script.count(REMOVE)]
