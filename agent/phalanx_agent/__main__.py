@@ -179,7 +179,8 @@ class _Agent:
         self.guard = GuardLoop(Guard(), self.board.hinder)
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         note = partial(belongings.note_swarm, config.state_dir)
-        self.swarm = SwarmMember(docker, address, self.board.swarm, note, self._entered)
+        self._entered_at = partial(belongings.entered_swarm_at, config.state_dir)
+        self.swarm = SwarmMember(docker, address, self.board.swarm, note, self._entered_at)
         self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, tasks)
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
@@ -216,12 +217,6 @@ class _Agent:
             for task in talking:
                 task.cancel()
         raise Dismissed(why)
-
-    def _entered_at(self) -> float | None:
-        return belongings.entered_swarm_at(self._folders[0])
-
-    def _entered(self) -> bool:
-        return self._entered_at() is not None
 
     async def _clear(self) -> None:
         """Take away what is not the engine's."""

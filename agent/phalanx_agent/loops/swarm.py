@@ -29,15 +29,15 @@ class SwarmMember:
         address: Callable[[], str],
         tell: Callable[[SwarmReport], None],
         note: Callable[[], None] = lambda: None,
-        ours: Callable[[], bool] = lambda: False,
+        entered_at: Callable[[], float | None] = lambda: None,
     ) -> None:
         """Args:
         address: by which the other hosts reach this one.
         note: called before the engine is taken into a swarm.
-        ours: whether it is by us that it is in one.
+        entered_at: since when it is by us that it is in one; None if it is not.
         """
         self._note = note
-        self._ours = ours
+        self._entered_at = entered_at
         self._docker = docker
         self._address = address
         self._tell = tell
@@ -94,5 +94,5 @@ class SwarmMember:
         self._report = report
         if goal is None or not goal.canary or not report.control:
             return report
-        await self._docker.swarm_canary(ours=self._ours())
+        await self._docker.swarm_canary(ours=self._entered_at() is not None)
         return msgspec.structs.replace(report, canary_ok=True)
