@@ -2,7 +2,8 @@
 
 containerd removes its own when the container ends, and whatever it does not know at its next start.
 But where its database still has the container, and the helper had died before it wrote down what it
-had begun, it fails to remove the folder at each of its starts, and goes on.
+had begun, it fails to remove the folder at each of its starts, and goes on. What it is about to
+remove it calls by the id with a dot before it; where it died just then it looks for that no more.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ from phalanx_agent.host.tools import ToolFailed
 PLACES: Final = ("containerd/daemon/io.containerd.runtime.v2.task/moby", "runtime-runc/moby")
 """In the folder of an engine that has started its containerd itself: containerd's, and runc's."""
 
-_NAMED: Final = re.compile("[0-9a-f]{64}")
+_NAMED: Final = re.compile(r"\.?[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One: the folder that it lies in, the container's id, and the number of its own folder."""
+    """One: the folder that it lies in, the name of its own folder, and the number of that."""
 
     folder: str
     name: str
     number: int
+
+    @property
+    def container(self) -> str:
+        """The id of the container that it is of."""
+        return self.name.removeprefix(".")
 
 
 async def unborne(folder: str) -> frozenset[Record]:
@@ -54,7 +60,7 @@ def _unborne(folder: str) -> frozenset[Record]:
                 if _NAMED.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
             }
     borne = remains.borne() if found else frozenset()
-    return frozenset(one for one in found if one.name not in borne)
+    return frozenset(one for one in found if one.container not in borne)
 
 
 async def remove(record: Record) -> None:

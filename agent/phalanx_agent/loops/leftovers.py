@@ -95,7 +95,7 @@ _KINDS: Final[dict[type[_Leftover], _Kind]] = {
     Record: _Kind(
         STAYS_S,
         lambda folders: records.unborne(folders.run),
-        lambda engine, one: one.name in engine.containers,
+        lambda engine, one: one.container in engine.containers,
         records.remove,
     ),
 }

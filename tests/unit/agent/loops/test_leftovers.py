@@ -271,6 +271,16 @@ async def test_what_is_kept_of_a_container_that_nobody_has_is_removed(host: Host
     assert [KNOWN, KNOWN, "not-a-container", "not-a-container"] == host.records()
 
 
+async def test_what_was_about_to_be_removed_by_who_died_is_removed(host: Host) -> None:
+    host.records(f".{NOBODYS}", f".{BORNE}", f".{KNOWN}")
+    host.bears("sleep", "9", cgroup=f"/docker/{BORNE}")
+    host.engine.has = Possessions(containers=frozenset((KNOWN,)))
+    await host.look()
+    await host.look(STAYS_S)
+
+    assert sorted([f".{BORNE}", f".{KNOWN}"] * 2) == sorted(host.records())
+
+
 @pytest.mark.parametrize(
     ("words", "cgroup"),
     [
