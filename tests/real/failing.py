@@ -85,6 +85,7 @@ class Site:
     def begin_anew(self, component: str) -> None:
         """Kill a daemon, and wait for the next one."""
         lab = self.ground.lab
+        await_true(f"there is a {component}", lambda: lab.pid(component) != 0)
         first = lab.pid(component)
         lab.fault("kill", component)
         await_true(f"there is a new {component}", lambda: lab.pid(component) not in (0, first))

@@ -85,13 +85,14 @@ def test_a_warning_is_heard_once_though_manager_and_agents_die_as_it_is_sent(fai
     before = settled_traces(failing.ground)
     daemons = ("manager", "agent-1", "agent-2")
     armed = [Point("store.warn", "after", "kill"), *[Point("scratch.note", "after", "kill")] * 2]
-    for daemon, point in zip(daemons, armed, strict=True):
-        point.arm(failing.folder(daemon))
     share = {"source": str(failing.share), "target": "/share", "read_only": False}
     session = failing.submit(
         **ON_BOTH, command=["sh", "-c", HEARS], mounts=[share],
-        time_limit_s=300, warn_signal="USR1@299", lost_after_s=300,
+        time_limit_s=300, warn_signal="USR1@294", lost_after_s=300,
     )  # fmt: skip
+    failing.await_state(session, "running")  # before that agents note other things
+    for daemon, point in zip(daemons, armed, strict=True):
+        point.arm(failing.folder(daemon))
     heard = failing.share / f"warned.{session}"
 
     def told() -> list[str]:
