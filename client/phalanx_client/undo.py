@@ -21,6 +21,13 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
+    with hearing(ended):
+        yield
+
+
+@contextmanager
+def hearing(ended: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `ended` when SIGTERM or SIGHUP would end the process; main thread only."""
     # What is ignored, as under nohup, or handled by somebody else, ends nothing.
     taken = [one for one in _ENDING if signal.getsignal(one) is signal.SIG_DFL]
     for one in taken:

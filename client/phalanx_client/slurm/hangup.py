@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from phalanx_client.undo import hearing
+
 
 @contextmanager
 def interrupting() -> Iterator[None]:
@@ -21,13 +23,5 @@ def interrupting() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    # What is ignored, as under nohup, ends nothing.
-    ending = (signal.SIGTERM, signal.SIGHUP)
-    taken = [one for one in ending if signal.getsignal(one) is signal.SIG_DFL]
-    for one in taken:
-        signal.signal(one, ended)
-    try:
+    with hearing(ended):
         yield
-    finally:
-        for one in taken:
-            signal.signal(one, signal.SIG_DFL)
