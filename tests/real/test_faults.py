@@ -168,12 +168,15 @@ def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) ->
 
 def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
     """What an engine that is killed now and then leaves: the end of a tunnel that it has not handed
-    over, a session's bridge, network namespaces of a container and of an overlay network, and what
-    containerd keeps of a container whose helper has died as it began: it fails to remove it.
+    over, a session's bridge, a rule for another one that is gone, network namespaces of a container
+    and of an overlay network, the helper of a container that nobody knows, and what containerd
+    keeps of a container whose helper has died as it began: it fails to remove it.
     """
     tunnel = ("type", "vxlan", "id", "48879", "dstport", "4789")
     ground.on_host(host, "ip", "link", "add", "vx-00beef-plant", *tunnel).ok()
     ground.on_host(host, "ip", "link", "add", "phxabandone1", "type", "bridge").ok()
+    for way in (("FORWARD", "-j", "ACCEPT"), ("POSTROUTING", "-t", "nat", "-j", "MASQUERADE")):
+        ground.on_host(host, "iptables", "-A", *way, "-o", "phxabandone2").ok()
     room = ("nsenter", f"--mount=/proc/{ground.lab.pid(f'engine-{host.index}')}/ns/mnt")
     for name in ("0123456789ab", "1-plantedone"):
         place = f"{ground.lab.plan.host_run(host.index)}/exec/netns/{name}"
@@ -183,9 +186,13 @@ def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
     run, begun = f"{ground.lab.plan.host_run(host.index)}/exec", os.urandom(32).hex()
     containerd = ("ctr", "-a", f"{run}/containerd/containerd.sock", "-n", "moby", "containers")
     call(*containerd, "create", "--rootfs", run, begun, "true").ok()
-    record = Path(run, "containerd/daemon/io.containerd.runtime.v2.task/moby", begun)
-    record.mkdir()
-    (record / "config.json").write_text("{}")
+    lost = os.urandom(32).hex()
+    for container in (begun, lost):
+        record = Path(run, "containerd/daemon/io.containerd.runtime.v2.task/moby", container)
+        record.mkdir()
+        (record / "config.json").write_text("{}")
+    of_it = ("-namespace", "moby", "-id", lost, "-address", f"{run}/containerd/containerd.sock")
+    call("env", "-C", str(record), "containerd-shim-runc-v2", *of_it, "start").ok()
 
 
 def first_process(site: Site, session: str) -> int:

@@ -14,6 +14,11 @@ _OF_SESSIONS: Final = re.compile(r"phx[a-z2-7]{8}[0-9]{1,4}")
 """As `names.bridge_name` spells them; the way out is called otherwise."""
 
 
+def is_of_session(interface: str) -> bool:
+    """Tell the bridge of a session's network from other interfaces, by its name."""
+    return _OF_SESSIONS.fullmatch(interface) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Bridge:
     """A bridge: its name, and the number by which the kernel tells it from one made anew."""
@@ -39,7 +44,7 @@ def without_ports(listing: str) -> frozenset[Bridge]:
         Bridge(link["ifname"], link["ifindex"])
         for link in links
         if (link.get("linkinfo") or {}).get("info_kind") == "bridge"
-        and _OF_SESSIONS.fullmatch(link["ifname"])
+        and is_of_session(link["ifname"])
         and link["ifname"] not in masters
     )
 

@@ -48,7 +48,9 @@ _OVER: Final = ("Z", "X")
 """States of a process that has ended, as Linux spells them."""
 
 _HELPER: Final = re.compile(r"containerd-shim.*|runc|crun")
-_ID: Final = re.compile("(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+ID: Final = re.compile("(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+"""A container's."""
+
 _DEEPEST: Final = 6
 """A container's cgroup lies no deeper: hierarchy, slices of a unit or a user, the container."""
 
@@ -69,7 +71,7 @@ async def end(container_id: str) -> None:
     """End what is left of a container that does not run by its engine's word; nothing left is fine.
 
     Args:
-        container_id: the engine's, of a container with our labels.
+        container_id: the engine's, of a container with our labels, or that it does not have.
 
     Raises:
         RemainsStay: a process did not end in time, or an interface cannot be removed.
@@ -156,8 +158,8 @@ def borne() -> frozenset[str]:
         if entry.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 words = (PROC / entry / "cmdline").read_bytes().decode(errors="replace")
-                found.update(_ID.findall(words))
-                found.update(_ID.findall((PROC / entry / "cgroup").read_text()))
+                found.update(ID.findall(words))
+                found.update(ID.findall((PROC / entry / "cgroup").read_text()))
     return frozenset(found)
 
 

@@ -3,13 +3,14 @@
 It bears nobody's mark, or only our name or a container's id, and is known by its state. Network
 namespaces: mounted in the engine's own folder, no process in it, of no container and no network
 that the engine has. Bridges: named as ours are, nothing attached, of no network that the engine
-has. Interfaces: named as engines name theirs, and never handed over to a container or a network;
-the end of a tunnel that stays keeps its number from the next network. First layers of containers
-that it was making: mounted in its own folder, where an engine that answers needs them for an
-instant. Records of its helpers: of no container that the engine has, and whose id no process bears.
-And all that for a while: an engine notes a container and its namespace before it makes anything for
-it, and a network as soon as its bridge is made, and it ends all these within moments of their last
-use.
+has. Firewall rules: naming such a bridge, which is gone. Interfaces: named as engines name theirs,
+and never handed over to a container or a network; the end of a tunnel that stays keeps its number
+from the next network. First layers of containers that it was making: mounted in its own folder,
+where an engine that answers needs them for an instant. Its helpers: for a container in which
+nothing runs, and that the engine does not have. Records of these: of no container that the engine
+has, and whose id no process bears. And all that for a while: an engine notes a container and its
+namespace before it makes anything for it, and a network as soon as its bridge is made, and it ends
+all these within moments of their last use.
 """
 
 from __future__ import annotations
@@ -21,21 +22,23 @@ from typing import Any, Final
 import structlog
 
 from phalanx_agent.docker.port import Docker, Folders, Possessions
-from phalanx_agent.host import bridges, layers, namespaces, records, remains
+from phalanx_agent.host import bridges, layers, namespaces, records, remains, rules, shims
 from phalanx_agent.host.bridges import Bridge
 from phalanx_agent.host.layers import Layer
 from phalanx_agent.host.namespaces import Namespace
 from phalanx_agent.host.records import Record
 from phalanx_agent.host.remains import Link
+from phalanx_agent.host.rules import Rule
+from phalanx_agent.host.shims import Shim
 from phalanx_agent.host.tools import ToolFailed
 
 _LOG = structlog.get_logger()
-_Leftover = Namespace | Bridge | Link | Layer | Record
+_Leftover = Namespace | Bridge | Link | Rule | Layer | Shim | Record
 STAYS_S: Final = 5.0
 """Who is nobody's for so long is a dead engine's."""
 
-LAYER_STAYS_S: Final = 30.0
-"""An engine on a slow disk may need more than an instant."""
+LONG_STAYS_S: Final = 30.0
+"""An engine on a slow disk may need more than an instant to make or end a container."""
 
 SOON_FOR_S: Final = 60.0
 """An engine that is back has its sessions' networks until these have ended."""
@@ -86,11 +89,23 @@ _KINDS: Final[dict[type[_Leftover], _Kind]] = {
         lambda _engine, _one: False,
         remains.remove_link,
     ),
+    Rule: _Kind(
+        STAYS_S,
+        lambda _folders: rules.of_no_bridge(),
+        lambda engine, one: one.bridge in engine.bridges,
+        rules.remove,
+    ),
     Layer: _Kind(
-        LAYER_STAYS_S,
+        LONG_STAYS_S,
         lambda folders: layers.in_the_making(folders.layers),
         lambda _engine, _one: False,
         layers.remove,
+    ),
+    Shim: _Kind(
+        LONG_STAYS_S,
+        lambda folders: shims.idle(folders.run),
+        lambda engine, one: one.container in engine.containers,
+        shims.remove,
     ),
     Record: _Kind(
         STAYS_S,

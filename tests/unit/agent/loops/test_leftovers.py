@@ -1,4 +1,4 @@
-"""What a dead engine left on its host: namespaces, bridges, layers, records of its helpers."""
+"""What a dead engine left on its host: namespaces, bridges and rules, layers, helpers, records."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from phalanx_agent.docker.port import Folders, Possessions, Unavailable
-from phalanx_agent.host import bridges, mounts, namespaces, remains
+from phalanx_agent.host import bridges, mounts, namespaces, remains, rules
 from phalanx_agent.host.records import PLACES
-from phalanx_agent.loops.leftovers import LAYER_STAYS_S, SOON_FOR_S, STAYS_S, Leftovers
+from phalanx_agent.loops.leftovers import LONG_STAYS_S, SOON_FOR_S, STAYS_S, Leftovers
 from tests.support.fake_engine import FakeEngine
 
 CONTAINERS, OVERLAYS, BALANCER = "d64896bd5b31", "1-i04h6xtbqr", "lb_kinwudd2s"
-BRIDGE, KNOWN_BRIDGE = "phxqr27nxe31", "phxabcdefgh12"
+BRIDGE, KNOWN_BRIDGE, OTHER_BRIDGE = "phxqr27nxe31", "phxabcdefgh12", "phxabcdefgh13"
 TUNNEL = "vx-001004-hevyr"
 ALWAYS = ("default", "ingress_sbox")
 SANDBOX, NETWORK = CONTAINERS.ljust(64, "0"), "i04h6xtbqr7qcjr8q6b58asnq"
@@ -48,6 +48,25 @@ class Host:
             f'echo "$*" >> {folder}/deleted\n'
         )
         tool.chmod(0o755)
+        self.rules()
+        self._script("iptables-save", f"cat {folder}/rules")
+        self._script("iptables-restore", f"cat >> {folder}/restored")
+
+    def _script(self, name: str, line: str) -> None:
+        tool = self._folder / name
+        tool.write_text(f"#!/bin/sh\n{line}\n")
+        tool.chmod(0o755)
+
+    def rules(self, *bridges: str) -> None:
+        """Of the host's rules, besides others, one lets each of these bridges' packets pass."""
+        ours = [f"-A FORWARD -i {bridge} -o {bridge} -j ACCEPT" for bridge in bridges]
+        lines = ["*filter", ":FORWARD DROP [0:0]", "-A FORWARD -i phx+ -j OWN", *ours, "COMMIT"]
+        (self._folder / "rules").write_text("\n".join(lines))
+
+    @property
+    def rules_removed(self) -> str:
+        told = self._folder / "restored"
+        return told.read_text() if told.exists() else ""
 
     def bridges(self, *names: str, first: int = 7) -> None:
         """These bridges are on the host, numbered, with nothing attached."""
@@ -86,10 +105,12 @@ class Host:
         row = f"77 1 0:9 / {place} rw - {kind} {kind} rw"
         (self._folder / "self/mountinfo").write_text(row)
 
-    def bears(self, *words: str, cgroup: str = "/") -> None:
+    def bears(self, *words: str, cgroup: str = "/", pid: int = 7) -> None:
         """A process."""
-        (self._folder / "7/cmdline").write_text("\0".join(words))
-        (self._folder / "7/cgroup").write_text(f"4:memory:{cgroup}\n")
+        process = self._folder / str(pid)
+        process.mkdir(exist_ok=True)
+        (process / "cmdline").write_text("\0".join(words))
+        (process / "cgroup").write_text(f"4:memory:{cgroup}\n")
 
     def lives_in(self, number: int) -> None:
         """A process."""
@@ -118,6 +139,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(mounts, "TABLE", tmp_path / "self/mountinfo")
     monkeypatch.setattr(mounts, "UMOUNT", (str(tmp_path / "umount"),))
     monkeypatch.setattr(bridges, "IP", (str(tmp_path / "ip"),))
+    monkeypatch.setattr(rules, "SAVE", (str(tmp_path / "iptables-save"),))
+    monkeypatch.setattr(rules, "RESTORE", (str(tmp_path / "iptables-restore"),))
     monkeypatch.setattr(remains, "IP", (str(tmp_path / "ip"),))
     return Host(tmp_path)
 
@@ -208,7 +231,7 @@ async def test_layers_and_bridges_are_looked_after_where_no_container_has_run(ho
     host.records(NOBODYS)
     host.engine.places = Folders(layers=host.engine.places.layers)
     await host.look()
-    await host.look(LAYER_STAYS_S)
+    await host.look(LONG_STAYS_S)
 
     assert (["merged"], [BRIDGE]) == (host.unmounted, host.deleted)
     assert [NOBODYS, NOBODYS] == host.records()
@@ -251,7 +274,7 @@ async def test_a_first_layer_that_stays_mounted_is_unmounted(host: Host) -> None
     name = f"{'5' * 64}-init"
     host.is_mounted(f"{host.engine.places.layers}/{name}/merged", "overlay")
     soon = await host.look()
-    await host.look(LAYER_STAYS_S - 1)
+    await host.look(LONG_STAYS_S - 1)
     early = host.unmounted
     over = await host.look(1)
 
@@ -332,3 +355,75 @@ async def test_an_interface_that_somebody_uses_stays(host: Host, fields: dict[st
     host.links(**fields)
 
     assert (False, False, []) == (await host.look(), await host.look(STAYS_S), host.deleted)
+
+
+async def test_a_rule_that_names_a_bridge_that_is_gone_is_removed(host: Host) -> None:
+    host.bridges(BRIDGE)
+    host.rules(BRIDGE, KNOWN_BRIDGE, OTHER_BRIDGE)
+    host.engine.has = Possessions(bridges=frozenset((BRIDGE, KNOWN_BRIDGE)))
+    soon = await host.look()
+    early = host.rules_removed
+    over = await host.look(STAYS_S)
+
+    assert (True, "", False) == (soon, early, over)
+    assert host.rules_removed == (
+        f"*filter\n-D FORWARD -i {OTHER_BRIDGE} -o {OTHER_BRIDGE} -j ACCEPT\nCOMMIT\n"
+    )
+
+
+def shim_of(host: Host, container: str, **options: str) -> tuple[str, ...]:
+    """How one was begun."""
+    socket = f"{host.engine.places.run}/containerd/containerd.sock"
+    told = {"-namespace": "moby", "-id": container, "-address": socket, **options}
+    return ("/usr/bin/containerd-shim-runc-v2", *(word for pair in told.items() for word in pair))
+
+
+async def test_a_shim_of_a_container_that_the_engine_has_lost_is_ended(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    async def end(container: str) -> None:
+        ended.append(container)
+
+    monkeypatch.setattr(remains, "end", end)
+    host.bears(*shim_of(host, NOBODYS))
+    soon = await host.look()
+    await host.look(LONG_STAYS_S - 1)
+    early = list(ended)
+    over = await host.look(1)
+
+    assert (True, [], False) == (soon, early, over)
+    assert [NOBODYS] == ended
+
+
+@pytest.mark.parametrize(
+    ("container", "options", "also"),
+    [
+        (KNOWN, {}, ("", "/")),
+        (NOBODYS, {"-address": "/run/containerd/containerd.sock"}, ("", "/")),
+        (NOBODYS, {"-id": "a-task"}, ("", "/")),
+        (NOBODYS, {}, ("sleep", f"/docker/{NOBODYS}")),
+    ],
+)
+async def test_a_shim_that_helps_somebody_stays(
+    host: Host, container: str, options: dict[str, str], also: tuple[str, str]
+) -> None:
+    host.engine.has = Possessions(containers=frozenset((KNOWN,)))
+    host.bears(*shim_of(host, container, **options))
+    host.bears(also[0], cgroup=also[1], pid=8)
+
+    assert (False, False) == (await host.look(), await host.look(LONG_STAYS_S))
+
+
+async def test_a_shim_that_does_not_end_is_tried_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end(_container: str) -> None:
+        raise remains.RemainsStay("Process 7 of it does not end.")
+
+    monkeypatch.setattr(remains, "end", end)
+    host.bears(*shim_of(host, NOBODYS))
+    await host.look()
+
+    assert await host.look(LONG_STAYS_S)
