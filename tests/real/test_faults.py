@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from phalanx_lab.lab import Host
+from tests.real import audit
 from tests.real.failing import (
     ENDED,
     ON_BOTH,
@@ -128,6 +129,7 @@ def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_n
         lab.fault("kill", "engine-1")
     await_true("there is a new engine", lambda: lab.pid("engine-1") not in (0, first), PATIENCE_S)
     if phase == "running":
+        leave_as_a_dying_containerd(site.ground, lab.hosts[0])
         await_true("it is noticed", lambda: site.nodes()["host2"] != "ready", PATIENCE_S)
     lab.fault("cont", "engine-2")
     lab.fault("heal", "host2")
@@ -169,8 +171,8 @@ def test_neither_a_dead_containerd_nor_a_dead_shim_goes_unnoticed(site: Site) ->
 def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
     """What an engine that is killed now and then leaves: the end of a tunnel that it has not handed
     over, a session's bridge, a rule for another one that is gone, network namespaces of a container
-    and of an overlay network, the helper of a container that nobody knows, and what containerd
-    keeps of a container whose helper has died as it began: it fails to remove it.
+    and of an overlay network, and what containerd keeps of a container whose helper has died as it
+    began: it fails to remove it.
     """
     tunnel = ("type", "vxlan", "id", "48879", "dstport", "4789")
     ground.on_host(host, "ip", "link", "add", "vx-00beef-plant", *tunnel).ok()
@@ -186,13 +188,26 @@ def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
     run, begun = f"{ground.lab.plan.host_run(host.index)}/exec", os.urandom(32).hex()
     containerd = ("ctr", "-a", f"{run}/containerd/containerd.sock", "-n", "moby", "containers")
     call(*containerd, "create", "--rootfs", run, begun, "true").ok()
-    lost = os.urandom(32).hex()
-    for container in (begun, lost):
-        record = Path(run, "containerd/daemon/io.containerd.runtime.v2.task/moby", container)
-        record.mkdir()
-        (record / "config.json").write_text("{}")
+    keep_as_containerd(run, begun)
+
+
+def leave_as_a_dying_containerd(ground: Ground, host: Host) -> None:
+    """What a containerd that is killed as a container ends may leave: its shim, which lives on, for
+    a container that the engine has removed meanwhile.
+    """
+    run, lost = f"{ground.lab.plan.host_run(host.index)}/exec", os.urandom(32).hex()
     of_it = ("-namespace", "moby", "-id", lost, "-address", f"{run}/containerd/containerd.sock")
+    record = keep_as_containerd(run, lost)
     call("env", "-C", str(record), "containerd-shim-runc-v2", *of_it, "start").ok()
+    assert lost in audit.shims(ground.lab.plan.host_run(host.index))
+
+
+def keep_as_containerd(run: str, container: str) -> Path:
+    """The folder that containerd keeps of a container."""
+    record = Path(run, "containerd/daemon/io.containerd.runtime.v2.task/moby", container)
+    record.mkdir()
+    (record / "config.json").write_text("{}")
+    return record
 
 
 def first_process(site: Site, session: str) -> int:

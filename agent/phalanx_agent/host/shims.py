@@ -13,6 +13,9 @@ from phalanx_agent.host import remains
 from phalanx_agent.host.tools import ToolFailed
 
 _PROGRAM: Final = "containerd-shim"
+_NAMESPACE: Final = "moby"
+"""containerd's name for the engine's containers; its plugins have shims as well, in another one."""
+
 _SOCKET: Final = "containerd/containerd.sock"
 """In the folder of an engine that has started its containerd itself; its shims are told it."""
 
@@ -57,11 +60,12 @@ def _idle(socket: str) -> frozenset[Shim]:
 
 def _helped(words: list[str], socket: str) -> str:
     """Tell which container a process is the shim of, of an engine with this socket; else ''."""
-    options = dict(itertools.pairwise(words))
-    if os.path.basename(words[0]).startswith(_PROGRAM) and options.get("-address") == socket:
-        container = options.get("-id", "")
-        return container if remains.ID.fullmatch(container) else ""
-    return ""
+    if not os.path.basename(words[0]).startswith(_PROGRAM):
+        return ""
+    told = dict(itertools.pairwise(words))
+    container = told.get("-id", "")
+    is_engines = told.get("-address") == socket and told.get("-namespace") == _NAMESPACE
+    return container if is_engines and remains.ID.fullmatch(container) else ""
 
 
 async def remove(shim: Shim) -> None:

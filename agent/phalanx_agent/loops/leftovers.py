@@ -37,8 +37,8 @@ _Leftover = Namespace | Bridge | Link | Rule | Layer | Shim | Record
 STAYS_S: Final = 5.0
 """Who is nobody's for so long is a dead engine's."""
 
-LONG_STAYS_S: Final = 30.0
-"""An engine on a slow disk may need more than an instant to make or end a container."""
+LAYER_STAYS_S: Final = 30.0
+"""An engine on a slow disk may need more than an instant."""
 
 SOON_FOR_S: Final = 60.0
 """An engine that is back has its sessions' networks until these have ended."""
@@ -96,13 +96,13 @@ _KINDS: Final[dict[type[_Leftover], _Kind]] = {
         rules.remove,
     ),
     Layer: _Kind(
-        LONG_STAYS_S,
+        LAYER_STAYS_S,
         lambda folders: layers.in_the_making(folders.layers),
         lambda _engine, _one: False,
         layers.remove,
     ),
     Shim: _Kind(
-        LONG_STAYS_S,
+        STAYS_S,
         lambda folders: shims.idle(folders.run),
         lambda engine, one: one.container in engine.containers,
         shims.remove,

@@ -11,7 +11,7 @@ import pytest
 from phalanx_agent.docker.port import Folders, Possessions, Unavailable
 from phalanx_agent.host import bridges, mounts, namespaces, remains, rules
 from phalanx_agent.host.records import PLACES
-from phalanx_agent.loops.leftovers import LONG_STAYS_S, SOON_FOR_S, STAYS_S, Leftovers
+from phalanx_agent.loops.leftovers import LAYER_STAYS_S, SOON_FOR_S, STAYS_S, Leftovers
 from tests.support.fake_engine import FakeEngine
 
 CONTAINERS, OVERLAYS, BALANCER = "d64896bd5b31", "1-i04h6xtbqr", "lb_kinwudd2s"
@@ -231,7 +231,7 @@ async def test_layers_and_bridges_are_looked_after_where_no_container_has_run(ho
     host.records(NOBODYS)
     host.engine.places = Folders(layers=host.engine.places.layers)
     await host.look()
-    await host.look(LONG_STAYS_S)
+    await host.look(LAYER_STAYS_S)
 
     assert (["merged"], [BRIDGE]) == (host.unmounted, host.deleted)
     assert [NOBODYS, NOBODYS] == host.records()
@@ -274,7 +274,7 @@ async def test_a_first_layer_that_stays_mounted_is_unmounted(host: Host) -> None
     name = f"{'5' * 64}-init"
     host.is_mounted(f"{host.engine.places.layers}/{name}/merged", "overlay")
     soon = await host.look()
-    await host.look(LONG_STAYS_S - 1)
+    await host.look(LAYER_STAYS_S - 1)
     early = host.unmounted
     over = await host.look(1)
 
@@ -389,7 +389,7 @@ async def test_a_shim_of_a_container_that_the_engine_has_lost_is_ended(
     monkeypatch.setattr(remains, "end", end)
     host.bears(*shim_of(host, NOBODYS))
     soon = await host.look()
-    await host.look(LONG_STAYS_S - 1)
+    await host.look(STAYS_S - 1)
     early = list(ended)
     over = await host.look(1)
 
@@ -402,6 +402,7 @@ async def test_a_shim_of_a_container_that_the_engine_has_lost_is_ended(
     [
         (KNOWN, {}, ("", "/")),
         (NOBODYS, {"-address": "/run/containerd/containerd.sock"}, ("", "/")),
+        (NOBODYS, {"-namespace": "plugins.moby"}, ("", "/")),
         (NOBODYS, {"-id": "a-task"}, ("", "/")),
         (NOBODYS, {}, ("sleep", f"/docker/{NOBODYS}")),
     ],
@@ -413,7 +414,7 @@ async def test_a_shim_that_helps_somebody_stays(
     host.bears(*shim_of(host, container, **options))
     host.bears(also[0], cgroup=also[1], pid=8)
 
-    assert (False, False) == (await host.look(), await host.look(LONG_STAYS_S))
+    assert (False, False) == (await host.look(), await host.look(STAYS_S))
 
 
 async def test_a_shim_that_does_not_end_is_tried_again(
@@ -426,4 +427,4 @@ async def test_a_shim_that_does_not_end_is_tried_again(
     host.bears(*shim_of(host, NOBODYS))
     await host.look()
 
-    assert await host.look(LONG_STAYS_S)
+    assert await host.look(STAYS_S)
