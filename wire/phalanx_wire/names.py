@@ -26,6 +26,9 @@ MASTER_PORT: Final = 12345
 HOST_NETWORK: Final = "host"
 """What every engine calls the network of its host."""
 
+EGRESS_BRIDGE: Final = "phxegress"
+"""The bridge of each host that is its containers' way out."""
+
 PRIVATE_INTERFACE: Final = "eth0"
 """The private network is attached first, so that it is the first interface of every container."""
 

@@ -13,7 +13,6 @@ from phalanx_wire.control import Network
 from phalanx_wire.ids import SessionId
 
 EGRESS: Final = "phx-egress"
-EGRESS_BRIDGE: Final = "phxegress"
 OPTION_BRIDGE: Final = "com.docker.network.bridge.name"
 _SUBNET_WITHIN_S: Final = 1.0
 _REMOVE_WITHIN_S: Final = 30.0
@@ -89,6 +88,7 @@ def _body(network: Network, labels: dict[str, str]) -> dict[str, Any]:
         "CheckDuplicate": True,
         "Driver": network.driver,
         "Internal": True,
+        "EnableIPv6": False,
         "Attachable": network.driver == "overlay",
         "IPAM": {"Driver": "default", "Config": [pool]},
         "Options": options,
@@ -144,7 +144,7 @@ async def ensure_egress(line: Line, cluster: str, subnet: str) -> str:
     """
     for entry in await _by_name(line, EGRESS):
         seen = await line.ask("GET", f"networks/{entry['Id']}", doing="looking at a network")
-        as_ours = (seen["Options"] or {}).get(OPTION_BRIDGE) == EGRESS_BRIDGE
+        as_ours = (seen["Options"] or {}).get(OPTION_BRIDGE) == names.EGRESS_BRIDGE
         fits = (seen["IPAM"].get("Config") or [{}])[0].get("Subnet") == subnet
         if as_ours and (fits or seen["Containers"]):
             return str(entry["Id"])
@@ -166,9 +166,10 @@ async def ensure_egress(line: Line, cluster: str, subnet: str) -> str:
             "Name": EGRESS,
             "CheckDuplicate": True,
             "Driver": "bridge",
+            "EnableIPv6": False,
             "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet}]},
             "Options": {
-                OPTION_BRIDGE: EGRESS_BRIDGE,
+                OPTION_BRIDGE: names.EGRESS_BRIDGE,
                 "com.docker.network.bridge.enable_icc": "false",
                 "com.docker.network.bridge.enable_ip_masquerade": "true",
             },

@@ -3,18 +3,21 @@
 Two chains: one before the host itself (INPUT), one before what is routed (DOCKER-USER, or FORWARD
 where the engine has made none). A container may answer, ask the world, and reach its peers; it may
 not reach this host, any host of the system, the manager, or say VXLAN or link-local to anybody.
+All of that is IPv4: our networks are made without IPv6, so containers have none.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from phalanx_agent.host import probe
 from phalanx_agent.host.tools import ToolFailed, run, succeeds
+from phalanx_wire import names
 
 _LOG = structlog.get_logger()
 
@@ -26,6 +29,8 @@ _IPTABLES: Final = ("iptables", "--wait", "10")
 _RESTORE: Final = ("iptables-restore", "--wait", "10", "--noflush")
 _LINK_LOCAL: Final = "169.254.0.0/16"
 _VXLAN: Final = (4789, 4790)
+_INTERFACES: Final = Path("/sys/class/net")
+_BRIDGES_ASK: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 class GuardFailed(Exception):  # noqa: N818 - a state of the machine
@@ -33,8 +38,11 @@ class GuardFailed(Exception):  # noqa: N818 - a state of the machine
 
 
 def rules(guarded: Iterable[str]) -> str:
-    """Spell both chains for `iptables-restore --noflush`, which takes them all or none."""
-    addresses = sorted({str(ipaddress.ip_network(address)) for address in guarded if address})
+    """Spell both chains for `iptables-restore --noflush`, which takes them all or none: an address
+    of IPv6, which a host may well have, must not be among them.
+    """
+    known = {ipaddress.ip_address(address) for address in guarded if address}
+    addresses = sorted(f"{one}/32" for one in known if one.version == 4)
     lines = [
         "*filter",
         f":{TO_HOST} - [0:0]",
@@ -75,6 +83,7 @@ class Guard:
                     await run(*_IPTABLES, "-D", chain, *_jump(own))
                 if chain == USERS:
                     await _have_users_asked()
+            _have_bridges_ask()
             if fresh:
                 await self.verify()
         except ToolFailed as error:
@@ -151,6 +160,29 @@ async def _have_users_asked() -> None:
         _LOG.info("guard.users-chain-changes", asked=asked, why=str(error))
     else:
         _LOG.warning("guard.users-chain-mended", asked=asked)
+
+
+def _have_bridges_ask() -> None:
+    """Have the rules asked for what goes from port to port of one bridge, too: it is by a rule that
+    the engine keeps sessions apart on their way out. The engine turns that on once; whoever sets
+    a host's settings anew may turn it off again, and no rule looks any different then.
+
+    Raises:
+        GuardFailed: it cannot be turned on.
+    """
+    if not (_INTERFACES / names.EGRESS_BRIDGE).exists():
+        return
+    try:
+        if _BRIDGES_ASK.read_text(encoding="ascii").strip() == "1":
+            return
+        _BRIDGES_ASK.write_text("1\n", encoding="ascii")
+    except OSError as error:
+        raise GuardFailed(
+            "Sessions could reach each other on their way out: the firewall is not asked for what "
+            f"stays on one bridge, and {_BRIDGES_ASK} cannot be set to 1: {error.strerror}. Is the "
+            "kernel's module br_netfilter loaded?"
+        ) from error
+    _LOG.warning("guard.bridges-mended", setting=str(_BRIDGES_ASK))
 
 
 async def _dropped(chain: str) -> bool:

@@ -9,6 +9,31 @@ import pytest
 
 from phalanx_agent.host.guard import TO_HOST
 
+ADDRESSES_OF_BOTH_KINDS = """
+import asyncio, subprocess
+from phalanx_agent.host.guard import Guard
+subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+subprocess.run(["sysctl", "-q", "net.ipv4.ip_forward=1"], check=True)
+asyncio.run(Guard().keep(["192.0.2.77", "2001:db8::77"]))
+rules = subprocess.run(["iptables", "-S"], check=True, capture_output=True, text=True).stdout
+print("-d 192.0.2.77/32" in rules)
+"""
+
+UNASKED_BRIDGE = """
+import asyncio, subprocess
+from pathlib import Path
+from phalanx_agent.host.guard import Guard
+asked = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+subprocess.run(["sysctl", "-q", "net.ipv4.ip_forward=1"], check=True)
+asked.write_text("0")
+for links in ((), ("ip", "link", "add", "phxegress", "type", "bridge")):
+    subprocess.run(links or ("true",), check=True)
+    asyncio.run(Guard().keep([]))
+    print("asked:", asked.read_text().strip())
+"""
 PROGRAM = """
 import asyncio, subprocess
 from phalanx_agent.host.guard import Guard, TO_HOST
@@ -69,6 +94,19 @@ def test_that_the_engine_asks_our_chain_is_so_exactly_once_and_before_all_else()
     kept = "['-A FORWARD -j DOCKER-USER', '-A FORWARD -i other -j ACCEPT']"
 
     assert ([kept] * 3, "") == (lines_of_lists(done.stdout), done.stderr)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [(ADDRESSES_OF_BOTH_KINDS, ["True"]), (UNASKED_BRIDGE, ["asked: 0", "asked: 1"])],
+    ids=["a host with IPv6", "settings that were set anew"],
+)
+def test_the_rules_are_in_force_whatever_the_hosts_are_like(program: str, said: list[str]) -> None:
+    argv = ["unshare", "--net", "--mount", sys.executable, "-c", program]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ("", said) == (done.stderr, [x for x in done.stdout.splitlines() if "guard." not in x])
 
 
 def lines_of_lists(text: str) -> list[str]:
