@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,6 @@ def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_n
         lab.fault("kill", "engine-1")
     await_true("there is a new engine", lambda: lab.pid("engine-1") not in (0, first), PATIENCE_S)
     if phase == "running":
-        leave_as_a_dying_containerd(site.ground, lab.hosts[0])
         await_true("it is noticed", lambda: site.nodes()["host2"] != "ready", PATIENCE_S)
     lab.fault("cont", "engine-2")
     lab.fault("heal", "host2")
@@ -144,6 +144,13 @@ def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_n
         assert "failed" == dead["state"]
         assert "engine" in dead["reason"], dead["reason"]
         assert phase in ("barrier", "running"), dead["reason"]
+
+
+def test_a_helper_of_a_container_that_its_engine_has_lost_is_ended(site: Site) -> None:
+    run = site.ground.lab.plan.host_run(site.ground.lab.hosts[0].index)
+    with idle_shim(run) as shim:
+        assert len(audit.shims(run)) == 1
+        assert -signal.SIGKILL == shim.wait(PATIENCE_S)
 
 
 @pytest.mark.long
@@ -188,26 +195,24 @@ def leave_as_a_dying_engine(ground: Ground, host: Host) -> None:
     run, begun = f"{ground.lab.plan.host_run(host.index)}/exec", os.urandom(32).hex()
     containerd = ("ctr", "-a", f"{run}/containerd/containerd.sock", "-n", "moby", "containers")
     call(*containerd, "create", "--rootfs", run, begun, "true").ok()
-    keep_as_containerd(run, begun)
-
-
-def leave_as_a_dying_containerd(ground: Ground, host: Host) -> None:
-    """What a containerd that is killed as a container ends may leave: its shim, which lives on, for
-    a container that the engine has removed meanwhile.
-    """
-    run, lost = f"{ground.lab.plan.host_run(host.index)}/exec", os.urandom(32).hex()
-    of_it = ("-namespace", "moby", "-id", lost, "-address", f"{run}/containerd/containerd.sock")
-    record = keep_as_containerd(run, lost)
-    call("env", "-C", str(record), "containerd-shim-runc-v2", *of_it, "start").ok()
-    assert lost in audit.shims(ground.lab.plan.host_run(host.index))
-
-
-def keep_as_containerd(run: str, container: str) -> Path:
-    """The folder that containerd keeps of a container."""
-    record = Path(run, "containerd/daemon/io.containerd.runtime.v2.task/moby", container)
+    record = Path(run, "containerd/daemon/io.containerd.runtime.v2.task/moby", begun)
     record.mkdir()
     (record / "config.json").write_text("{}")
-    return record
+
+
+@contextlib.contextmanager
+def idle_shim(run: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is, by its name and words, the shim of a container that the engine has lost.
+    Where containerd is killed as a container ends, the engine removes that, and the shim lives on.
+    """
+    name, address = "containerd-shim-runc-v2", f"{run}/exec/containerd/containerd.sock"
+    of_it = ("-namespace", "moby", "-id", os.urandom(32).hex(), "-address", address)
+    waiting = (name, "-c", "read -r forever", *of_it)
+    with subprocess.Popen(waiting, executable="/bin/sh", stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def first_process(site: Site, session: str) -> int:
