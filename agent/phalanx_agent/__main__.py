@@ -383,6 +383,8 @@ def main() -> int:
         print("the configuration is fine")
         return 0
     _configure_log()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each call that is passed on takes one
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         asyncio.run(_until_signalled(config, anew=bool(given.join)))
     except CannotStart as error:

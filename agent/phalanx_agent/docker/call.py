@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +30,8 @@ _TRANSPORT_ERROR: Final = 900
 _NOT_THERE: Final = "The engine does not answer on its socket; is it running?"
 
 _NOT_ALLOWED: Final = "This agent may not use the engine's socket; is it root, or of its group?"
+
+_OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _ID: Final = re.compile(r"[a-f0-9]{64}")
 
@@ -227,7 +231,11 @@ def speaking(what: str, doing: str) -> Iterator[None]:
 
 
 def _unconnected(error: OSError) -> str:
-    return _NOT_ALLOWED if isinstance(error, PermissionError) else _NOT_THERE
+    if isinstance(error, PermissionError):
+        return _NOT_ALLOWED
+    if error.errno in _OWN_SHORTAGES:
+        return f"This agent cannot open a connection to it: {os.strerror(error.errno)}."
+    return _NOT_THERE
 
 
 @contextmanager

@@ -189,13 +189,13 @@ class Scratch:
 def _write(path: Path, content: bytes, mode: int, account: Account | None = None) -> None:
     """Write a new file that never had other rights than the wanted ones, or fewer."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(descriptor, content)
+    with open(descriptor, "wb", buffering=0) as file:
+        left = memoryview(content)
+        while left:  # memory that fills up takes a part first, and says so only the next time
+            left = left[file.write(left) :]
         if account is not None:
             os.fchown(descriptor, account.uid, account.gid)
         os.fchmod(descriptor, mode)
-    finally:
-        os.close(descriptor)
 
 
 def file_system(path: Path) -> str:

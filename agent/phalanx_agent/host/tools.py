@@ -27,6 +27,8 @@ async def run(*command: str, stdin: str | None = None) -> str:
         )
     except FileNotFoundError as error:
         raise ToolFailed(f"{command[0]} is not installed") from error
+    except OSError as error:  # no descriptors, processes or memory left
+        raise ToolFailed(f"{command[0]} could not be run: {error.strerror}") from error
     try:
         async with asyncio.timeout(_WITHIN_S):
             said, complaint = await process.communicate(stdin.encode() if stdin else None)

@@ -300,5 +300,6 @@ class Keeper:
 
 
 def _of_the_host(error: OSError, kernel: str) -> Unavailable:
-    hint = f"{error.strerror or error} ({error.filename})."
+    where = f" ({error.filename})" if error.filename else ""
+    hint = f"{error.strerror or error}{where}."
     return Unavailable(f"kernel {kernel}", "using its host's files", hint, kind="not_sent")

@@ -20,6 +20,7 @@ from phalanx_agent.docker.port import Conflict, Unavailable
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId
 from tests.support.engine_stage import SESSION, Wanted, listening
+from tests.support.hunger import no_more_files
 from tests.support.scripted_engine import VERSION, Answer, Script, breaks, says, waits
 
 IMAGE = Image("sha256:" + "a" * 64)
@@ -88,6 +89,16 @@ async def test_a_socket_that_we_may_not_use_is_said(script: Script, docker: Dock
             os.seteuid(0)
 
     assert "not_sent" == failure.value.kind
+
+
+async def test_an_agent_without_descriptors_does_not_hold_it_against_its_engine(
+    script: Script, docker: DockerEngine
+) -> None:
+    with no_more_files(), pytest.raises(Unavailable, match="Too many open files") as failure:
+        await docker.info()
+
+    assert "not_sent" == failure.value.kind
+    assert "is it running" not in str(failure.value)
 
 
 async def test_a_broken_connection_leaves_open_what_was_done(

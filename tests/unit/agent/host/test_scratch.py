@@ -12,6 +12,7 @@ from phalanx_agent.core.recipe import Account
 from phalanx_agent.host import keys
 from phalanx_agent.host.scratch import NotInMemory, Scratch, file_system
 from phalanx_wire.ids import KernelId
+from tests.support.hunger import files_of_at_most
 
 KERNEL = KernelId("abcdefghijkl-1-0")
 USER = Account(12345, 12345)
@@ -70,6 +71,15 @@ def test_half_made_material_does_not_count_and_is_swept(
 
     assert again.public_keys(KERNEL) is None
     assert not half.exists()
+
+
+def test_material_for_which_there_is_half_the_room_leaves_nothing(
+    scratch: Scratch, memory: Path
+) -> None:
+    with files_of_at_most(6000), pytest.raises(OSError, match="too large"):
+        scratch.make(KERNEL, {**TEXTS, "ssh/known_hosts": "x" * 10_000}, USER)
+
+    assert [] == list((memory / "run" / "k").iterdir())
 
 
 def test_material_that_cannot_be_written_leaves_nothing(scratch: Scratch, memory: Path) -> None:
