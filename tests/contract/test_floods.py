@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 import subprocess
@@ -19,6 +20,9 @@ import pytest
 LONGEST_S: Final = 20.0
 ANSWER_S: Final = 2.0
 AT_ONCE: Final = 200
+DESCRIPTORS: Final = 300
+"""Of which the API takes half: fewer than those that knock."""
+
 GROWTH_BYTES: Final = AT_ONCE * (640 << 10)
 """What the HTTP server says of nonsense is longer than the nonsense, and lives for a while."""
 
@@ -33,6 +37,8 @@ AGENTS_PORT: Final = {
     "a frame of 4 EiB": _GREETING + _HUGE_FRAME + b"x" * 4096,
     "another mechanism": _GREETING.replace(b"CURVE", b"PLAIN"),
 }
+_BOMB: Final = gzip.compress(bytes(128 << 20))
+
 HTTP_PORT: Final = {
     "silence": b"",
     "half a request": b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nX-A: ",
@@ -42,6 +48,10 @@ HTTP_PORT: Final = {
     ),
     "a header of 96 KiB": b"GET /healthz HTTP/1.1\r\nX: " + b"y" * (96 << 10),
     "noise": b"\xa5\x5a" * 32_768,
+    "bodies that unpack to 128 MiB": (
+        b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(_BOMB) + _BOMB
+    ),
 }
 
 
@@ -100,7 +110,8 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
         f'data_dir = "{folder / "data"}"\nhttp = "127.0.0.1:{http}"\n'
         f'rpc = "tcp://127.0.0.1:{agents}"\n'
     )
-    command = [sys.executable, "-m", "phalanx_manager", "--config", str(config)]
+    program = [sys.executable, "-m", "phalanx_manager", "--config", str(config)]
+    command = ["prlimit", f"--nofile={DESCRIPTORS}", *program]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         found = Manager(process.pid, http, agents)
         _until(found.healthy)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -19,6 +20,7 @@ from aiohttp.http import HttpProcessingError
 from phalanx_manager.http import auth, health, openapi, problems
 from phalanx_manager.http.ask import NOBODY, Ask, Route
 from phalanx_manager.http.entrance import Entrance
+from phalanx_manager.http.guests import MOST, Guests, room
 from phalanx_manager.http.params import read_all
 from phalanx_manager.http.routes import ROUTES
 from phalanx_manager.rpc import failure
@@ -27,6 +29,11 @@ from phalanx_manager.store import port
 _MAX_HEADER_BYTES: Final = 64 << 10
 _FIRST_DESCRIPTOR: Final = 3
 _SHUTDOWN_S: Final = 0.5
+_WAITING: Final = 128
+_IDLE_S: Final = 75.0
+"""Who asks nothing for so long is let go; proxies keep connections for a minute."""
+
+_GUESTS: Final = web.AppKey("guests", Guests)
 _BEGUN: Final = web.RequestKey("begun", web.StreamResponse)
 
 log = structlog.get_logger(__name__)
@@ -47,9 +54,10 @@ class CannotListenError(Exception):
     """The address of the API cannot be used; the sentence says why."""
 
 
-def build(entrance: Entrance) -> web.Application:
-    """Make the application."""
+def build(entrance: Entrance, most: int = MOST) -> web.Application:
+    """Make the application, for so many connections at once."""
     app = web.Application(middlewares=[_answer])
+    app[_GUESTS] = Guests(most)
     app.on_response_prepare.append(_begin)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _through(route, entrance))
@@ -86,7 +94,8 @@ async def _answer(
 ) -> web.StreamResponse:
     """Answer every failure as a problem, and count."""
     try:
-        response = await handler(request)
+        with request.app[_GUESTS].serve(request):
+            response = await handler(request)
     except problems.Refused as error:
         response = problems.response(error.problem, error.headers)
     except web.HTTPException as error:
@@ -136,52 +145,93 @@ def _of_aiohttp(error: web.HTTPException) -> web.Response:
 
 
 @asynccontextmanager
-async def listen(entrance: Entrance, address: str) -> AsyncIterator[str]:
+async def listen(entrance: Entrance, address: str, most: int | None = None) -> AsyncIterator[str]:
     """Serve the API at `host:port`, `unix:///path` or `fd://N`; yields the URL that was bound.
+
+    Args:
+        most: how many connections there may be at once; None: as many as there is room for.
 
     Raises:
         CannotListenError: the address is wrong, taken or forbidden.
     """
     logging.getLogger("aiohttp.server").addFilter(_OWN_FAULTS)
+    app = build(entrance, most or room())
     runner = web.AppRunner(
-        build(entrance),
+        app,
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,
+        auto_decompress=False,  # no compressed body is read, and none is worth unpacking
+        keepalive_timeout=_IDLE_S,
         shutdown_timeout=_SHUTDOWN_S,
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
     )
     await runner.setup()
+    server = runner.server
+    assert server is not None  # noqa: S101 - it is set up
     try:
-        site = _site(runner, address)
-        try:
-            await site.start()
-        except OSError as error:
-            raise CannotListenError(
-                f"{address}: cannot listen for the API: {os.strerror(error.errno or 0)}"
-            ) from error
-        url = _url(address, runner)
-        log.info("http.listening", url=url)
-        yield url
+        async with _bound(server, address) as listeners:
+            url = _url(address, listeners[0])
+            log.info("http.listening", url=url)
+            async with asyncio.TaskGroup() as tasks:
+                accepting = [
+                    tasks.create_task(app[_GUESTS].let_in(listener, server), name="http")
+                    for listener in listeners
+                ]
+                yield url
+                for task in accepting:
+                    task.cancel()
+    except BaseExceptionGroup as group:
+        # What went wrong inside the context, not that it did so among tasks.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
     finally:
         await runner.cleanup()
 
 
-def _site(runner: web.AppRunner, address: str) -> web.BaseSite:
+@asynccontextmanager
+async def _bound(server: web.Server, address: str) -> AsyncIterator[Sequence[socket.socket]]:
+    """Have an address; a name may be several. Nobody is accepted yet."""
+    try:
+        bound = await _bind(server, address)
+        listeners = [one.dup() for one in bound.sockets]
+        for listener in listeners:
+            listener.setblocking(False)
+            listener.listen(_WAITING)
+    except OSError as error:
+        raise CannotListenError(
+            f"{address}: cannot listen for the API: {os.strerror(error.errno or 0)}"
+        ) from error
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.close()
+        bound.close()
+
+
+async def _bind(server: web.Server, address: str) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
     if address.startswith("unix://"):
         path = address.removeprefix("unix://")
         _remove_dead_socket(path)
-        return web.UnixSite(runner, path)
+        return await loop.create_unix_server(server, path, start_serving=False)
     if address.startswith("fd://"):
-        return web.SockSite(runner, _inherited(address))
+        return await loop.create_server(server, sock=_inherited(address), start_serving=False)
+    host, number = _split(address)
+    return await loop.create_server(server, host or None, number, start_serving=False)
+
+
+def _split(address: str) -> tuple[str, int]:
     host, colon, number = address.rpartition(":")
     if not colon or not number.isdigit() or int(number) >= 1 << 16:
         raise CannotListenError(f"{address}: an address is host:port, unix:///path or fd://3")
     host = host.strip("[]")
     if host not in {"127.0.0.1", "::1", "localhost"}:
         log.warning("http.not_encrypted", address=address)
-    return web.TCPSite(runner, host or None, int(number))
+    return host, int(number)
 
 
 def _inherited(address: str) -> socket.socket:
@@ -211,8 +261,8 @@ def _remove_dead_socket(path: str) -> None:
             raise CannotListenError(f"{path}: another process listens there")
 
 
-def _url(address: str, runner: web.AppRunner) -> str:
+def _url(address: str, listener: socket.socket) -> str:
     if address.startswith("unix://"):
         return address
-    host, port = runner.addresses[0][:2]
+    host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

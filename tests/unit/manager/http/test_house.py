@@ -195,6 +195,25 @@ async def test_it_listens_on_a_port_or_a_unix_socket(api: Scene, tmp_path: Path)
                 assert 200 == (await client.get("http://localhost/healthz")).status
 
 
+async def test_who_asks_nothing_makes_room_and_who_is_served_stays(api: Scene) -> None:
+    headers = {"Authorization": f"Bearer {api.tokens['root']}", "Accept": "text/event-stream"}
+    async with (
+        listen(Entrance.to(api.doors), "127.0.0.1:0", most=2) as url,
+        aiohttp.ClientSession(headers=headers) as client,
+        client.get(f"{url}/v1/events") as served,
+    ):
+        port = int(url.rpartition(":")[2])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _one in range(4)]
+        async with client.get(f"{url}/v1/events") as second:
+            assert 200 == second.status
+            for reader, writer in idle:
+                assert b"" == await reader.read()
+                writer.close()
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await client.get(f"{url}/healthz")
+        assert not served.content.at_eof()
+
+
 async def test_a_socket_that_a_dead_process_left_is_replaced(api: Scene, tmp_path: Path) -> None:
     path = f"{tmp_path}/api.sock"
     with socket.socket(socket.AF_UNIX) as dead:

@@ -1,0 +1,80 @@
+"""Lets connections to the API in: so many at most, and whoever asks nothing makes room."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Never
+
+import structlog
+from aiohttp import web
+
+MOST: Final = 8192
+_PAUSE_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+def room() -> int:
+    """Tell how many connections there is room for; half of the descriptors are the agents'."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST if soft == resource.RLIM_INFINITY else min(MOST, soft // 2)
+
+
+class Guests:
+    """The connections of one server.
+
+    asyncio's own servers try, and log, for ever faster while there is no descriptor for whoever
+    knocks; so connections are accepted here.
+
+    Args of the constructor:
+        most: how many may be there at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._served: set[web.RequestHandler] = set()
+
+    @contextmanager
+    def serve(self, request: web.Request) -> Iterator[None]:
+        """Leave a connection alone for as long as a request of it is served."""
+        self._served.add(request.protocol)
+        try:
+            yield
+        finally:
+            self._served.discard(request.protocol)
+
+    async def let_in(self, listener: socket.socket, server: web.Server) -> Never:
+        """Accept connections until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                line, _address = await loop.sock_accept(listener)
+                if self._make_room(server):
+                    await loop.connect_accepted_socket(server, line)
+                else:
+                    log.warning("http.full", connections=self._most)
+                    line.close()
+            except ConnectionError:
+                continue  # it has gone before it was let in
+            except OSError as error:
+                log.warning("http.not_accepted", why=error.strerror, again_in_s=_PAUSE_S)
+                await asyncio.sleep(_PAUSE_S)
+
+    def _make_room(self, server: web.Server) -> bool:
+        """End what has been there longest of all that ask nothing; False when all are served."""
+        open_now = [
+            (guest, guest.transport)
+            for guest in server.connections
+            if guest.transport is not None and not guest.transport.is_closing()
+        ]
+        if len(open_now) < self._most:
+            return True
+        for guest, transport in open_now:
+            if guest not in self._served:
+                transport.abort()
+                return True
+        return False
