@@ -9,11 +9,20 @@ import pytest
 
 from phalanx_manager.core.doubt import doubt
 from phalanx_wire.codec import decode
-from phalanx_wire.control import Engine, Gpu, HostNetwork, KernelReport, Observed
+from phalanx_wire.control import (
+    Engine,
+    Gpu,
+    HostNetwork,
+    KernelReport,
+    NetworkReport,
+    Observed,
+    SwarmReport,
+)
 from phalanx_wire.ids import KernelId
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.slots import Slots
 
+LONG = 1 << 20
 GPUS = (Gpu("GPU-1", "h200"), Gpu("GPU-2", "h200"))
 ENDED = KernelReport(KernelId("s.1.0"), KernelState.EXITED, exit_code=1 << 63)
 GOOD = Observed(
@@ -57,6 +66,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a network of 33 bits": ({"subnets": ("10.0.0.0/33",)}, "'10.0.0.0/33' is no network"),
     "a port above all": ({"host_network": HostNetwork("eth0", 61_000, 70_000)}, "none to offer"),
     "ports backwards": ({"host_network": HostNetwork("eth0", 9, 8)}, "none to offer"),
+    "a network by megabytes": ({"networks": (NetworkReport("n", "x" * LONG),)}, "1048576 char"),
+    "a swarm at megabytes": ({"swarm": SwarmReport(address="x" * LONG)}, "1048576 characters"),
+    "a token of megabytes": ({"swarm": SwarmReport(worker_token="x" * LONG)}, "1048576 char"),
+    "a sentence without end": ({"swarm": SwarmReport(problem="x" * LONG)}, "one of its sentences"),
+    "a cause without end": (kernel(cause="x" * LONG), "is no cause"),
+    "folders without end": (kernel(folders={str(n): "" for n in range(65)}), "no such folders"),
+    "an interface without end": ({"host_network": HostNetwork("x" * LONG, 1, 2)}, "no interface"),
+    "more addresses than rules": ({"addresses": ("10.0.0.1",) * 1025}, "it has 1025 addresses"),
     "a network without an address": ({"address": ""}, "has no address"),
     "a code of more bits than there are": ({"kernels": (ENDED,)}, "9223372036854775808 is no exit"),
 }
