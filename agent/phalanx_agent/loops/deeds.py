@@ -140,7 +140,7 @@ class Deeds:
             case Op.MESH:
                 await self._mesh()
             case Op.RELEASE:
-                await self._workshop.docker.connect(case.container_id)
+                await self._have_way_out()
                 self._ask(release=self._send(messages.start()))
             case Op.NOTIFY:
                 noting.notify(case, self._workshop, self._send)
@@ -320,13 +320,21 @@ class Deeds:
 
     async def _mesh(self) -> None:
         noting.lives(self._case, self._workshop)
-        await self._workshop.docker.connect(self._case.container_id)
+        await self._have_way_out()
         self._ask(mesh=self._send(messages.mesh()))
 
     async def _connect(self) -> None:
         case = self._case
-        await self._workshop.docker.connect(case.container_id)
+        await self._have_way_out()
         case.seen = replace(case.seen, outside=True)
+
+    async def _have_way_out(self) -> None:
+        """Attach the way out; it is made again where somebody has removed it while it was unused,
+        as `docker system prune` does.
+        """
+        if self._case.aim.gang.egress:
+            await self._workshop.have_egress()
+        await self._workshop.docker.connect(self._case.container_id)
 
     def signal(self, number: int) -> bool:
         """Send the command a signal; False when the runner is not there."""

@@ -80,7 +80,7 @@ class Watch:
 
     async def _list(self) -> None:
         facts = await self._workshop.know_engine(anew=True)
-        await self._workshop.have_egress(anew=True)
+        await self._workshop.have_egress()
         inventory = await self._workshop.docker.inventory()
         self._fleet.listed(inventory)
         self._board.engine(Engine(facts.version, facts.api, facts.problem))

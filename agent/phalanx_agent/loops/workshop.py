@@ -186,7 +186,6 @@ class Workshop:
     engine_gone_at: float = 0.0
     once: Once = field(default_factory=Once)
     _images: dict[str, tuple[Image, float]] = field(default_factory=dict)
-    _egress: str = ""
     _engine: EngineFacts | None = None
 
     @property
@@ -229,13 +228,12 @@ class Workshop:
             self._images = {**fresh, ref: (image, now)}
             return image
 
-    async def have_egress(self, *, anew: bool = False) -> None:
-        """Have the host's way out of containers; `anew` looks even if it was seen before.
+    async def have_egress(self) -> None:
+        """Have the host's way out of containers.
 
         Raises:
             Unavailable: it could not be made.
         """
         async with self.once.alone("egress"):
-            if self.egress_subnet and (anew or self._egress != self.egress_subnet):
+            if self.egress_subnet:
                 await self.docker.ensure_egress(self.egress_subnet)
-                self._egress = self.egress_subnet

@@ -178,6 +178,29 @@ async def test_the_way_out_is_asked_for_once(script: Script, docker: DockerEngin
     assert "false" == options["com.docker.network.bridge.enable_icc"]
 
 
+async def test_a_way_out_that_was_removed_by_hand_is_made_anew(
+    script: Script, docker: DockerEngine
+) -> None:
+    state = {"Status": "running", "OOMKilled": False, "ExitCode": 0, "Pid": 1, "Error": ""}
+    seen = {
+        "Id": ONE,
+        "Name": "/one",
+        "HostConfig": {"NetworkMode": NETWORK},
+        "State": {**state, "StartedAt": "", "FinishedAt": ""},
+        "Config": {"Labels": {f"{names.LABEL}egress": "1"}},
+    }
+    script.on("GET networks", says(200, []))
+    script.on("POST networks/create", says(201, {"Id": NETWORK}))
+    script.on(f"GET containers/{ONE}/json", says(200, seen))
+    script.on("POST networks/phx-egress/connect", says(404, "network phx-egress not found"))
+    await docker.ensure_egress("10.212.0.0/20")
+    with pytest.raises(Unavailable, match="phx-egress not found"):
+        await docker.connect(ONE)
+    await docker.ensure_egress("10.212.0.0/20")
+
+    assert 2 == script.count("POST networks/create")
+
+
 async def test_a_strangers_network_is_neither_used_as_the_way_out_nor_removed(
     script: Script, docker: DockerEngine
 ) -> None:

@@ -18,6 +18,23 @@ from tests.support.fake_host import FakeHost
 AWAY = Unavailable("the engine", "asking it", "It does not answer.", kind="not_sent")
 
 
+async def test_a_way_out_that_somebody_removed_is_made_again_before_the_next_try(
+    host: FakeHost,
+) -> None:
+    async with living(host) as life:
+        await life.reach(S.READY)
+        calls = host.engine.calls
+        host.engine.failures["connect"] = deque([refusal(404, "network phx-egress not found")])
+        before = len(calls)
+        await life.aim(assignment(S.RUNNING))
+        await life.pass_time(1)
+        await life.until(lambda: life.state() is S.RUNNING)
+
+        way_out = [call for call in calls[before:] if call in ("ensure_egress", "connect")]
+        made, attached = "ensure_egress", "connect"
+        assert [made, *[made, attached] * 2] == way_out  # a refused call is not among them
+
+
 async def test_a_kernel_runs_and_ends_and_leaves_nothing(host: FakeHost) -> None:
     async with living(host) as life:
         await life.reach(S.RUNNING)
