@@ -29,6 +29,8 @@ def backup(database: Path, copy: Path, *, force: bool) -> None:
         Unavailable: it is damaged or not there, or the copy cannot be written; then there is none.
     """
     _must_be_there(database)
+    if copy.exists() and copy.samefile(database):
+        raise Unavailable(str(copy), "is the database itself", "name another file")
     if copy.exists() and not force:
         raise Unavailable(str(copy), "is there already", "name another file, or give --force")
     inspect(str(database))

@@ -39,6 +39,7 @@ class Database:
         self._lock = lock
         self._queries = queries()
         self._queue: list[Change] = []
+        self._files = _identities(path)
         self._broken: Unavailable | None = None
 
     @classmethod
@@ -124,8 +125,7 @@ class Database:
             Unavailable: the file cannot be written.
             sqlite3.IntegrityError: a rule of the schema is broken.
         """
-        if self._broken is not None:
-            raise self._broken
+        self._check()
         try:
             with telling(self.path, "written"):
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -152,11 +152,23 @@ class Database:
 
     def rows(self, name: str, values: Mapping[str, object], tail: str = "") -> list[Row]:
         """Read all rows of a named statement; `tail` is a constant of our own code."""
-        if self._broken is not None:
-            raise self._broken
+        self._check()
         text = f"{self._queries[name]} {tail}" if tail else self._queries[name]
         with telling(self.path, "read"):
             return self._connection.execute(text, values).fetchall()
+
+    def _check(self) -> None:
+        """Refuse to go on with a file that nobody finds any more: what is written there is lost
+        with us, and who took our lock away may let another manager in.
+        """
+        if self._broken is not None:
+            raise self._broken
+        if _identities(self.path) != self._files:
+            raise Unavailable(
+                self.path,
+                "it, its log or its lock was moved, removed or replaced while in use",
+                "put back what was moved; else stop the manager and restore a backup",
+            )
 
 
 def inspect(path: str) -> int:
@@ -195,17 +207,25 @@ def take_lock(path: str) -> int:
     """Make the file if it is not there, and take it for us alone.
 
     Raises:
-        Unavailable: another manager has it, it cannot be opened, or a restore was cut off when
-            the old one was put aside and the new one was not in its place.
+        Unavailable: another manager has it, it cannot be opened, it was taken from its log, or a
+            restore was cut off when the old one was put aside and the new one was not in its place.
     """
     if draft_of(Path(path)).exists() and not os.path.exists(path):
         hint = "give it again: phalanx manager restore FILE"
         raise Unavailable(path, "is not there: a restore was cut off", hint)
+    if _has_log(path) and not os.path.exists(path):
+        hint = "put it back or restore a backup; to begin anew, remove the log"
+        raise Unavailable(path, f"is not there, but its log {path}-wal is", hint)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise _cannot_open(path, error) from error
     return hold(path)
+
+
+def _has_log(path: str) -> bool:
+    log = Path(f"{path}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def hold(path: str) -> int:
@@ -286,6 +306,23 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{steps[number]}\nPRAGMA user_version = {number};\nCOMMIT;"
         )
+
+
+def _identities(path: str) -> tuple[tuple[int, int] | None, ...]:
+    """Tell which files lie at a database's places; they stay the same while it is open."""
+    if path == MEMORY:
+        return ()
+    return tuple(_identity(f"{path}{suffix}") for suffix in ("", "-wal", ".lock"))
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+    return found.st_dev, found.st_ino
 
 
 def _cannot_open(path: str, error: OSError) -> Unavailable:

@@ -51,6 +51,17 @@ def test_a_database_in_use_is_copied_as_it_is_at_that_moment(tmp_path: Path) -> 
     assert 0o600 == copy.stat().st_mode & 0o777
 
 
+def test_a_database_is_not_replaced_by_its_own_copy(tmp_path: Path) -> None:
+    live = tmp_path / "phalanx.db"
+    database = Database.open(str(live))
+    with pytest.raises(Unavailable, match="is the database itself"):
+        backup(live, tmp_path / "." / live.name, force=True)
+    put(database, "said", "after")
+    database.close()
+
+    assert "after" == said(live)
+
+
 def test_a_copy_is_not_replaced_unless_told(tmp_path: Path) -> None:
     made(tmp_path / "phalanx.db", "new")
     made(tmp_path / "copy.db", "old")

@@ -35,6 +35,41 @@ def test_a_second_manager_is_refused_and_let_in_when_the_first_has_gone(tmp_path
     Database.open(path).close()
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal", ".lock"])
+def test_a_file_that_was_taken_away_is_not_gone_on_with_until_it_is_back(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / "phalanx.db"
+    database = Database.open(str(path))
+    taken = Path(f"{path}{suffix}").rename(tmp_path / "elsewhere")
+    for _time in range(2):
+        with (
+            pytest.raises(Unavailable, match="was moved, removed or replaced"),
+            database.transaction(),
+        ):
+            database.run("meta_set", {"key": "a", "value": "lost"})
+        with pytest.raises(Unavailable, match="was moved, removed or replaced"):
+            database.rows("meta_get", {"key": "a"})
+        Path(f"{path}{suffix}").touch()
+    taken.rename(f"{path}{suffix}")
+    with database.transaction():
+        database.run("meta_set", {"key": "a", "value": "b"})
+    database.close()
+
+    database = Database.open(str(path))
+    assert [("b",)] == database.rows("meta_get", {"key": "a"})
+    database.close()
+
+
+def test_a_database_that_was_taken_from_its_log_is_not_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "phalanx.db"
+    Path(f"{path}-wal").write_bytes(b"what was committed last")
+
+    with pytest.raises(Unavailable, match="is not there, but its log"):
+        Database.open(str(path))
+    assert [f"{path.name}-wal"] == os.listdir(tmp_path)
+
+
 def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "phalanx.db"
     Database.open(str(path)).close()
