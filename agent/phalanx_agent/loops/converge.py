@@ -42,7 +42,7 @@ class Fleet:
         self._containers: dict[KernelId, ContainerFacts] | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self.networks = Networks(
-            workshop.docker, board.network, board.forget_network, self._network_made
+            workshop.docker, board.network, board.forget_network, self._network_made, board.warn
         )
 
     async def run(self) -> None:

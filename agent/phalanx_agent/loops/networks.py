@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Never
 
 import structlog
@@ -27,9 +28,14 @@ class Networks:
         tell: Callable[[NetworkReport], None],
         forget: Callable[[str], None],
         made: Callable[[], None],
+        warn: Callable[[str, tuple[str, ...]], None],
     ) -> None:
-        """Args: made: called when the id of a network has become known, or is no more."""
+        """Args:
+        made: called when the id of a network has become known, or is no more.
+        warn: takes what an operator should know, as `Board.warn`.
+        """
         self._docker = docker
+        self._warn = warn
         self._tell = tell
         self._forget = forget
         self._made = made
@@ -48,7 +54,8 @@ class Networks:
             if held is not None:
                 held[0].aim_at(goal)
                 continue
-            holder = _Holder(goal, self._docker, self._tell, self._made)
+            warn = partial(self._warn, name)
+            holder = _Holder(goal, self._docker, self._tell, self._made, warn)
             holder.announce()
             task = tasks.create_task(for_ever("network", holder.run))
             self._holders[name] = (holder, task)
@@ -56,6 +63,7 @@ class Networks:
             _, task = self._holders.pop(name)
             task.cancel()
             self._forget(name)
+            self._warn(name, ())
 
 
 class _Holder:
@@ -67,7 +75,9 @@ class _Holder:
         docker: Docker,
         tell: Callable[[NetworkReport], None],
         made: Callable[[], None],
+        warn: Callable[[tuple[str, ...]], None],
     ) -> None:
+        self._warn = warn
         self.engine_id = ""
         self._goal = goal
         self._docker = docker
@@ -116,6 +126,7 @@ class _Holder:
             if made:  # else it could never be made
                 await self._docker.remove_network(made)
             self.engine_id = ""
+            self._warn(())
             _LOG.info("network.removed", network=goal.network.name)
         self._tell(NetworkReport(goal.network.name, self.engine_id))
 
@@ -136,4 +147,15 @@ class _Holder:
         self._tell(
             NetworkReport(self._goal.network.name, self.engine_id, problem=str(error), final=final)
         )
+        if not self._goal.present and error.kind == "answered":
+            self._warn((_stays(self._goal.network.name, error),))
         return None if final else min(shortest * 2 ** min(tries - 1, 16), longest)
+
+
+def _stays(name: str, error: Unavailable) -> str:
+    """Say what its ended session does not tell any more."""
+    return (
+        f"Network {name} of an ended session stays, and its addresses with it: {error.hint} Is a "
+        f"container of somebody else on it? `docker network inspect -v {name}` shows who is; it is "
+        "tried again."
+    )

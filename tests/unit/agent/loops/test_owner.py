@@ -13,6 +13,8 @@ import pytest
 from phalanx_agent.docker.port import NetworkFacts, Unavailable
 from phalanx_agent.host.guard import GuardFailed
 from phalanx_agent.host.inside import network_of
+from phalanx_agent.host.remains import RemainsStay
+from phalanx_agent.loops import networks
 from phalanx_agent.loops.hub import Hub
 from phalanx_agent.loops.leave import Leaving
 from phalanx_agent.loops.streams import Streams
@@ -107,6 +109,24 @@ async def test_a_network_that_is_in_use_is_tried_again(host: FakeHost) -> None:
         assert not going.final
 
 
+async def test_a_network_that_stays_behind_is_named_until_it_is_gone(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "BACKOFF_S", (0.0, 0.0))
+    async with living(host) as life:
+        life.fleet.take(goals())
+        await life.settle()
+        host.engine.failures["remove_network"] = deque([refusal(403, "It has active endpoints.")])
+        life.fleet.take(goals(network=False))
+        await life.until(lambda: not host.engine.networks)
+        await life.settle()
+
+        ((warning,),) = {said.warnings for said in life.said if said.warnings}
+        assert f"{NETWORK} of an ended session stays" in warning
+        assert "It has active endpoints." in warning
+        assert () == life.said[-1].warnings
+
+
 async def test_addresses_that_are_still_held_are_asked_for_again(host: FakeHost) -> None:
     overlaps = refusal(403, "Pool overlaps with other one on this address space.")
     async with living(host) as life:
@@ -173,6 +193,20 @@ async def test_files_that_nobody_can_need_are_cleared(host: FakeHost) -> None:
         await listed(life)
 
         assert frozenset() == host.scratch.kernels()
+
+
+async def test_files_stay_while_what_its_engine_has_lost_runs(host: FakeHost) -> None:
+    host.scratch.mark(MAIN1, "c1")
+    host.remains_stay = RemainsStay("Process 7 stays.")
+    async with living(host) as life:
+        life.fleet.take(Goals(1))
+        await listed(life)
+        held = host.scratch.kernels()
+        host.remains_stay = None
+        await listed(life)
+
+    assert (frozenset((MAIN1,)), frozenset()) == (held, host.scratch.kernels())
+    assert ["c1"] == host.remains_ended
 
 
 async def test_an_engine_that_does_not_answer_is_told(host: FakeHost) -> None:
