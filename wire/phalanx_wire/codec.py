@@ -22,7 +22,10 @@ from phalanx_wire.control import (
 from phalanx_wire.stream import Closed, Credit, Data, Eof, Open, Resize
 
 MAX_MESSAGE_BYTES: Final = 4 << 20
-"""On the wire."""
+"""On the wire, of what agents say."""
+
+MAX_GOALS_BYTES: Final = 16 << 20
+"""On the wire, of what they are told: all containers' commands and environments are in it."""
 
 MAX_PLAIN_BYTES: Final = 128 << 20
 """After unpacking."""
@@ -61,14 +64,14 @@ def encode(message: Message) -> bytes:
     return data if len(data) < _PACK_FROM else zlib.compress(data, level=1)
 
 
-def decode(data: bytes | memoryview) -> AnyMessage:
-    """Read and validate a message.
+def decode(data: bytes | memoryview, most: int = MAX_MESSAGE_BYTES) -> AnyMessage:
+    """Read and validate a message of at most so many bytes.
 
     Raises:
         msgspec.MsgspecError: not msgpack, unknown tag or field, missing field, wrong type.
     """
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise msgspec.DecodeError(f"message of {len(data)} bytes is over {MAX_MESSAGE_BYTES}")
+    if len(data) > most:
+        raise msgspec.DecodeError(f"message of {len(data)} bytes is over {most}")
     if bytes(data[:1]) == _PACKED:
         data = _unpacked(data)
     try:

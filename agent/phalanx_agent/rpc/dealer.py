@@ -28,7 +28,7 @@ _OPTIONS: Final = {
     zmq.LINGER: 0,
     zmq.SNDHWM: QUEUE_MESSAGES,
     zmq.RCVHWM: QUEUE_MESSAGES,
-    zmq.MAXMSGSIZE: codec.MAX_MESSAGE_BYTES,
+    zmq.MAXMSGSIZE: codec.MAX_GOALS_BYTES,
     zmq.HEARTBEAT_IVL: 2000,
     zmq.HEARTBEAT_TIMEOUT: 8000,
     zmq.HEARTBEAT_TTL: 10000,
@@ -85,7 +85,7 @@ class Dealer:
         while True:
             parts = await self._socket.recv_multipart()
             try:
-                message = codec.decode(parts[-1])
+                message = codec.decode(parts[-1], codec.MAX_GOALS_BYTES)
             except msgspec.MsgspecError as error:
                 _LOG.warning("link.malformed", why=str(error), size=len(parts[-1]))
                 continue

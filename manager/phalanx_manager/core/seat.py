@@ -8,7 +8,7 @@ from datetime import datetime
 from ipaddress import IPv4Network
 from typing import Final
 
-from phalanx_manager.core import address, place, ports, sealing, swarm
+from phalanx_manager.core import address, orders, place, ports, sealing, swarm
 from phalanx_manager.core.explain import nobody
 from phalanx_manager.core.model import (
     AgentRecord,
@@ -88,11 +88,31 @@ def plan(snapshot: Snapshot, row: SessionRow, pool: IPv4Network, now: datetime) 
     if not offered:
         members = (one for one in snapshot.agents.values() if one.cluster == session.cluster)
         return Wait(nobody(members, now), blocks=False)
-    found = _placed(snapshot, row, pool, (offered, verdict))
+    found = _told(snapshot, row, pool, (offered, verdict))
     if isinstance(found, Wait) and len(offered) < len(ready):
         others = sorted(room.agent for room in ready if room not in offered)
         return replace(found, reason=found.reason + sealing.unopened(others))
     return found
+
+
+def _told(
+    snapshot: Snapshot,
+    row: SessionRow,
+    pool: IPv4Network,
+    found: tuple[Sequence[place.Room], swarm.Verdict],
+) -> Placement | Wait:
+    """Place a gang where the agents can be told of it beside all else that they are told."""
+    offered, verdict = found
+    full: frozenset[AgentId] = frozenset()
+    while True:
+        left = [room for room in offered if room.agent not in full]
+        placed = _placed(snapshot, row, pool, (left, verdict)) if left else Wait("", blocks=False)
+        if isinstance(placed, Wait):
+            return Wait(orders.too_much(full), blocks=False) if full else placed
+        over = orders.over(snapshot, row, [seat.agent for seat in placed.seats])
+        if not over:
+            return placed
+        full |= over
 
 
 def _placed(

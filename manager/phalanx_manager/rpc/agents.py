@@ -23,7 +23,7 @@ from phalanx_manager.rpc.port import AgentHandler, House, KeyDirectory
 from phalanx_manager.rpc.self_test import refuses_strangers
 from phalanx_manager.rpc.sockets import bind_router
 from phalanx_manager.rpc.zap import Door
-from phalanx_wire.codec import MAX_MESSAGE_BYTES, decode, encode
+from phalanx_wire.codec import MAX_GOALS_BYTES, decode, encode
 from phalanx_wire.control import (
     FORGOTTEN,
     Beat,
@@ -175,7 +175,7 @@ class Agents:
 
     async def _post(self, link: _Link, message: Message) -> bool:
         data = encode(message)
-        if len(data) > MAX_MESSAGE_BYTES:
+        if len(data) > MAX_GOALS_BYTES:
             log.error("rpc.message.too_big", agent=link.agent, bytes=len(data))
             return False
         try:

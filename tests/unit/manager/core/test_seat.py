@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phalanx_manager.core import address, place, queue
+from phalanx_manager.core import address, orders, place, queue
 from phalanx_manager.core.model import AgentRecord, SessionRow
 from phalanx_manager.core.seat import Placement, Wait, plan
 from phalanx_wire.control import Gpu
@@ -97,6 +97,26 @@ def test_a_session_for_many_hosts_waits_for_those_that_are_joining() -> None:
 
     assert isinstance(found, Wait)
     assert "agents c are joining the swarm" in found.reason
+
+
+def test_an_agent_gets_no_more_than_it_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "MOST_BYTES", 64 << 10)
+    words = {"env": {"WORDS": "x" * (32 << 10)}}
+    first = row(["a"], S.RUNNING, session=TWO, **words)
+    more = row(["b"], S.RUNNING, session=SessionId("cccccccccccc"), **words)
+
+    assert ["b"] == [seat.agent for seat in placed_beside(waiting(1, **words), first).seats]
+    assert ["a"] == [seat.agent for seat in placed_beside(waiting(1), first).seats]
+    found = planned(waiting(1, **words), *swarm_of_two(), others=(first, more))
+    assert isinstance(found, Wait)
+    assert not found.blocks
+    assert "all containers on a, b would be more than the 64 KiB" in found.reason
+
+
+def placed_beside(one: SessionRow, other: SessionRow) -> Placement:
+    found = planned(one, *swarm_of_two(), others=(other,))
+    assert isinstance(found, Placement), found
+    return found
 
 
 def test_what_does_not_fit_now_waits_with_the_numbers_and_blocks_those_behind() -> None:
