@@ -190,13 +190,13 @@ class SimScratch:
     def noted(self, kernel: KernelId) -> Noted:
         return self._files.scratch.noted(kernel)
 
-    def is_marked(self, kernel: KernelId) -> bool:
-        return self._files.scratch.is_marked(kernel)
+    def begun(self, kernel: KernelId) -> str | None:
+        return self._files.scratch.begun(kernel)
 
-    def mark(self, kernel: KernelId) -> None:
+    def mark(self, kernel: KernelId, container_id: str) -> None:
         self._process.point("scratch.mark.before")
         self._host.maybe_full(kernel)
-        self._files.scratch.mark(kernel)
+        self._files.scratch.mark(kernel, container_id)
         self._process.point("scratch.mark.after")
 
     def clear(self, kernel: KernelId) -> None:

@@ -30,7 +30,7 @@ PORTS = (
         "scratch",
         workshop.Scratch,
         scratch.Scratch,
-        frozenset(("folder", "public_keys", "text", "lease", "is_marked", "noted", "kernels")),
+        frozenset(("folder", "public_keys", "text", "lease", "begun", "noted", "kernels")),
     ),
     Port("logs", workshop.LogStore, logstore.LogStore, frozenset(("has",))),
     Port("uploads", workshop.Uploads, uploads.Uploads, frozenset(("chunks",))),

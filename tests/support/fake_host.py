@@ -32,7 +32,7 @@ class FakeScratch:
     def __init__(self) -> None:
         self.texts: dict[KernelId, dict[str, str]] = {}
         self.leases: dict[KernelId, float] = {}
-        self.marked: set[KernelId] = set()
+        self.marked: dict[KernelId, str] = {}
         self.notes: dict[KernelId, Noted] = {}
         self.failing: list[OSError] = []
 
@@ -70,20 +70,20 @@ class FakeScratch:
     def noted(self, kernel: KernelId) -> Noted:
         return self.notes.get(kernel, Noted())
 
-    def is_marked(self, kernel: KernelId) -> bool:
-        return kernel in self.marked
+    def begun(self, kernel: KernelId) -> str | None:
+        return self.marked.get(kernel)
 
-    def mark(self, kernel: KernelId) -> None:
-        self.marked.add(kernel)
+    def mark(self, kernel: KernelId, container_id: str) -> None:
+        self.marked[kernel] = container_id
 
     def clear(self, kernel: KernelId) -> None:
         self.texts.pop(kernel, None)
         self.leases.pop(kernel, None)
         self.notes.pop(kernel, None)
-        self.marked.discard(kernel)
+        self.marked.pop(kernel, None)
 
     def kernels(self) -> frozenset[KernelId]:
-        return frozenset(self.texts) | self.marked
+        return frozenset(self.texts) | self.marked.keys()
 
 
 class FakeLogs:

@@ -64,6 +64,8 @@ class Scratch:
         self._marks.mkdir(mode=0o700, parents=True, exist_ok=True)
         for half_made in self._material.glob(".*"):
             shutil.rmtree(half_made)
+        for half_made in self._marks.glob(".*"):
+            half_made.unlink()
 
     def folder(self, kernel: KernelId) -> Path:
         """Say where the material is, or will be."""
@@ -157,14 +159,21 @@ class Scratch:
             return Noted()
         return Noted(known["fenced"], known["notices"], known.get("life", 0.0))
 
-    def is_marked(self, kernel: KernelId) -> bool:
-        """Tell whether a start was once begun."""
-        return (self._marks / kernel).exists()
+    def begun(self, kernel: KernelId) -> str | None:
+        """Tell the id of the container whose start was once begun, '' if it is not known; None when
+        no start was.
+        """
+        try:
+            return (self._marks / kernel).read_text("ascii")
+        except FileNotFoundError:
+            return None
 
-    def mark(self, kernel: KernelId) -> None:
-        """Note on the disk that a start begins; it is there when this returns."""
+    def mark(self, kernel: KernelId, container_id: str) -> None:
+        """Note on the disk that a container's start begins; it is there when this returns."""
         split_kernel_id(kernel)
-        os.close(os.open(self._marks / kernel, os.O_WRONLY | os.O_CREAT, 0o600))
+        fresh = self._marks / f".{kernel}"
+        _write(fresh, container_id.encode(), _PRIVATE_MODE)
+        fresh.rename(self._marks / kernel)
         folder = os.open(self._marks, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

@@ -128,7 +128,7 @@ class Deeds:
                 await neighbours.reach(case, self._workshop)
                 await self._trust()
             case Op.MARK:
-                self._workshop.scratch.mark(case.kernel)
+                self._workshop.scratch.mark(case.kernel, case.container_id)
                 case.seen = replace(case.seen, marked=True)
             case Op.START:
                 await self._start()

@@ -145,9 +145,10 @@ class Keeper:
         case, scratch = self.case, self._workshop.scratch
         keys = scratch.public_keys(case.kernel)
         known = case.seen.container
+        begun = scratch.begun(case.kernel)
         case.seen = Seen(
             container=known,
-            marked=scratch.is_marked(case.kernel) or case.aim.assignment.begun,
+            marked=begun is not None or case.aim.assignment.begun,
             material=keys is not None,
             kept=self._workshop.logs.has(case.kernel),
             noted=scratch.noted(case.kernel),
@@ -158,6 +159,8 @@ class Keeper:
             case.fence = fence_of(until_s, assignment.lost_after_s, assignment.grace_s)
         if isinstance(known, Absent):
             case.found(self._first_facts)
+            if begun and self._first_facts is None:
+                case.now(Created(begun))  # what its engine has lost since may run all the same
         if keys is not None:
             case.keys = keys
             await self._deeds.listen()

@@ -10,11 +10,12 @@ from typing import Final, Never
 import structlog
 
 from phalanx_agent.docker.port import Broke, EngineEvent, Inventory, Reopened, Unavailable
+from phalanx_agent.host.remains import RemainsStay
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.leftovers import STAYS_S, Leftovers
 from phalanx_agent.loops.workshop import Workshop
-from phalanx_wire.control import Engine, Stray
+from phalanx_wire.control import Engine, Goals, Stray
 
 _LOG = structlog.get_logger()
 LIST_EVERY_S: Final = 30.0
@@ -84,13 +85,12 @@ class Watch:
         inventory = await self._workshop.docker.inventory()
         self._fleet.listed(inventory)
         self._board.engine(Engine(facts.version, facts.api, facts.problem))
-        self._judge_strays(inventory)
+        if self._fleet.goals is not None:
+            self._judge_strays(inventory, self._fleet.goals)
+            await self._clear_files(inventory)
 
-    def _judge_strays(self, inventory: Inventory) -> None:
+    def _judge_strays(self, inventory: Inventory, goals: Goals) -> None:
         """What two listings in a row show and no goal claims; one alone may be on its way out."""
-        goals = self._fleet.goals
-        if goals is None:
-            return
         networks = {gang.network.name for gang in goals.gangs}
         networks |= {goal.network.name for goal in goals.networks}
         found = {
@@ -105,12 +105,20 @@ class Watch:
         told = frozenset(found) & self._unclaimed
         self._unclaimed = frozenset(found)
         self._board.strays(tuple(sorted(told, key=lambda stray: (stray.kind, stray.name))))
-        self._clear_files(inventory)
 
-    def _clear_files(self, inventory: Inventory) -> None:
-        """Material that nobody claims and no container uses is provably done with."""
-        used = {facts.kernel for facts in inventory.containers}
-        for kernel in self._workshop.scratch.kernels() - used:
-            if not self._fleet.claims(kernel):
+    async def _clear_files(self, inventory: Inventory) -> None:
+        """Material that nobody claims and no container uses is provably done with, once nothing of
+        the container runs that was started with it.
+        """
+        used, scratch = {facts.kernel for facts in inventory.containers}, self._workshop.scratch
+        for kernel in scratch.kernels() - used:
+            if self._fleet.claims(kernel):
+                continue
+            try:
+                if container_id := scratch.begun(kernel):
+                    await self._workshop.end_remains(container_id)
+            except RemainsStay as error:
+                _LOG.warning("files.stay", kernel=kernel, why=str(error))
+            else:
                 _LOG.info("files.cleared", kernel=kernel)
-                self._workshop.scratch.clear(kernel)
+                scratch.clear(kernel)

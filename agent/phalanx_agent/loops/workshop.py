@@ -53,11 +53,13 @@ class Scratch(Protocol):
     def noted(self, kernel: KernelId) -> Noted:
         """Read what was noted."""
 
-    def is_marked(self, kernel: KernelId) -> bool:
-        """Tell whether a start was once begun."""
+    def begun(self, kernel: KernelId) -> str | None:
+        """Tell the id of the container whose start was once begun, '' if it is not known; None when
+        no start was.
+        """
 
-    def mark(self, kernel: KernelId) -> None:
-        """Note on the disk that a start begins; it is there when this returns."""
+    def mark(self, kernel: KernelId, container_id: str) -> None:
+        """Note on the disk that a container's start begins; it is there when this returns."""
 
     def clear(self, kernel: KernelId) -> None:
         """Remove material and marker; gone already is fine."""

@@ -93,15 +93,15 @@ def test_a_mark_outlives_the_process_and_clear_removes_everything(
     scratch: Scratch, memory: Path, tmp_path: Path
 ) -> None:
     scratch.make(KERNEL, TEXTS, USER)
-    scratch.mark(KERNEL)
+    scratch.mark(KERNEL, "c1")
     again = Scratch(memory / "run", tmp_path / "state")
-    assert again.is_marked(KERNEL)
+    assert "c1" == again.begun(KERNEL)
     assert frozenset({KERNEL}) == again.kernels()
 
     again.clear(KERNEL)
 
     assert frozenset() == again.kernels()
-    assert not again.is_marked(KERNEL)
+    assert again.begun(KERNEL) is None
     assert [] == [path for path in (memory / "run").rglob("*") if path.is_file()]
 
 

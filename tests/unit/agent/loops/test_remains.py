@@ -75,3 +75,23 @@ async def test_what_its_engine_has_lost_is_told_as_ended_when_it_has_ended(host:
     assert S.RUNNING is held[0]
     assert "Process 7 stays; it is tried again." in held[1]
     assert [lost] == host.remains_ended
+
+
+async def test_what_its_engine_has_lost_while_no_agent_looked_is_ended_before_it_is_told(
+    host: FakeHost,
+) -> None:
+    async with living(host) as life:
+        await life.reach(S.RUNNING)
+    lost = host.engine.of(MAIN1).id
+    await host.engine.remove(lost)
+    host.remains_stay = STAY
+    async with living(host) as life:
+        await life.aim(assignment(S.RUNNING))
+        await life.pass_time(60)
+        held = life.said[-1].kernels
+        host.remains_stay = None
+        await life.pass_time(60)
+        await life.until(lambda: life.state() is S.EXITED)
+
+    assert all(report.state is not S.EXITED for report in held)
+    assert [lost] == host.remains_ended
