@@ -166,12 +166,16 @@ async def serve(config: ManagerConfig, ready: Callable[[Running], None] | None =
             await (_take_turns(site) if config.database else _lead_alone(site))
             watchdog.cancel()
     except BaseExceptionGroup as group:
-        # What went wrong inside, not that it did so beside the watchdog.
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
+        raise _only(group) from None
     finally:
         systemd.notify("STOPPING=1")
+
+
+def _only(error: BaseException) -> BaseException:
+    """What went wrong inside, not that it did so beside other tasks; several as they are."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _lead_alone(site: _Site) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from phalanx_manager.config import ManagerConfig
 from phalanx_manager.core.model import Stop, StopCause
+from phalanx_manager.serve import serve
 from phalanx_manager.store.leading import Candidate, Deposed, Led
 from phalanx_manager.store.lease import PostgresLease
 from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import AlreadyThere, Created, NewSession, Unavailable
-from phalanx_manager.store.postgres import Postgres, open_postgres
+from phalanx_manager.store.postgres import Postgres, fit, open_postgres
 from phalanx_wire.ids import SessionId
 from tests.support.house import NOW, admitted
 from tests.support.postgres import Server
@@ -271,6 +274,53 @@ async def test_a_schema_of_a_newer_program_is_left_alone(server: Server) -> None
     with pytest.raises(Unavailable, match=r"schema version 99, .*run the program that wrote it"):
         async with PostgresLease.open(url, FIRST):
             raise AssertionError("it was let in")
+
+
+@pytest.mark.parametrize("theirs", ["session", "leader"])
+async def test_a_database_with_somebody_elses_tables_is_left_alone(
+    server: Server, theirs: str
+) -> None:
+    url = await server.fresh()
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"CREATE TABLE {theirs} (id TEXT)")
+
+    with pytest.raises(Unavailable, match="give Phalanx a database of its own"):
+        async with PostgresLease.open(url, FIRST):
+            raise AssertionError("it was let in")
+
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    await connection.close()
+    assert [(theirs,)] == [tuple(row) for row in tables]
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused(server: Server) -> None:
+    await server.admin("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+
+    with pytest.raises(Unavailable, match="is encoded in LATIN1; make one with"):
+        async with PostgresLease.open(server.url("latin"), FIRST):
+            raise AssertionError("it was let in")
+
+
+async def test_a_pooler_that_drops_our_settings_is_refused(server: Server) -> None:
+    url = await server.fresh()
+    connection = await asyncpg.connect(url)
+
+    with pytest.raises(Unavailable, match="does not take our settings; name the server itself"):
+        await fit(url, connection)
+    await connection.close()
+
+
+async def test_what_hinders_a_new_leader_is_told_in_a_sentence(
+    server: Server, tmp_path: Path
+) -> None:
+    await server.admin("CREATE ROLE few LOGIN CONNECTION LIMIT 1")
+    await server.admin("CREATE DATABASE few OWNER few")
+    url = server.url("few").replace("phalanx@", "few@")
+    local = "127.0.0.1:0"
+    config = ManagerConfig(data_dir=tmp_path, database=url, http=local, rpc=f"tcp://{local}")
+
+    with pytest.raises(Unavailable, match='failed: too many connections for role "few"; '):
+        await serve(config)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,15 @@ import asyncpg
 
 from phalanx_manager.store.leading import Candidate, Led
 from phalanx_manager.store.port import Unavailable
-from phalanx_manager.store.postgres import asking, connect, newest_version, refuse_newer, shown
+from phalanx_manager.store.postgres import (
+    ANOTHERS,
+    asking,
+    connect,
+    fit,
+    newest_version,
+    refuse_newer,
+    shown,
+)
 
 LASTS_S: Final = 6.0
 """A lease that is not renewed for so long may be taken."""
@@ -61,7 +69,9 @@ RETURNING epoch
 _RENEW: Final = "UPDATE leader SET renewed_at = clock_timestamp() WHERE epoch = $1"
 _GIVE_BACK: Final = "UPDATE leader SET renewed_at = '-infinity' WHERE epoch = $1"
 _LOOK: Final = "SELECT holder, url, server_key, version FROM leader"
-_IS_THERE: Final = "SELECT to_regclass('leader') IS NOT NULL"
+_IS_THERE: Final = """
+SELECT to_regclass('leader') IS NOT NULL, to_regclass('session') IS NOT NULL
+"""
 
 
 class PostgresLease:
@@ -82,9 +92,12 @@ class PostgresLease:
         """
         lease = cls(database, candidate)
         try:
-            ((there,),) = await lease._ask(_IS_THERE)
+            await fit(database, await lease._connected())
+            ((there, session),) = await lease._ask(_IS_THERE)
             if there:
                 await lease.look()
+            elif session:
+                raise Unavailable(shown(database), "has a table `session`", ANOTHERS)
             with asking(database):
                 await (await lease._connected()).execute(SCHEMA)
             yield lease

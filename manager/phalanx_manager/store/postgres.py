@@ -51,6 +51,20 @@ _CUT: Final = (
     ConnectionResetError,
 )
 
+ANOTHERS: Final = "another application has tables there: give Phalanx a database of its own"
+_FOREIGN: Final = (
+    asyncpg.DuplicateTableError,
+    asyncpg.DuplicateFunctionError,
+    asyncpg.DuplicateObjectError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.WrongObjectTypeError,
+)
+_KEPT: Final = ("synchronous_commit", "idle_in_transaction_session_timeout", "statement_timeout")
+_ENCODINGS: Final = ("UTF8", "SQL_ASCII")
+"""The latter keeps bytes as they are."""
+
+_NO_POOLER: Final = "name the server itself in `database`, no pooler before it"
+
 log = structlog.get_logger(__name__)
 
 
@@ -259,6 +273,21 @@ async def connect(url: str) -> asyncpg.Connection:
         )
 
 
+async def fit(url: str, connection: asyncpg.Connection) -> None:
+    """Refuse what would lose settings that keep commits durable, or texts.
+
+    Raises:
+        Unavailable: a pooler has dropped our settings, or the encoding cannot hold every text.
+    """
+    with asking(url):
+        found = dict(await connection.fetch("SELECT name, setting FROM pg_settings"))
+    if any(found[name] != _SETTINGS[name] for name in _KEPT):
+        raise Unavailable(shown(url), "does not take our settings", _NO_POOLER)
+    if found["server_encoding"] not in _ENCODINGS:
+        hint = "make one with `createdb -T template0 -E UTF8`"
+        raise Unavailable(shown(url), f"is encoded in {found['server_encoding']}", hint)
+
+
 def shown(url: str) -> str:
     """Spell a URL for people: without its password."""
     parts = urlsplit(url)
@@ -298,13 +327,15 @@ def asking(url: str) -> Iterator[None]:
     except asyncpg.InvalidCatalogNameError as error:
         hint = "make it with `createdb`, or check the name in `database`"
         raise Unavailable(where, f"cannot be used: {error}", hint) from error
+    except asyncpg.ProtocolViolationError as error:
+        raise Unavailable(where, f"failed: {_line(error)}", _NO_POOLER) from error
     except _CUT as error:
         hint = "check that the server runs; it is dialled again"
         raise Unavailable(where, "the connection was cut", hint) from error
     except asyncpg.PostgresError as error:
         if error.sqlstate == DEPOSED:
             raise Deposed(where, "another manager leads", "ask that one") from error
-        raise Unavailable(where, f"failed: {error}", _hint(error)) from error
+        raise Unavailable(where, f"failed: {_line(error)}", _hint(error)) from error
     except (OSError, TimeoutError) as error:
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number else str(error)
@@ -314,6 +345,11 @@ def asking(url: str) -> Iterator[None]:
         ) from error
 
 
+def _line(error: asyncpg.PostgresError) -> str:
+    """What the server says, without what it and asyncpg add to it."""
+    return next(iter(str(error).splitlines()), "")
+
+
 def _hint(error: asyncpg.PostgresError) -> str:
     if isinstance(error, asyncpg.DiskFullError):
         return "make room on the server's disk; running containers are not touched"
@@ -321,6 +357,8 @@ def _hint(error: asyncpg.PostgresError) -> str:
         return "it is read-only, maybe a replica: name the primary in `database`"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return "the user must own the database"
+    if isinstance(error, _FOREIGN):
+        return ANOTHERS
     return "the server's log may say more; running containers are not touched"
 
 

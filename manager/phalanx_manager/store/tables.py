@@ -75,6 +75,7 @@ class Change:
             self.done.set_result(None)
         else:
             self.done.set_exception(error)
+            self.done.exception()  # whoever waited for it may have gone, which is no bug
 
 
 class Tables(Protocol):
