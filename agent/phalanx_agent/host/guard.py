@@ -8,6 +8,7 @@ All of that is IPv4: our networks are made without IPv6, so containers have none
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,6 +30,8 @@ _IPTABLES: Final = ("iptables", "--wait", "10")
 _RESTORE: Final = ("iptables-restore", "--wait", "10", "--noflush")
 _LINK_LOCAL: Final = "169.254.0.0/16"
 _VXLAN: Final = (4789, 4790)
+_ENGINES: Final = "-A FORWARD -j DOCKER-"
+_ENGINE_SETS_S: Final = 0.5
 _INTERFACES: Final = Path("/sys/class/net")
 _BRIDGES_ASK: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
@@ -63,34 +66,69 @@ def rules(guarded: Iterable[str]) -> str:
 class Guard:
     """The rules of this host."""
 
+    def __init__(self) -> None:
+        self._held: tuple[str, ...] | None = None  # what was asked before ours when they held
+        self._engine_has_rules = False  # it was seen to
+
     async def keep(self, guarded: Iterable[str]) -> None:
-        """Set the rules, or set them again: a reload of a firewall may have dropped them. New ones
-        are tried from inside.
+        """Set the rules, or set them again: a reload of a firewall may have dropped them. They are
+        tried from inside once, and again when they were gone or other rules are asked before them.
 
         Raises:
             GuardFailed: they could not be set, or do not hold.
         """
         try:
             await run(*_RESTORE, stdin=rules(guarded))
-            fresh = probe.was_left()  # by a process that ended before it knew
-            for chain, own in await _hooks():
-                asked = await _asked(chain, own)
-                if asked == 0:
-                    await run(*_IPTABLES, "-I", chain, "1", *_jump(own))
-                    fresh = True
-                # An agent that was killed meanwhile may have asked for it at the same time.
-                for _twice in range(1, asked):
-                    await run(*_IPTABLES, "-D", chain, *_jump(own))
-                if chain == USERS:
-                    await _have_users_asked()
+            before = await self._have_asked()
             _have_bridges_ask()
-            if fresh:
+            if before != self._held:
+                self._held = None
                 await self.verify()
+                self._held = before
+            await self._miss_engines_rules()
         except ToolFailed as error:
             raise GuardFailed(
                 f"{error}. Containers could reach this host; no work is taken until the rules "
                 "hold. Are iptables, ip and unshare there, and are we root?"
             ) from error
+
+    async def _have_asked(self) -> tuple[str, ...]:
+        """Have each of our chains asked from one place; all rules that are asked before them."""
+        before: list[str] = []
+        for chain, own in await _hooks():
+            found, jump = await _rules_of(chain), _jump_from(chain, own)
+            if jump in found:
+                before += found[: found.index(jump)]
+            else:
+                await run(*_IPTABLES, "-I", chain, "1", *_jump(own))
+                if self._held is not None:
+                    _LOG.warning("guard.rules-were-gone", chain=chain)
+                self._held = None
+            # An agent that was killed meanwhile may have asked for it at the same time.
+            for _twice in range(1, found.count(jump)):
+                await run(*_IPTABLES, "-D", chain, *_jump(own))
+            if chain == USERS:
+                before += await _have_users_asked()
+        return tuple(before)
+
+    async def _miss_engines_rules(self) -> None:
+        """Look for the rules by which the engine has its own chains asked, once they were seen.
+
+        Raises:
+            GuardFailed: they are gone, and with them all that lets containers reach anything.
+        """
+        for pause_s in (0.0, _ENGINE_SETS_S):  # it takes one away and sets it again, now and then
+            await asyncio.sleep(pause_s)
+            if any(rule.startswith(_ENGINES) for rule in await _rules_of("FORWARD")):
+                self._engine_has_rules = True
+                return
+            if not self._engine_has_rules:
+                return  # it may be told to have none
+        raise GuardFailed(
+            "Somebody has flushed this host's firewall, or loaded it anew: the container engine's "
+            "own rules are gone, and it sets them at its start alone. Networks may carry nothing; "
+            "no work is taken until the engine was restarted, which ends what runs."
+        )
 
     async def verify(self) -> None:
         """Try from behind a bridge of ours to reach this host, and to forge a peer's frame.
@@ -131,10 +169,14 @@ def _jump(chain: str) -> tuple[str, ...]:
     return ("-i", OURS, "-j", chain)
 
 
-async def _asked(chain: str, own: str) -> int:
-    """From how many places of a chain ours is asked."""
+def _jump_from(chain: str, own: str) -> str:
+    return " ".join(("-A", chain, *_jump(own)))
+
+
+async def _rules_of(chain: str) -> list[str]:
+    """The rules of a chain in their order, as iptables spells them."""
     listing = await run(*_IPTABLES, "-S", chain)
-    return listing.splitlines().count(" ".join(("-A", chain, *_jump(own))))
+    return [line for line in listing.splitlines() if line.startswith("-A ")]
 
 
 async def _hooks() -> tuple[tuple[str, str], ...]:
@@ -143,15 +185,17 @@ async def _hooks() -> tuple[tuple[str, str], ...]:
     return ((USERS if there else "FORWARD", TO_OTHERS), ("INPUT", TO_HOST))
 
 
-async def _have_users_asked() -> None:
-    """Have DOCKER-USER asked once, and first. An engine takes its rule for that away and sets it
-    again with every network: two networks at once leave it twice, and whoever dies in between
-    leaves none.
+async def _have_users_asked() -> list[str]:
+    """Have DOCKER-USER asked once, and first; what is asked before it all the same. An engine takes
+    its rule for that away and sets it again with every network: two networks at once leave it
+    twice, and whoever dies in between leaves none. Ours that stood in for it goes.
     """
-    rule = f"FORWARD -j {USERS}"
-    asked = (await run(*_IPTABLES, "-S", "FORWARD")).splitlines().count(f"-A {rule}")
+    found, rule = await _rules_of("FORWARD"), f"FORWARD -j {USERS}"
+    for _once in range(found.count(_jump_from("FORWARD", TO_OTHERS))):
+        await run(*_IPTABLES, "-D", "FORWARD", *_jump(TO_OTHERS))
+    asked = found.count(f"-A {rule}")
     if asked == 1:
-        return
+        return found[: found.index(f"-A {rule}")]
     lines = ["*filter", *[f"-D {rule}"] * asked, f"-I {rule}", "COMMIT", ""]
     try:
         await run(*_RESTORE, stdin="\n".join(lines))  # all of it or nothing
@@ -160,6 +204,7 @@ async def _have_users_asked() -> None:
         _LOG.info("guard.users-chain-changes", asked=asked, why=str(error))
     else:
         _LOG.warning("guard.users-chain-mended", asked=asked)
+    return []
 
 
 def _have_bridges_ask() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -72,12 +71,6 @@ async def _bridge() -> AsyncIterator[None]:
         yield
     finally:
         await _clear()
-
-
-def was_left() -> bool:
-    """Tell whether a process that tried it has not come to its end."""
-    links = (_PORT_HERE, _OUT_HERE, BRIDGE)
-    return any(os.path.exists(f"/sys/class/net/{link}") for link in links)
 
 
 async def _clear() -> None:

@@ -22,7 +22,7 @@ from phalanx_wire.slots import Slots
 
 _LOG = structlog.get_logger()
 HOST_EVERY_S: Final = 30.0
-GUARD_EVERY_S: Final = 60.0
+GUARD_EVERY_S: Final = 20.0
 GUARD_RETRY_S: Final = 5.0
 TIDY_EVERY_S: Final = 600.0
 

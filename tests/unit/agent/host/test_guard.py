@@ -44,12 +44,11 @@ sh("mount", "-t", "sysfs", "sysfs", "/sys")
 sh("ip", "link", "set", "lo", "up")
 sh("sysctl", "-q", "net.ipv4.ip_forward=1")
 async def main():
-    guard = Guard()
-    await guard.keep(["192.0.2.77"])
+    await Guard().keep(["192.0.2.77"])
     sh("iptables", "-I", "INPUT", "1", "-i", "phx+", "-j", TO_HOST)
     sh("ip", "link", "add", probe.BRIDGE, "type", "bridge")
-    await guard.keep(["192.0.2.77"])
-    print(probe.was_left(), sh("iptables", "-S", "INPUT"))
+    await Guard().keep(["192.0.2.77"])
+    print(probe.BRIDGE in sh("ip", "link"), sh("iptables", "-S", "INPUT"))
 asyncio.run(main())
 """
 
@@ -74,6 +73,64 @@ async def main():
 asyncio.run(main())
 """
 """Twice at the top and once below, once at the top and once below, and not at all."""
+
+
+FLUSHED = """
+import asyncio, subprocess
+from phalanx_agent.host import guard as house
+from phalanx_agent.host.guard import Guard, GuardFailed
+def sh(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+async def says(guard):
+    try:
+        await guard.keep([])
+        print("'fine'")
+    except GuardFailed as error:
+        print(repr(str(error)))
+def engine_starts():
+    for chain in ("DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"):
+        sh("iptables", "-N", chain)
+        sh("iptables", "-I", "FORWARD", "-j", chain)
+    sh("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+async def main():
+    sh("mount", "-t", "sysfs", "sysfs", "/sys")
+    sh("ip", "link", "set", "lo", "up")
+    sh("sysctl", "-q", "net.ipv4.ip_forward=1")
+    house._ENGINE_SETS_S = 0.0
+    guard = Guard()
+    engine_starts()
+    await says(guard)
+    sh("iptables", "-I", "INPUT", "-j", "ACCEPT")
+    await says(guard)
+    await says(guard)
+    sh("iptables", "-F")
+    sh("iptables", "-X")
+    await says(guard)
+    print([line for line in sh("iptables", "-S").splitlines() if "-i phx+" in line])
+    engine_starts()
+    await says(guard)
+    print([line for line in sh("iptables", "-S").splitlines() if "-i phx+" in line])
+asyncio.run(main())
+"""
+"""A firewall that lets all in stands before ours, then all is flushed, then the engine starts."""
+
+
+@pytest.mark.real
+def test_a_firewall_that_somebody_opens_or_flushes_keeps_work_away_until_it_is_well() -> None:
+    argv = ["unshare", "--net", "--mount", sys.executable, "-c", FLUSHED]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+    assert 0 == done.returncode, done.stderr
+    well, opened, still, flushed, without, again, within = [
+        line for line in done.stdout.splitlines() if "guard." not in line
+    ]
+    assert ["'fine'"] * 2 == [well, again]
+    assert "reached this host" in opened
+    assert opened == still
+    assert "flushed this host's firewall" in flushed
+    hooks = ["-A INPUT -i phx+ -j PHALANX-INPUT", "-A FORWARD -i phx+ -j PHALANX-FORWARD"]
+    assert str(hooks) == without
+    assert str([hooks[0], "-A DOCKER-USER -i phx+ -j PHALANX-FORWARD"]) == within
 
 
 @pytest.mark.real
