@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
@@ -10,18 +11,19 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from phalanx_manager.core.model import SessionRow
+from phalanx_manager.core.model import Kernel, SessionRow
 from phalanx_manager.http import cursor, sse
 from phalanx_manager.http.ask import Ask
 from phalanx_manager.http.logs_follow import Follower
-from phalanx_manager.http.logs_read import Batch, Merger, Missing, Put, Wanted
+from phalanx_manager.http.logs_read import Batch, Batches, Merger, Missing, Put, Wanted
 from phalanx_manager.http.problems import refused
 from phalanx_manager.wake import Bell
-from phalanx_wire.api import ENDED_STATES, LogEvent
+from phalanx_wire.api import ENDED_STATES, LogEvent, LogLine
 from phalanx_wire.ids import SessionId
 
 _WAITING_BATCHES: Final = 64
-_BATCH_LINES: Final = 256
+_EVENTS: Final = 256
+_LAST_CHARACTERS: Final = 16 << 20
 _FEW: Final = 16
 _CURSOR_EVERY_S: Final = 0.5
 _NEWS: Final = frozenset({"session.stuck", "session.unshared"})
@@ -83,20 +85,25 @@ def _wanted(ask: Ask) -> Wanted:
 
 
 def _last(producer: Producer, count: int) -> Producer:
-    """Keep the last lines of all ranks together."""
+    """Keep the last lines of all ranks together, and of them no more than memory bears."""
 
     async def run(put: Put, missing: Missing) -> None:
-        lines: Batch = []
+        lines: deque[tuple[Kernel, LogLine]] = deque()
+        held = 0
 
         async def keep(batch: Batch) -> None:
-            lines.extend(batch)
-            if len(lines) > 2 * count + _BATCH_LINES:
-                del lines[: len(lines) - count]
+            nonlocal held
+            for kernel, line in batch:
+                lines.append((kernel, line))
+                held += len(line.text)
+                while len(lines) > count or held > _LAST_CHARACTERS:
+                    held -= len(lines.popleft()[1].text)
 
         await producer(keep, missing)
-        last = lines[len(lines) - count :] if count < len(lines) else lines
-        for start in range(0, len(last), _BATCH_LINES):
-            await put(last[start : start + _BATCH_LINES])
+        batches = Batches(put)
+        while lines:
+            await batches.add(*lines.popleft())
+        await batches.flush()
 
     return run
 
@@ -147,7 +154,7 @@ class _News:
         with self._ask.doors.chimes.watch(session) as self._bell:
             while True:
                 last = self._over
-                while found := await self._ask.doors.store.events(after, session, _BATCH_LINES):
+                while found := await self._ask.doors.store.events(after, session, _EVENTS):
                     after = found[-1].id
                     for event in found:
                         if event.kind in _NEWS:

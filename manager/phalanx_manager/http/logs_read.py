@@ -26,7 +26,8 @@ Put = Callable[[Batch], Awaitable[None]]
 
 _ALL_WINDOWS_BYTES: Final = 64 << 20
 _CHUNK_S: Final = 60.0
-_BATCH: Final = 256
+_BATCH_LINES: Final = 256
+_BATCH_CHARACTERS: Final = 64 << 10
 _NEVER_RAN: Final = frozenset({"cancelled", "hosts-apart", "refused", "start-failed"})
 """Causes of ends that have an exit code where there was a process."""
 
@@ -146,6 +147,28 @@ class Source:
                 yield fresh
 
 
+class Batches:
+    """Hands over lines together, but not so many that a slow reader fills our memory."""
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self._batch: Batch = []
+        self._held = 0
+
+    async def add(self, kernel: Kernel, line: LogLine) -> None:
+        """Take one line more."""
+        self._batch.append((kernel, line))
+        self._held += len(line.text)
+        if len(self._batch) >= _BATCH_LINES or self._held >= _BATCH_CHARACTERS:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Hand over what there is."""
+        if self._batch:
+            batch, self._batch, self._held = self._batch, [], 0
+            await self._put(batch)
+
+
 class Merger:
     """Output of several kernels that is there now, in the order of time."""
 
@@ -180,19 +203,15 @@ class Merger:
         heads: list[tuple[int, int, int, list[LogLine]]] = []
         for at, chunk in enumerate(chunks):
             await _push(heads, at, chunk)
-        batch: Batch = []
+        batches = Batches(put)
         while heads:
             _at_ns, at, offset, lines = heapq.heappop(heads)
-            batch.append((sources[at].kernel, lines[offset]))
-            if len(batch) >= _BATCH:
-                await put(batch)
-                batch = []
+            await batches.add(sources[at].kernel, lines[offset])
             if offset + 1 < len(lines):
                 heapq.heappush(heads, (lines[offset + 1].at_ns, at, offset + 1, lines))
             else:
                 await _push(heads, at, chunks[at])
-        if batch:
-            await put(batch)
+        await batches.flush()
 
 
 async def _push(

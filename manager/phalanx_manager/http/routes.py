@@ -218,7 +218,10 @@ _STREAMS: Final = (
             moment("since", "only later lines: RFC 3339, or how long ago, e.g. `10m`"),
             whole("attempt", "of an attempt before this one; without `follow`", 1, 1_000),
             whole(
-                "tail", "of the last lines at most so many; followed: of each rank", 0, 1_000_000
+                "tail",
+                "of the last lines at most so many, of 16 MiB; followed: of each rank",
+                0,
+                1_000_000,
             ),
         ),
         headers=_RESUME,

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from aiohttp import ClientResponse
 
-from phalanx_manager.http import cursor, logs_follow
-from phalanx_manager.http.logs_read import may_have_output, window
+from phalanx_manager.http import cursor, logs, logs_follow
+from phalanx_manager.http.logs_read import Batch, Batches, may_have_output, window
 from phalanx_wire import loglines
 from phalanx_wire.api import EventView, LogEvent, LogLine
 from phalanx_wire.ids import kernel_id
@@ -172,6 +172,32 @@ async def test_the_last_line_of_a_stream_carries_the_point_to_resume(tmp_path: P
             await api.get("/v1/sessions/demo/logs", **{"Last-Event-ID": found[-1][0]})
         )
         assert [] == again
+
+
+async def test_the_last_lines_are_as_many_as_memory_bears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_LAST_CHARACTERS", len("main 5" + "sub 6"))
+    async with scene(tmp_path, speaking(LINES)) as api:
+        await api.running()
+        found, _end = await read_logs(await api.get("/v1/sessions/demo/logs?tail=1000000"))
+    assert ["main 5", "sub 6"] == texts(found)
+
+
+async def test_long_lines_are_handed_over_few_at_a_time() -> None:
+    sizes: list[int] = []
+
+    async def put(batch: Batch) -> None:
+        sizes.append(sum(len(line.text) for _kernel, line in batch))
+
+    batches = Batches(put)
+    kernel = row(["a"]).kernels[0]
+    for _line in range(256):
+        await batches.add(kernel, LogLine(0, False, "x" * loglines.MAX_TEXT_BYTES))
+    await batches.flush()
+
+    assert 256 * loglines.MAX_TEXT_BYTES == sum(sizes)
+    assert max(sizes) < 4 * loglines.MAX_TEXT_BYTES
 
 
 # ---------------------------------------------------------------- logs that come
