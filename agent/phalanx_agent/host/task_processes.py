@@ -1,4 +1,6 @@
-"""Processes of tasks in containers: found by a mark in their environment, held by descriptors."""
+"""Processes of tasks and of commands from outside in containers: found by a mark in their
+environment, held by descriptors.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,9 @@ from typing import Final
 
 MARK: Final = "PHALANX_TASK"
 """The variable that tells a task's processes from all others, whoever their parents are."""
+
+COMMAND: Final = "PHALANX_EXEC"
+"""The same for a command of `exec`. What it has left in the background when it ended may stay."""
 
 _ROUNDS: Final = 20
 
@@ -57,18 +62,20 @@ def hold(pid: int) -> HeldProcess | None:
 
 
 @contextmanager
-def marked(mark: str) -> Iterator[tuple[HeldProcess, ...]]:
-    """Hold all processes that have a mark, and what these have started since without it."""
+def marked(mark: str, name: str = MARK) -> Iterator[tuple[HeldProcess, ...]]:
+    """Hold all processes that have a mark by this name, and what these have started since without
+    it.
+    """
     held: list[HeldProcess] = []
     try:
-        roots = [pid for pid, found in _marks() if found == mark]
+        roots = [pid for pid, found in _marks(name) if found == mark]
         for pid, parent in _with_children(roots).items():
             process = hold(pid)
             if process is None:
                 continue
             held.append(process)
             # Its number may have been given to another one before it was held.
-            if _mark_of(pid) != mark and (parent is None or _parent(pid) != parent):
+            if _mark_of(pid, name) != mark and (parent is None or _parent(pid) != parent):
                 held.pop().close()
         yield tuple(held)
     finally:
@@ -80,21 +87,35 @@ def marks_beside(pid: int) -> frozenset[str]:
     """Tell which marks there are in the container whose first process this is."""
     space = _space(pid)
     return frozenset(
-        mark for other, mark in _marks() if space is not None and _space(other) == space
+        mark for other, mark in _marks(MARK) if space is not None and _space(other) == space
     )
 
 
-def kill_marked(mark: str) -> None:
-    """Kill all that have a mark, stopped first: what runs on could start another one meanwhile."""
+def commands_beside(pid: int) -> frozenset[str]:
+    """Tell the marks of commands that run in the container whose first process this is. Their first
+    processes have parents outside of it; what an ended one has left has one inside.
+    """
+    space, found = _space(pid), set[str]()
+    for other, mark in _marks(COMMAND):
+        parent = _parent(other)
+        if parent is not None and space == _space(other) != _space(parent):
+            found.add(mark)
+    return frozenset(found)
+
+
+def kill_marked(mark: str, name: str = MARK) -> None:
+    """Kill all that have a mark by this name, stopped first: what runs on could start another one
+    meanwhile.
+    """
     frozen = 0
     for _ in range(_ROUNDS):
-        with marked(mark) as found:
+        with marked(mark, name) as found:
             if len(found) == frozen:
                 _signal(found, signal.SIGKILL)
                 return
             _signal(found, signal.SIGSTOP)
             frozen = len(found)
-    with marked(mark) as found:
+    with marked(mark, name) as found:
         _signal(found, signal.SIGKILL)
 
 
@@ -120,9 +141,9 @@ def _with_children(roots: list[int]) -> dict[int, int | None]:
     return family
 
 
-def _marks() -> Iterator[tuple[int, str]]:
+def _marks(name: str) -> Iterator[tuple[int, str]]:
     for pid in _numbers():
-        mark = _mark_of(pid)
+        mark = _mark_of(pid, name)
         if mark is not None:
             yield pid, mark
 
@@ -133,11 +154,11 @@ def _numbers() -> Iterator[int]:
             yield int(name)
 
 
-def _mark_of(pid: int) -> str | None:
+def _mark_of(pid: int, name: str) -> str | None:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
         for entry in file.read().split(b"\0"):
-            name, _, value = entry.partition(b"=")
-            if name == MARK.encode():
+            variable, _, value = entry.partition(b"=")
+            if variable == name.encode():
                 return value.decode(errors="replace")
     return None
 
