@@ -176,7 +176,7 @@ class _Agent:
         )
         self.board = Board(inventory.boot_id(), self._say)
         self.fleet = Fleet(config.name, self.workshop, self.board)
-        self.guard = GuardLoop(Guard(), self.board.hinder)
+        self.guard = GuardLoop(Guard(), partial(self.board.hinder, "guard"))
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         note = partial(belongings.note_swarm, config.state_dir)
         self._entered_at = partial(belongings.entered_swarm_at, config.state_dir)

@@ -222,7 +222,7 @@ class AgentLife(Process):
         self.dialler = Dialler(self, host.name, air, host.dice)
         self.board = Board(f"boot-{host.boots}", self.dialler.say)
         self.fleet = Fleet(host.name, self.workshop, self.board)
-        self.guard = GuardLoop(NoRules(), self.board.hinder)
+        self.guard = GuardLoop(NoRules(), partial(self.board.hinder, "guard"))
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         self.swarm = SwarmMember(docker, lambda: host.address, self.board.swarm, self._enters)
         self.streams = Streams(docker, self.fleet, logs, network_of)

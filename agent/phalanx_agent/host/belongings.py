@@ -10,6 +10,7 @@ from typing import Final
 _OF_SESSIONS: Final = ("logs", "uploads", "started")
 _IN_MEMORY: Final = "k"
 _IDENTITY: Final = ("manager.json", "agent.key")
+_RUNNER: Final = "runner"
 _SWARM: Final = "swarm-entered"
 _LEFT: Final = "left"
 
@@ -41,6 +42,14 @@ def clear_sessions(state_dir: Path, runtime_dir: Path) -> None:
     for folder in (*(state_dir / name for name in _OF_SESSIONS), runtime_dir / _IN_MEMORY):
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
+
+
+def missing(state_dir: Path, runtime_dir: Path) -> str:
+    """Name what somebody has removed while the agent runs: it makes these at its start. Empty when
+    nothing is.
+    """
+    made = [state_dir / name for name in (*_OF_SESSIONS, _RUNNER, *_IDENTITY)]
+    return next((str(path) for path in (*made, runtime_dir / _IN_MEMORY) if not path.exists()), "")
 
 
 def note_left(state_dir: Path) -> None:
@@ -76,4 +85,4 @@ def clear_identity(state_dir: Path) -> None:
     for name in (*_IDENTITY, _SWARM, _LEFT):
         (state_dir / name).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(state_dir / "runner")
+        shutil.rmtree(state_dir / _RUNNER)

@@ -48,7 +48,7 @@ class Board:
         self._gpus: tuple[Gpu, ...] = ()
         self._routes = Routes()
         self._engine = Engine(problem="The container engine has not been asked yet.")
-        self._hindered = ""
+        self._hindered: dict[str, str] = {}
         self._swarm = SwarmReport(state="pending")  # until the engine has been asked
         self._strays: tuple[Stray, ...] = ()
         self._warnings: dict[str, tuple[str, ...]] = {}
@@ -79,8 +79,8 @@ class Board:
         )
 
     def _told_engine(self) -> Engine:
-        problem = self._engine.problem or self._hindered
-        return Engine(self._engine.version, self._engine.api, problem)
+        problems = filter(None, (self._engine.problem, *self._hindered.values()))
+        return Engine(self._engine.version, self._engine.api, " ".join(problems))
 
     def leave_now(self) -> None:
         """Tell the manager; if it is away it will be told when it is back."""
@@ -133,10 +133,10 @@ class Board:
             self._engine = engine
             self.changed()
 
-    def hinder(self, why: str) -> None:
-        """No work can be taken although the engine is well; empty when it can."""
-        if why != self._hindered:
-            self._hindered = why
+    def hinder(self, source: str, why: str) -> None:
+        """No work can be taken although the engine is well, by who found it; empty when it can."""
+        if why != self._hindered.get(source, ""):
+            self._hindered[source] = why
             self.changed()
 
     def swarm(self, swarm: SwarmReport) -> None:

@@ -11,7 +11,7 @@ from typing import Final, Never, Protocol
 import structlog
 
 from phalanx_agent.config import AgentConfig
-from phalanx_agent.host import inventory, ports
+from phalanx_agent.host import belongings, inventory, ports
 from phalanx_agent.host.guard import GuardFailed
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.uploads import Uploads
@@ -37,6 +37,7 @@ class HostFigures:
 
     def tell(self) -> None:
         """Look once."""
+        self._board.hinder("files", self._lost())
         capacity, gpus, address = self._config.capacity, inventory.gpus(), self._address()
         self._board.host(
             Slots(
@@ -48,6 +49,15 @@ class HostFigures:
             address,
             gpus,
             Routes(inventory.addresses(), inventory.subnets(), self._host_network(address)),
+        )
+
+    def _lost(self) -> str:
+        gone = belongings.missing(self._config.state_dir, self._config.runtime_dir)
+        if not gone:
+            return ""
+        return (
+            f"{gone} was removed while the agent ran; restart the agent, which makes anew what it "
+            "needs. Without its manager.json and agent.key it asks for a join token then."
         )
 
     def _host_network(self, address: str) -> HostNetwork | None:
