@@ -24,6 +24,7 @@ from phalanx_agent.rpc.identity import IdentityError
 from phalanx_client import config as client_config
 from phalanx_manager import config as manager_config
 from phalanx_manager.http.app import CannotListenError
+from phalanx_manager.log import processors
 from phalanx_manager.rpc import failure
 from phalanx_manager.serve import Running
 from phalanx_manager.serve import serve as serve_manager
@@ -68,6 +69,7 @@ def wish(argv: list[str]) -> Wish:
 def log_to_stderr(level: int) -> None:
     """Keep standard output for what a person shall read."""
     structlog.configure(
+        processors=processors(sys.stderr),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )

@@ -17,6 +17,7 @@ import structlog
 
 from phalanx_manager.clock import Clock, SystemClock
 from phalanx_manager.config import ManagerConfig
+from phalanx_manager.groups import bare
 from phalanx_manager.http.app import listen
 from phalanx_manager.http.auth import is_secret, secret_hash, spell_secret
 from phalanx_manager.http.doors import Doors, Joining
@@ -161,21 +162,13 @@ async def serve(config: ManagerConfig, ready: Callable[[Running], None] | None =
     server_keys = keys.load_or_make(config.data_dir / "manager.key")
     site = _Site(config, SystemClock(), server_keys, ready or (lambda _: None))
     try:
-        async with asyncio.TaskGroup() as tasks:
-            watchdog = tasks.create_task(systemd.watchdog(site.turns), name="watchdog")
-            await (_take_turns(site) if config.database else _lead_alone(site))
-            watchdog.cancel()
-    except BaseExceptionGroup as group:
-        raise _only(group) from None
+        with bare():
+            async with asyncio.TaskGroup() as tasks:
+                watchdog = tasks.create_task(systemd.watchdog(site.turns), name="watchdog")
+                await (_take_turns(site) if config.database else _lead_alone(site))
+                watchdog.cancel()
     finally:
         systemd.notify("STOPPING=1")
-
-
-def _only(error: BaseException) -> BaseException:
-    """What went wrong inside, not that it did so beside other tasks; several as they are."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 async def _lead_alone(site: _Site) -> None:

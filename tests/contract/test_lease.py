@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from phalanx_manager.config import ManagerConfig
 from phalanx_manager.core.model import Stop, StopCause
 from phalanx_manager.serve import serve
+from phalanx_manager.store import postgres
 from phalanx_manager.store.leading import Candidate, Deposed, Led
 from phalanx_manager.store.lease import PostgresLease
 from phalanx_manager.store.ledger import Ledger
@@ -181,6 +183,21 @@ async def test_a_connection_that_was_cut_is_made_anew(server: Server) -> None:
             await asyncio.wait({writing})
 
     assert Created(TWO) == outcome
+
+
+async def test_nobody_waits_long_for_a_server_that_does_not_answer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "READ_S", 0.05)
+    url = await server.fresh()
+    async with PostgresLease.open(url, FIRST) as one:
+        epoch = await one.take()
+        assert isinstance(epoch, int)
+        async with Postgres.open(url, epoch) as tables, AsyncExitStack() as stack:
+            for _one in range(postgres._READERS):  # of others who have no answer yet
+                await stack.enter_async_context(tables._pool.acquire())
+            with pytest.raises(Unavailable, match="cannot be reached: it does not answer"):
+                await tables.read("event_last", {})
 
 
 async def test_a_server_that_crashes_refuses_for_a_while_and_loses_nothing(server: Server) -> None:

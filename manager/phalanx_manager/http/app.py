@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from phalanx_manager.groups import bare
 from phalanx_manager.http import auth, health, openapi, problems
 from phalanx_manager.http.ask import NOBODY, Ask, Route
 from phalanx_manager.http.entrance import Entrance
@@ -83,7 +84,8 @@ def _through(
                 turnstile.enter(caller)
                 auth.authorize(caller, route.scope)
             values = read_all(route.params, request.query)
-            return await route.handler(Ask(doors, request, caller, values, turnstile))
+            with bare():
+                return await route.handler(Ask(doors, request, caller, values, turnstile))
 
     return handle
 
@@ -171,22 +173,18 @@ async def listen(entrance: Entrance, address: str, most: int | None = None) -> A
     server = runner.server
     assert server is not None  # noqa: S101 - it is set up
     try:
-        async with _bound(server, address) as listeners:
-            url = _url(address, listeners[0])
-            log.info("http.listening", url=url)
-            async with asyncio.TaskGroup() as tasks:
-                accepting = [
-                    tasks.create_task(app[_GUESTS].let_in(listener, server), name="http")
-                    for listener in listeners
-                ]
-                yield url
-                for task in accepting:
-                    task.cancel()
-    except BaseExceptionGroup as group:
-        # What went wrong inside the context, not that it did so among tasks.
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
+        with bare():
+            async with _bound(server, address) as listeners:
+                url = _url(address, listeners[0])
+                log.info("http.listening", url=url)
+                async with asyncio.TaskGroup() as tasks:
+                    accepting = [
+                        tasks.create_task(app[_GUESTS].let_in(listener, server), name="http")
+                        for listener in listeners
+                    ]
+                    yield url
+                    for task in accepting:
+                        task.cancel()
     finally:
         await runner.cleanup()
 

@@ -8,6 +8,9 @@ from typing import Final, Never
 
 import structlog
 
+from phalanx_manager.rpc import failure
+from phalanx_manager.store import port
+
 _SHORTEST_S: Final = 0.1
 _LONGEST_S: Final = 10.0
 
@@ -23,10 +26,13 @@ async def for_ever(name: str, turn: Callable[[], Awaitable[None]], turns: dict[s
     while True:
         try:
             await turn()
+        except (port.Unavailable, failure.Unavailable) as error:
+            log.warning("loop.unavailable", loop=name, why=str(error), again_in_s=wait_s)
         except Exception:
             log.exception("loop.failed", loop=name, again_in_s=wait_s)
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, _LONGEST_S)
         else:
             wait_s = _SHORTEST_S
             turns[name] = turns.get(name, 0) + 1
+            continue
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 2, _LONGEST_S)

@@ -16,6 +16,7 @@ import zmq.asyncio
 import zmq.utils.monitor
 
 from phalanx_manager.core.doubt import doubt
+from phalanx_manager.groups import bare
 from phalanx_manager.rpc import greeting
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.keys import ServerKeys
@@ -102,30 +103,26 @@ class Agents:
         """
         context = zmq.asyncio.Context()
         try:
-            door = Door(context, directory)
-            socket, monitor = bind_router(context, bind, keys)
-            agents = Agents(socket, door, (handler, directory, house))
-            async with asyncio.TaskGroup() as tasks:
-                agents._tasks = tasks
-                running = [
-                    tasks.create_task(door.run()),
-                    tasks.create_task(agents._receive_all()),
-                    tasks.create_task(agents._watch(monitor)),
-                ]
-                await refuses_strangers(context, agents.address, keys.public, door)
-                log.info("rpc.listening", address=agents.address)
-                try:
-                    yield agents
-                finally:
-                    for link in list(agents._links.values()):
-                        agents._drop(link, "the manager is stopping")
-                    for task in running:
-                        task.cancel()
-        except BaseExceptionGroup as group:
-            # What went wrong inside the context, not that it did so among tasks.
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None
-            raise
+            with bare():
+                door = Door(context, directory)
+                socket, monitor = bind_router(context, bind, keys)
+                agents = Agents(socket, door, (handler, directory, house))
+                async with asyncio.TaskGroup() as tasks:
+                    agents._tasks = tasks
+                    running = [
+                        tasks.create_task(door.run()),
+                        tasks.create_task(agents._receive_all()),
+                        tasks.create_task(agents._watch(monitor)),
+                    ]
+                    await refuses_strangers(context, agents.address, keys.public, door)
+                    log.info("rpc.listening", address=agents.address)
+                    try:
+                        yield agents
+                    finally:
+                        for link in list(agents._links.values()):
+                            agents._drop(link, "the manager is stopping")
+                        for task in running:
+                            task.cancel()
         finally:
             context.destroy(linger=0)
 

@@ -112,13 +112,14 @@ class Postgres:
         text, names = self._spell(name, tail)
         found: list[asyncpg.Record] = []
         with asking(self._url):
-            for left in reversed(range(_READERS + 1)):
-                try:
-                    found = await self._pool.fetch(text, *(values[key] for key in names))
-                    break
-                except _CUT:
-                    if not left:  # all connections that may have been cut unnoticed have been tried
-                        raise
+            async with asyncio.timeout(READ_S):  # the wait for a connection, too
+                for left in reversed(range(_READERS + 1)):
+                    try:
+                        found = await self._pool.fetch(text, *(values[key] for key in names))
+                        break
+                    except _CUT:
+                        if not left:  # all that may have been cut unnoticed have been tried
+                            raise
         return [tuple(record) for record in found]
 
     async def once(self, key: str, value: str) -> str:
