@@ -163,6 +163,7 @@ def _limits(table: _Table) -> Limits:
     default = _LIMITS
     limits = Limits(
         max_size=inner.take("max_size", _count(10_000), default.max_size),
+        max_containers=inner.take("max_containers", _count(10_000_000), default.max_containers),
         max_time_s=inner.take("max_time_s", _between(1, default.max_time_s), default.max_time_s),
         max_grace_s=inner.take("max_grace_s", _between(0, 86_400), default.max_grace_s),
         max_priority=inner.take("max_priority", _count(1_000_000), default.max_priority),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 from phalanx_manager.core.model import Caller, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.store.port import (
@@ -18,6 +19,7 @@ from tests.support.house import NOW, admitted, later
 from tests.support.store_case import ADA, BOB, ONE, ROOT, TWO, Case
 
 S = KernelState
+THREE = SessionId("cccccccccccc")
 
 
 async def test_a_submitted_session_is_there_with_all_its_kernels_pending(case: Case) -> None:
@@ -51,6 +53,29 @@ async def test_a_hundred_askings_at_once_by_one_key_are_one_session(case: Case) 
 
     assert {Created(made): 1, AlreadyThere(made): 99} == Counter(outcomes)
     assert [made] == case.changed
+
+
+async def test_a_user_has_no_more_containers_than_one_may_have(case: Case) -> None:
+    await case.submit(size=2)
+    more = NewSession(TWO, ADA, admitted(name="more", size=2), NOW, most=3)
+    refused = await case.store.submit(more)
+
+    assert isinstance(refused, Refusal)
+    assert "too_many_containers" == refused.code
+    assert Created(TWO) == await case.store.submit(replace(more, caller=BOB))
+    assert await case.store.stop(ONE, Stop(StopCause.USER, "stopped", NOW))
+    assert Created(THREE) == await case.store.submit(replace(more, id=THREE))
+
+
+async def test_of_many_askings_at_once_as_many_are_taken_as_one_may_have(case: Case) -> None:
+    letters = "abcdefghij"
+    askings = [
+        NewSession(SessionId(one * 12), ADA, admitted(name=f"n{one}", size=2), NOW, most=5)
+        for one in letters
+    ]
+    outcomes = await asyncio.gather(*map(case.store.submit, askings))
+
+    assert 2 == sum(isinstance(outcome, Created) for outcome in outcomes)
 
 
 async def test_the_same_key_with_another_body_is_refused(case: Case) -> None:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from phalanx_wire.api import SessionState
 from phalanx_wire.control import HostNetwork, Observed
@@ -44,18 +44,23 @@ class Refusal:
     hint: str = ""
 
 
+MAX_CONTAINERS: Final = 20_000
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of what may be asked for; an operator may lower them in the configuration.
 
     Attributes:
         max_size: containers of one session.
+        max_containers: of all sessions of one user that have not ended, waiting ones among them.
         max_time_s: longest time limit.
         max_grace_s: longest time between TERM and KILL.
         max_priority: highest priority, and its negative the lowest.
     """
 
     max_size: int = 10_000
+    max_containers: int = MAX_CONTAINERS
     max_time_s: float = 366 * 86_400.0
     max_grace_s: float = 3_600.0
     max_priority: int = 1_000

@@ -80,6 +80,7 @@ async def submit(ask: Ask) -> web.Response:
             at=doors.clock.now(),
             idempotency_key=key,
             body_digest=digest,
+            most=doors.limits.max_containers,
         )
     )
     return await _submitted(ask, outcome)

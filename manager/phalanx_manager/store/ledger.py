@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from phalanx_manager.core import clusters
+from phalanx_manager.core import admit, clusters
 from phalanx_manager.core.model import Caller, Refusal, SessionRow, Snapshot, Stop, StopCause
 from phalanx_manager.core.observe import KernelChange, NetworkChange
 from phalanx_manager.core.seat import Placement
@@ -125,6 +125,10 @@ class Ledger(Access):
                 return closed
             if (user, request.admitted.spec.name) in self._names:
                 return _name_taken(request)
+            mine = (self._ahead[name] for (who, _), name in self._names.items() if who == user)
+            crowded = admit.crowded(mine, request.admitted, request.most)
+            if crowded is not None:
+                return crowded
             done = self._submit(request)
         await asyncio.shield(done)
         return Created(request.id)

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from phalanx_manager.core.admit import Admitted
 from phalanx_manager.core.model import (
+    MAX_CONTAINERS,
     AgentRecord,
     Caller,
     Cluster,
@@ -52,6 +53,7 @@ class NewSession:
         id: fresh, by `ids.session_id`.
         idempotency_key: of the caller's request, None when it gave none.
         body_digest: what the key stands for: a digest of the request body.
+        most: containers that the caller's sessions that have not ended may have together.
     """
 
     id: SessionId
@@ -60,6 +62,7 @@ class NewSession:
     at: datetime
     idempotency_key: str | None = None
     body_digest: str = ""
+    most: int = MAX_CONTAINERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ class Store(Protocol):
 
     async def submit(self, request: NewSession) -> Created | AlreadyThere | Refusal:
         """Write a session and its kernels, all PENDING. Refusals: `idempotency_mismatch`,
-        `name_taken`, and for its cluster as `core.clusters.closed`.
+        `name_taken`, `too_many_containers`, and for its cluster as `core.clusters.closed`.
         """
 
     async def repeated(self, user: str, key: str, digest: str) -> AlreadyThere | Refusal | None:
