@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +13,7 @@ import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
+from phalanx_agent.core.refused import SHORTAGES
 from phalanx_agent.docker.passing import passes
 from phalanx_agent.docker.port import Unavailable
 
@@ -30,8 +29,6 @@ _TRANSPORT_ERROR: Final = 900
 _NOT_THERE: Final = "The engine does not answer on its socket; is it running?"
 
 _NOT_ALLOWED: Final = "This agent may not use the engine's socket; is it root, or of its group?"
-
-_OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _ID: Final = re.compile(r"[a-f0-9]{64}")
 
@@ -233,8 +230,8 @@ def speaking(what: str, doing: str) -> Iterator[None]:
 def _unconnected(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return _NOT_ALLOWED
-    if error.errno in _OWN_SHORTAGES:
-        return f"This agent cannot open a connection to it: {os.strerror(error.errno)}."
+    if error.errno in SHORTAGES:
+        return f"This agent cannot open a connection to it: {error.strerror}."
     return _NOT_THERE
 
 

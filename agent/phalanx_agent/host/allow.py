@@ -10,7 +10,7 @@ from typing import Final
 
 from phalanx_agent.config import AllowedMount
 from phalanx_agent.core.recipe import Bind
-from phalanx_agent.core.refused import Refused
+from phalanx_agent.core.refused import SHORTAGES, Refused
 from phalanx_agent.host import folders, inventory
 from phalanx_wire.spec import Mount
 
@@ -27,6 +27,7 @@ def judge(
 
     Raises:
         Refused: a mount is not allowed, or not there.
+        OSError: this host has nothing left to look at one with.
     """
     return tuple(_one(mount, allowed, [str(path) for path in own]) for mount in mounts)
 
@@ -49,6 +50,8 @@ def _one(mount: Mount, allowed: Sequence[AllowedMount], own: Sequence[str]) -> B
         mode = os.stat(real).st_mode
         place = "" if mount.read_only else folders.place(real, inventory.boot_id())
     except OSError as error:
+        if error.errno in SHORTAGES:
+            raise
         raise Refused(f"{mount.source} cannot be mounted: {error.strerror}.") from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise Refused(f"{mount.source} is neither a folder nor a file.")

@@ -148,7 +148,7 @@ class Workshop:
 
     Attributes:
         bundle: the runner's folder on this host.
-        judge_mounts: says what of the user's mounts is bound. Raises `Refused`.
+        judge_mounts: says what of the user's mounts is bound. Raises `Refused` and `OSError`.
         check_ports: tries whether a container can have ports of the host. Raises `Refused`.
         lives: tells whether a process of this host is there.
         mounts_hold: tells whether the container of a process has them from where they were judged.

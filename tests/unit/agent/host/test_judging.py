@@ -19,6 +19,7 @@ from phalanx_agent.host.uploads import Uploads
 from phalanx_wire.api import LogLine
 from phalanx_wire.ids import KernelId
 from phalanx_wire.spec import Mount
+from tests.support.hunger import no_more_files
 
 KERNEL = KernelId("abcdefghijkl-1-0")
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nada:x:1000:1001::/home/ada:/bin/sh\nbroken\n"
@@ -50,6 +51,13 @@ def test_what_is_not_allowed_or_not_there_is_refused(tmp_path: Path, source: str
 
     with pytest.raises(Refused):
         allow.judge([mount], [AllowedMount(str(root))], [root / "own"])
+
+
+def test_a_folder_is_not_judged_by_an_agent_without_descriptors(tmp_path: Path) -> None:
+    mount = Mount(str(tmp_path), "/data", read_only=False)
+
+    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+        allow.judge([mount], [AllowedMount(str(tmp_path), write=True)], [])
 
 
 def test_a_folder_that_holds_the_agents_own_is_refused_too(tmp_path: Path) -> None:
