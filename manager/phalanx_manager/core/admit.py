@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from phalanx_manager.core import check, gang, place
 from phalanx_manager.core.gang import KernelPlan
-from phalanx_manager.core.model import AgentRecord, Limits, Refusal, SessionRow
+from phalanx_manager.core.model import AgentRecord, Limits, Refusal
 from phalanx_manager.core.session import LOST_AFTER_S
 from phalanx_wire import names
 from phalanx_wire.ids import AgentId
@@ -73,11 +73,10 @@ def admit(
     return Admitted(filled, kernels, _nowhere_to_save(spec, full))
 
 
-def crowded(alive: Iterable[SessionRow], more: Admitted, most: int) -> Refusal | None:
-    """Refuse a session with which its user would have too many containers: each takes time and
-    memory of the manager, whoever waits for it.
+def crowded(count: int, more: Admitted, most: int) -> Refusal | None:
+    """Refuse a session with which its user, who has so many, would have too many containers: each
+    takes time and memory of the manager, whoever waits for it.
     """
-    count = sum(len(row.kernels) for row in alive)
     if count + len(more.kernels) <= most:
         return None
     return Refusal(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -81,6 +81,7 @@ class Ledger(Access):
         self._submitting = asyncio.Lock()
         self._keys: dict[tuple[str, str], _Waiting] = {}
         self._names: dict[tuple[str, str], SessionId] = {}
+        self._containers: Counter[str] = Counter()
         self._last_number = 0
 
     async def fill(self) -> None:
@@ -95,6 +96,7 @@ class Ledger(Access):
         self._live.clear()
         self._live.update(live)
         self._names.clear()
+        self._containers.clear()
         self._name(live)
 
     async def reload(self) -> None:
@@ -125,8 +127,7 @@ class Ledger(Access):
                 return closed
             if (user, request.admitted.spec.name) in self._names:
                 return _name_taken(request)
-            mine = (self._ahead[name] for (who, _), name in self._names.items() if who == user)
-            crowded = admit.crowded(mine, request.admitted, request.most)
+            crowded = admit.crowded(self._containers[user], request.admitted, request.most)
             if crowded is not None:
                 return crowded
             done = self._submit(request)
@@ -353,20 +354,24 @@ class Ledger(Access):
                 self._live[name] = row
         if not well:
             self._names.clear()
+            self._containers.clear()
             self._name(self._ahead)
             return
         for name in work.touched:
             self._on_change(name)
 
     def _name(self, touched: Mapping[SessionId, SessionRow]) -> None:
-        """Note whose names are taken."""
+        """Note whose names are taken, and how many containers each user's sessions have."""
         for row in touched.values():
             session = row.session
             taken = (session.user, session.name)
-            if session.state not in ENDED_STATES:
+            known = self._names.get(taken) == session.id
+            if session.state not in ENDED_STATES and not known:
                 self._names[taken] = session.id
-            elif self._names.get(taken) == session.id:
+                self._containers[session.user] += len(row.kernels)
+            elif session.state in ENDED_STATES and known:
                 del self._names[taken]
+                self._containers[session.user] -= len(row.kernels)
 
 
 def _repeated(asked: str, digest: str, session: SessionId) -> AlreadyThere | Refusal:
