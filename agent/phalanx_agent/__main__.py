@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 import resource
 import secrets
@@ -28,6 +27,7 @@ from phalanx_agent.docker.port import Docker
 from phalanx_agent.host import (
     allow,
     belongings,
+    diary,
     inside,
     inventory,
     mounted,
@@ -163,7 +163,9 @@ class _Agent:
             listen=RunnerChannel.listen,
             ask_door=self.asks.door,
             bundle=folder,
-            judge_mounts=lambda mounts: allow.judge(mounts, config.mounts, own),
+            judge_mounts=lambda mounts: allow.judge(
+                mounts, config.mounts, (*own, config.engine, docker.root)
+            ),
             check_ports=lambda wanted: ports.check(wanted, config.host_ports),
             lives=inside.lives,
             mounts_hold=mounted.as_judged,
@@ -340,20 +342,6 @@ async def _watchdog() -> None:
     await asyncio.Event().wait()
 
 
-def _configure_log() -> None:
-    """One line per event; PHALANX_LOG=debug tells every operation too."""
-    level = logging.DEBUG if os.environ.get("PHALANX_LOG") == "debug" else logging.INFO
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-    )
-
-
 async def _until_signalled(config: AgentConfig, *, anew: bool) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - asyncio.run has made it
@@ -382,7 +370,7 @@ def main() -> int:
     if given.check:
         print("the configuration is fine")
         return 0
-    _configure_log()
+    written = diary.configure()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each call that is passed on takes one
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
@@ -393,6 +381,8 @@ def main() -> int:
     except Dismissed as error:
         print(f"This host is free of Phalanx: {error}.", file=sys.stderr)
         return DISMISSED
+    finally:
+        written.close()
     return 0
 
 
