@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from phalanx_client import config, output
 from phalanx_client.arguments import Parser
 from phalanx_client.connection import plain_client
-from phalanx_client.failure import Unavailable
+from phalanx_client.failure import Away, Unavailable
 from phalanx_client.output import Form
 from phalanx_client.session import Client
 
@@ -54,7 +54,7 @@ class Call:
         patience = PATIENCE_S if patient else 0.0
         return plain_client(self.manager(), patience_s=patience, on_wait=self.away)
 
-    def away(self, trouble: Unavailable) -> None:
+    def away(self, trouble: Unavailable | Away) -> None:
         """Say that the manager is away, and that this is being waited for."""
         output.note(f"phalanx: {trouble.what}: {trouble.doing}; trying again", quiet=self.quiet)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from phalanx_client import config
 from phalanx_client.blocking_client import BlockingClient
 from phalanx_client.either import EitherTransport
-from phalanx_client.failure import Unavailable
+from phalanx_client.failure import Away, Unavailable
 from phalanx_client.inside import Inside
 from phalanx_client.paced import PacedTransport
 from phalanx_client.plain import PlainTransport
@@ -40,7 +40,7 @@ def plain_client(
     manager: config.Manager,
     *,
     patience_s: float = 0.0,
-    on_wait: Callable[[Unavailable], None] | None = None,
+    on_wait: Callable[[Unavailable | Away], None] | None = None,
 ) -> Client:
     """A client whose coroutines `blocking.finish` can run."""
     transport = _to([PlainTransport(one) for one in manager.each()])

@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from phalanx_client.answers import UNEXPLAINED, body_of, decode, events_of, problem_of
-from phalanx_client.failure import Broken, Refused, Unavailable
+from phalanx_client.failure import Away, Broken, Refused, Unavailable
 from phalanx_client.patience import Absence, Patience
 from phalanx_client.sse import ServerEvent
 from phalanx_client.transport import Reply, Request, Transport
@@ -20,6 +20,7 @@ JSON = (("Content-Type", "application/json"),)
 BEFORE = "the manager, or something before it"
 GATEWAY = (502, 503, 504)
 """What proxies answer for a manager that is away."""
+AWAY = "unavailable"
 HEARD_S = 20.0
 """How long what must not be done twice is repeated by its key, when it may have been heard: longer
 than a manager needs to start again. Without an answer nobody knows whether it was done.
@@ -55,7 +56,7 @@ class Exchange:
         transport: Transport,
         *,
         patience_s: float = 0.0,
-        on_wait: Callable[[Unavailable], None] | None = None,
+        on_wait: Callable[[Unavailable | Away], None] | None = None,
     ) -> None:
         self._transport = transport
         self._patience = Patience(transport, patience_s, on_wait)
@@ -75,14 +76,14 @@ class Exchange:
         """The reply itself, if it is no refusal.
 
         Raises:
-            Refused: with the manager's problem.
+            Refused: with the manager's problem; `Away` when it may be over soon.
             Broken: with none, by a proxy whose manager is away, or went away meanwhile.
         """
         if reply.status >= 400:
             problem = problem_of(reply, await body_of(reply))
             if problem.code == UNEXPLAINED and reply.status in GATEWAY:
                 raise Broken(BEFORE, f"answered {reply.status}", "Is the manager up?")
-            raise Refused(problem)
+            raise (Away if problem.code == AWAY else Refused)(problem)
         return reply
 
     async def _get(self, path: str, shape: type[T], query: Iterable[tuple[str, str]] = ()) -> T:
@@ -108,7 +109,7 @@ class Exchange:
         absence = Absence(self._patience, HEARD_S)
         try:
             return decode(await self._read(request, repeat=True, absence=absence), shape)
-        except Unavailable as trouble:
+        except (Unavailable, Away) as trouble:
             if absence.heard:
                 raise Broken(trouble.what, trouble.doing, hint) from trouble
             raise
@@ -126,7 +127,7 @@ class Exchange:
             try:
                 async with self._transport.open(request) as reply:
                     said = await body_of(await self.accepted(reply))
-            except Broken as trouble:
+            except (Broken, Away) as trouble:
                 if not repeat:
                     raise
                 await absence.endure(trouble)
@@ -173,5 +174,5 @@ class Exchange:
                 if not follow:
                     return
                 await absence.endure(Broken("the stream", "ended early", "Try again."))
-            except Unavailable as trouble:
+            except (Unavailable, Away) as trouble:
                 await absence.endure(trouble)

@@ -57,6 +57,19 @@ class Refused(Failure):
         self.problem = problem
 
 
+class Away(Refused):
+    """The manager is there, and something that it needs is not: its database, or an agent. Whether
+    what was asked has been done is not known.
+    """
+
+    what = "the manager"
+
+    @property
+    def doing(self) -> str:
+        """What went wrong."""
+        return self.problem.title
+
+
 def exit_code_of(status: int) -> int:
     """The exit code for a refusal with this HTTP status."""
     match status:

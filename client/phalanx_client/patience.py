@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from phalanx_client.failure import Broken, Unavailable
+from phalanx_client.failure import Away, Broken, Unavailable
 from phalanx_client.transport import Transport
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
@@ -17,7 +17,7 @@ class Patience:
         self,
         transport: Transport,
         seconds: float,
-        on_wait: Callable[[Unavailable], None] | None,
+        on_wait: Callable[[Unavailable | Away], None] | None,
     ) -> None:
         self.transport = transport
         self.seconds = seconds
@@ -42,10 +42,10 @@ class Absence:
         self._waited_s = 0.0
         self._pause_s = FIRST_PAUSE_S
 
-    async def endure(self, trouble: Unavailable) -> None:
+    async def endure(self, trouble: Unavailable | Away) -> None:
         """Pause before the next try; raises `trouble` when the patience is used up."""
         patience = self._patience
-        self.heard = self.heard or isinstance(trouble, Broken)
+        self.heard = self.heard or isinstance(trouble, Broken | Away)
         most_s = max(
             patience.seconds if patience.met else 0.0, self._heard_s if self.heard else 0.0
         )

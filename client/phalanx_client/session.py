@@ -24,7 +24,7 @@ import msgspec
 from phalanx_client.answers import decode
 from phalanx_client.clusters import Clusters
 from phalanx_client.exchange import JSON
-from phalanx_client.failure import USAGE, Failure, Unavailable
+from phalanx_client.failure import USAGE, Away, Failure, Unavailable
 from phalanx_client.handle import Session
 from phalanx_client.inside import Completed, Inside
 from phalanx_client.patience import FIRST_PAUSE_S
@@ -77,7 +77,7 @@ class Client(Clusters):
         transport: Transport,
         *,
         patience_s: float = 0.0,
-        on_wait: Callable[[Unavailable], None] | None = None,
+        on_wait: Callable[[Unavailable | Away], None] | None = None,
         inside: Inside | None = None,
     ) -> None:
         super().__init__(transport, patience_s=patience_s, on_wait=on_wait)

@@ -19,11 +19,12 @@ from phalanx_client import archive, exchange
 from phalanx_client.failure import Failure
 from phalanx_wire.api import UploadCreated
 from tests.unit.client.conftest import Cli
-from tests.unit.client.fake_manager import END, ID, FakeManager, line, session, stream
+from tests.unit.client.fake_manager import END, ID, FakeManager, fails, line, session, stream
 
 SESSIONS = "/v1/sessions"
 ONE = f"/v1/sessions/{ID}"
 CUT = stream(None)
+AWAY = fails(503, "unavailable", "the database: the connection was cut")
 ENDING = [signal.SIGTERM, signal.SIGHUP]
 RAW = """
 import os, signal, sys
@@ -75,7 +76,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("lost", [CUT, gateway], ids=["cut", "gateway"])
+@pytest.mark.parametrize("lost", [CUT, gateway, AWAY], ids=["cut", "gateway", "database"])
 def test_a_submission_that_was_not_answered_is_repeated_by_its_key(
     cli: Cli, manager: FakeManager, lost: object
 ) -> None:
@@ -103,11 +104,12 @@ def test_an_upload_that_is_cut_off_is_sent_again_from_its_beginning(
     assert len(first.body) > 7000
 
 
+@pytest.mark.parametrize("lost", [CUT, AWAY], ids=["cut", "database"])
 def test_a_submission_that_is_never_answered_may_be_there_and_that_is_said(
-    cli: Cli, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, manager: FakeManager, monkeypatch: pytest.MonkeyPatch, lost: object
 ) -> None:
     monkeypatch.setattr(exchange, "HEARD_S", 0.0)
-    manager.on("POST", SESSIONS, CUT)
+    manager.on("POST", SESSIONS, lost)
 
     outcome = cli("run", "--detach", "-i", "x", "true")
 
@@ -123,14 +125,15 @@ def test_a_submission_that_nobody_heard_fails_at_once(cli: Cli) -> None:
     assert "submitted" not in outcome.err
 
 
-def test_whoever_follows_waits_for_a_manager_that_is_away_behind_a_proxy(
-    cli: Cli, manager: FakeManager
+@pytest.mark.parametrize("away", [gateway, AWAY], ids=["behind a proxy", "without its database"])
+def test_whoever_follows_waits_for_a_manager_that_is_away(
+    cli: Cli, manager: FakeManager, away: object
 ) -> None:
     ended = session("succeeded", exit_code=0)
     manager.on("POST", SESSIONS, session("pending"))
-    manager.on("GET", f"{ONE}/wait", session("running"), gateway, ended)
+    manager.on("GET", f"{ONE}/wait", session("running"), away, ended)
     cut = stream(line(0, "one", "p1"), None)
-    manager.on("GET", f"{ONE}/logs", cut, gateway, stream(line(0, "two", "p2"), END))
+    manager.on("GET", f"{ONE}/logs", cut, away, stream(line(0, "two", "p2"), END))
 
     outcome = cli("run", "--no-prefix", "-i", "x", "true")
 
