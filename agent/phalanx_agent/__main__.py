@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from phalanx_agent import config as configuration
+from phalanx_agent import log
 from phalanx_agent.config import AgentConfig, ConfigError
 from phalanx_agent.docker import limits
 from phalanx_agent.docker.containers import Ulimits
@@ -27,7 +28,6 @@ from phalanx_agent.docker.port import Docker
 from phalanx_agent.host import (
     allow,
     belongings,
-    diary,
     inside,
     inventory,
     mounted,
@@ -71,6 +71,7 @@ from phalanx_runner import bundle, lease
 from phalanx_runner.channel import RunnerChannel
 from phalanx_wire import join
 from phalanx_wire.control import Beat, Observed, Welcome
+from phalanx_wire.diary import Diary
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import Call, Closed
 
@@ -370,19 +371,18 @@ def main() -> int:
     if given.check:
         print("the configuration is fine")
         return 0
-    written = diary.configure()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each call that is passed on takes one
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        asyncio.run(_until_signalled(config, anew=bool(given.join)))
+        with Diary(sys.stdout) as diary:
+            log.configure(diary)
+            asyncio.run(_until_signalled(config, anew=bool(given.join)))
     except CannotStart as error:
         print(error, file=sys.stderr)
         return 1
     except Dismissed as error:
         print(f"This host is free of Phalanx: {error}.", file=sys.stderr)
         return DISMISSED
-    finally:
-        written.close()
     return 0
 
 

@@ -191,6 +191,10 @@ class EngineLine:
     async def clear(self) -> None:
         await self._ask("clear", self._engine.clear)
 
+    @property
+    def root(self) -> str:
+        return ""  # its containers have nothing on a host
+
     def folders(self) -> Folders:
         return Folders()  # its containers have nothing on a host
 

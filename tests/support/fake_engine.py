@@ -110,6 +110,7 @@ class FakeEngine:
         self.egress = ""
         self.connected: set[str] = set()
         self.places = Folders()
+        self.root = ""
         self.has = Possessions()
         self._clock = 100.0
         self._networks_made = 0

@@ -54,6 +54,7 @@ class DockerEngine:
         self._images = Images(line)
         self._setting_up = Turns()
         self._containers = Containers(line, ulimits, self._setting_up)
+        self.root = ""
         self._layers_in = ""
         self._cleared = False
         self._egress: tuple[str, str] | None = None  # subnet and id, while it is known to be there
@@ -78,6 +79,7 @@ class DockerEngine:
         started_at = await self._started_at()
         with understanding("engine", "asking for its state"):
             self._containers.cpu_count = int(said["NCPU"])
+            self.root = str(said.get("DockerRootDir") or "")
             self._layers_in = _layers_in(said)
             return EngineFacts(
                 version=version["Version"],

@@ -273,6 +273,10 @@ class Docker(Protocol):
     async def clear(self) -> None:
         """Remove all that is ours and local: containers, networks, the way out."""
 
+    @property
+    def root(self) -> str:
+        """Where it has all that outlives it; empty until it was asked what it is."""
+
     def folders(self) -> Folders:
         """Tell where it has what, as far as its own words have told."""
 

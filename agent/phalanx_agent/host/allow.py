@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,31 +14,35 @@ from phalanx_agent.core.refused import SHORTAGES, Refused
 from phalanx_agent.host import folders, inventory
 from phalanx_wire.spec import Mount
 
-_NEVER: Final = ("/proc", "/sys", "/dev", "/run/docker", "/var/lib/docker")
+_NEVER: Final = (
+    *("/proc", "/sys", "/dev", "/run/docker", "/var/lib/docker"),
+    *("/run/containerd", "/var/lib/containerd"),
+)
 
 
 def judge(
-    mounts: Sequence[Mount], allowed: Sequence[AllowedMount], own: Sequence[Path]
+    mounts: Sequence[Mount], allowed: Sequence[AllowedMount], own: Iterable[str | Path]
 ) -> tuple[Bind, ...]:
     """Say what is bound for a container's mounts.
 
     Args:
-        own: the agent's own folders, which are never mounted.
+        own: the agent's and the engine's own places, which are never mounted; empty is none.
 
     Raises:
         Refused: a mount is not allowed, or not there.
         OSError: this host has nothing left to look at one with.
     """
-    return tuple(_one(mount, allowed, [str(path) for path in own]) for mount in mounts)
+    never = [os.path.realpath(path) for path in (*_NEVER, *own) if path]
+    return tuple(_one(mount, allowed, never) for mount in mounts)
 
 
-def _one(mount: Mount, allowed: Sequence[AllowedMount], own: Sequence[str]) -> Bind:
+def _one(mount: Mount, allowed: Sequence[AllowedMount], never: Sequence[str]) -> Bind:
     """A link may lead anywhere, so what counts is where it leads to."""
     if not os.path.isabs(mount.source) or "\0" in mount.source:
         raise Refused(f"The mount of {mount.source!r} is not an absolute path.")
     real = os.path.realpath(mount.source)
     covering = [entry for entry in allowed if _inside(real, os.path.realpath(entry.path))]
-    forbidden = any(_inside(real, bad) or _inside(bad, real) for bad in (*_NEVER, *own))
+    forbidden = any(_inside(real, bad) or _inside(bad, real) for bad in never)
     if not covering or forbidden or real == "/":
         raise Refused(
             f"Mounting {mount.source} is not allowed on this host; its agent's configuration "

@@ -44,4 +44,4 @@ async def test_an_engine_tells_where_it_mounts_layers_when_it_mounts_them_itself
         script.on("GET networks/bridge", says(200, {"Created": "2026-01-01T00:00:00Z"}))
         await docker.info()
 
-    assert Folders(layers=layers) == docker.folders()
+    assert (Folders(layers=layers), "/srv/docker") == (docker.folders(), docker.root)

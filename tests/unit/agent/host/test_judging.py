@@ -67,6 +67,19 @@ def test_a_folder_that_holds_the_agents_own_is_refused_too(tmp_path: Path) -> No
         allow.judge([Mount(str(tmp_path), "/x")], [AllowedMount("/")], [tmp_path / "own"])
 
 
+@pytest.mark.parametrize("source", ["{root}", "{root}/engine", "{root}/engine/overlay2"])
+def test_what_is_the_engines_is_refused_wherever_links_lead_to_it(
+    tmp_path: Path, source: str
+) -> None:
+    root = tmp_path / "disk"
+    (root / "engine" / "overlay2").mkdir(parents=True)
+    (tmp_path / "docker").symlink_to(root / "engine")
+    mount = Mount(source.format(root=root), "/x")
+
+    with pytest.raises(Refused):
+        allow.judge([mount], [AllowedMount(str(root))], ["", str(tmp_path / "docker")])
+
+
 def test_writing_has_to_be_allowed_by_name(tmp_path: Path) -> None:
     mount = Mount(str(tmp_path), "/data", read_only=False)
     with pytest.raises(Refused, match="for writing"):
