@@ -93,7 +93,8 @@ def _raise_end(stream: Stream) -> NoReturn:
 async def upload(ask: Ask) -> web.Response:
     """Keep an archive that specs may name."""
     uploads = ask.doors.uploads
-    digest, size = await uploads.store(bodies.pieces(ask.request, uploads.max_bytes))
+    pieces = bodies.pieces(ask.request, uploads.max_bytes)
+    digest, size = await uploads.store(ask.caller.user, pieces)
     snapshot = await ask.doors.store.load()
     named = {row.session.spec.upload for row in snapshot.sessions.values()}
     uploads.forget({name for name in named if name is not None})

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -26,6 +27,8 @@ from phalanx_wire.stream import CHUNK_BYTES, STDOUT, UploadCall
 _DIGEST: Final = re.compile(r"sha256:(?P<hex>[0-9a-f]{64})")
 _ROOM_BYTES: Final = 256 << 20
 _AT_ONCE: Final = 4
+"""Of one user: whoever sends slowly keeps nobody else from sending."""
+
 _UNUSED_S: Final = 3600.0
 _READ_BYTES: Final = 16 * CHUNK_BYTES
 
@@ -48,7 +51,7 @@ class Uploads:
         self.max_bytes = max_bytes
         self._folder = folder
         self._incoming = folder / "incoming"
-        self._busy = 0
+        self._busy = Counter[str]()
         self._serial = 0
 
     def prepare(self) -> None:
@@ -81,17 +84,16 @@ class Uploads:
         except FileNotFoundError as error:
             raise refused("upload_unknown", 422, "the archive is gone", "upload") from error
 
-    async def store(self, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
-        """Keep an archive; returns its digest and size.
+    async def store(self, user: str, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
+        """Keep a user's archive; returns its digest and size.
 
         Raises:
             Refused: it is unsafe, too large, too slow, or there is no room.
         """
-        if self._busy >= _AT_ONCE:
-            raise refused(
-                "too_many_requests", 429, f"{_AT_ONCE} uploads are under way", hint="try again"
-            )
-        self._busy += 1
+        if self._busy[user] >= _AT_ONCE:
+            title = f"{_AT_ONCE} of your uploads are under way"
+            raise refused("too_many_requests", 429, title, hint="try again")
+        self._busy[user] += 1
         self._serial += 1
         draft = self._incoming / f"{os.getpid()}-{self._serial}"
         try:
@@ -106,17 +108,17 @@ class Uploads:
             ) from error
         finally:
             draft.unlink(missing_ok=True)
-            self._busy -= 1
+            self._busy[user] -= 1
+            self._busy += Counter()  # forgets those without any
         return digest, size
 
     async def _write(self, file: BinaryIO, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
-        disk = os.statvfs(self._folder)
-        room = disk.f_bavail * disk.f_frsize - _ROOM_BYTES
         hashed = hashlib.sha256()
         size = 0
         async for piece in pieces:
             size += len(piece)
-            if size > room:
+            disk = os.statvfs(self._folder)  # others write there, too
+            if disk.f_bavail * disk.f_frsize < _ROOM_BYTES:
                 raise refused("upload_failed", 507, "the manager's disk is full")
             hashed.update(piece)
             await asyncio.to_thread(file.write, piece)

@@ -12,6 +12,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from phalanx_manager.http import uploads
+from phalanx_manager.http.problems import Refused
 from phalanx_manager.http.uploads import Uploads
 from phalanx_wire import tarball
 from phalanx_wire.api import UploadCreated
@@ -183,6 +185,47 @@ async def test_an_unsafe_archive_is_refused_and_leaves_nothing(
     response = await put(api, BAD[kind])
     assert (400, "unsafe_archive") == (response.status, (await problem(response)).code)
     assert [] == [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
+
+
+async def test_whoever_sends_slowly_keeps_nobody_else_from_sending(tmp_path: Path) -> None:
+    archives = Uploads(tmp_path)
+    archives.prepare()
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield tar(("a", b"1"))
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"a"
+        await asyncio.Event().wait()
+
+    sending = [asyncio.ensure_future(archives.store("mallory", slow())) for _ in range(4)]
+    await asyncio.sleep(0)
+    with pytest.raises(Refused, match="4 of your uploads"):
+        await archives.store("mallory", whole())
+    digest, _size = await archives.store("ada", whole())
+    for task in sending:
+        task.cancel()
+    await asyncio.gather(*sending, return_exceptions=True)
+
+    assert archives.has(digest)
+    assert archives.has((await archives.store("mallory", whole()))[0])
+
+
+async def test_a_disk_that_others_fill_meanwhile_is_not_filled_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archives = Uploads(tmp_path)
+    archives.prepare()
+
+    async def filling() -> AsyncIterator[bytes]:
+        yield b"a"
+        monkeypatch.setattr(uploads, "_ROOM_BYTES", 1 << 62)
+        yield b"b"
+
+    with pytest.raises(Refused, match="disk is full"):
+        await archives.store("ada", filling())
+
+    assert [] == [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 async def test_an_archive_that_is_too_large_is_refused(api: Scene) -> None:
