@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -30,8 +31,8 @@ _IPTABLES: Final = ("iptables", "--wait", "10")
 _RESTORE: Final = ("iptables-restore", "--wait", "10", "--noflush")
 _LINK_LOCAL: Final = "169.254.0.0/16"
 _VXLAN: Final = (4789, 4790)
-_ENGINES: Final = "-A FORWARD -j DOCKER-"
-_ENGINE_SETS_S: Final = 0.5
+_ENGINES: Final = re.compile("-A FORWARD -j DOCKER-(?!USER).+")
+_ENGINE_SETS_S: Final = 5.0
 _INTERFACES: Final = Path("/sys/class/net")
 _BRIDGES_ASK: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
@@ -117,9 +118,9 @@ class Guard:
         Raises:
             GuardFailed: they are gone, and with them all that lets containers reach anything.
         """
-        for pause_s in (0.0, _ENGINE_SETS_S):  # it takes one away and sets it again, now and then
+        for pause_s in (0.0, _ENGINE_SETS_S):  # at its start it takes them away and sets them again
             await asyncio.sleep(pause_s)
-            if any(rule.startswith(_ENGINES) for rule in await _rules_of("FORWARD")):
+            if any(_ENGINES.fullmatch(rule) for rule in await _rules_of("FORWARD")):
                 self._engine_has_rules = True
                 return
             if not self._engine_has_rules:

@@ -88,7 +88,7 @@ async def says(guard):
     except GuardFailed as error:
         print(repr(str(error)))
 def engine_starts():
-    for chain in ("DOCKER-USER", "DOCKER-ISOLATION-STAGE-1"):
+    for chain in ("DOCKER-ISOLATION-STAGE-1", "DOCKER-USER"):
         sh("iptables", "-N", chain)
         sh("iptables", "-I", "FORWARD", "-j", chain)
     sh("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
@@ -102,6 +102,8 @@ async def main():
     await says(guard)
     sh("iptables", "-I", "INPUT", "-j", "ACCEPT")
     await says(guard)
+    await says(guard)
+    sh("iptables", "-F")
     await says(guard)
     sh("iptables", "-F")
     sh("iptables", "-X")
@@ -121,13 +123,14 @@ def test_a_firewall_that_somebody_opens_or_flushes_keeps_work_away_until_it_is_w
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
     assert 0 == done.returncode, done.stderr
-    well, opened, still, flushed, without, again, within = [
+    well, opened, still, flushed, emptied, without, again, within = [
         line for line in done.stdout.splitlines() if "guard." not in line
     ]
     assert ["'fine'"] * 2 == [well, again]
     assert "reached this host" in opened
     assert opened == still
     assert "flushed this host's firewall" in flushed
+    assert flushed == emptied
     hooks = ["-A INPUT -i phx+ -j PHALANX-INPUT", "-A FORWARD -i phx+ -j PHALANX-FORWARD"]
     assert str(hooks) == without
     assert str([hooks[0], "-A DOCKER-USER -i phx+ -j PHALANX-FORWARD"]) == within
