@@ -31,6 +31,7 @@ from phalanx_manager.serve import serve as serve_manager
 from phalanx_manager.store import port
 from phalanx_up import plan
 from phalanx_up.plan import Wish
+from phalanx_wire.diary import Diary
 
 USAGE, UNAVAILABLE = 64, 69
 NOTE = "written by phalanx up"
@@ -70,7 +71,7 @@ def log_to_stderr(level: int) -> None:
     """Keep standard output for what a person shall read."""
     structlog.configure(
         processors=processors(sys.stderr),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # until it runs
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
 
@@ -141,7 +142,9 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold keys and tokens
     try:
         asked = wish(sys.argv[1:])
-        asyncio.run(until_signalled(asked))
+        with Diary(sys.stderr) as diary:
+            structlog.configure(logger_factory=lambda *_: diary)
+            asyncio.run(until_signalled(asked))
     except SystemExit as end:
         return USAGE if end.code else 0
     except BaseExceptionGroup as group:

@@ -20,6 +20,7 @@ from phalanx_manager.rpc import failure
 from phalanx_manager.serve import serve
 from phalanx_manager.store.backup import backup, restore
 from phalanx_manager.store.port import Unavailable
+from phalanx_wire.diary import Diary
 
 DEFAULT_CONFIG: Final = Path("/etc/phalanx/manager.toml")
 
@@ -81,7 +82,9 @@ def main() -> int:
         return 0
     try:
         if arguments.verb == "serve":
-            asyncio.run(_until_signalled(config))
+            with Diary(sys.stdout) as diary:
+                structlog.configure(logger_factory=lambda *_: diary)
+                asyncio.run(_until_signalled(config))
         else:
             _copy(config, arguments.verb, arguments.file, force=arguments.force)
     except (Unavailable, failure.Unavailable, CannotListenError) as error:

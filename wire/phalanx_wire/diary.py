@@ -1,30 +1,34 @@
-"""What the agent writes down of what happens. Whoever reads it, slowly or not at all, holds up no
+"""What a daemon writes down of what happens. Whoever reads it, slowly or not at all, holds up no
 heartbeat: a terminal that was stopped, a full pipe, a journal whose disk hangs.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import io
 import os
 import queue
-import sys
 import threading
-from typing import Final, TextIO
-
-import structlog
+from types import TracebackType
+from typing import Final, Self, TextIO
 
 MOST_LINES: Final = 4096
 _LAST_S: Final = 1.0
 
 
 class Diary:
-    """A file for lines that are written elsewhere; those that do not fit are counted, not waited
-    for.
+    """A logger for structlog whose lines a thread writes; those that do not fit are counted, not
+    waited for. Made by `with`: at the end what was taken is written, within a second.
     """
 
     def __init__(self, file: TextIO | None) -> None:
-        """Args: file: None writes nothing, as where the agent was begun without an output."""
-        self._descriptor = -1 if file is None else file.fileno()
+        """Args: file: the system's; into None, as where a daemon was begun without an output, and
+        into one of Python's alone nothing is written.
+        """
+        self._descriptor = -1
+        if file is not None:
+            with contextlib.suppress(io.UnsupportedOperation):
+                self._descriptor = file.fileno()
         self._lines: queue.Queue[str | None] = queue.Queue(MOST_LINES)
         self._left_out = 0
         self._writer = threading.Thread(target=self._write_all, name="diary", daemon=True)
@@ -43,8 +47,15 @@ class Diary:
 
     debug = info = warning = error = critical = write  # as structlog calls it
 
-    def close(self) -> None:
-        """Let what was taken be written, within a second."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             self._lines.put(None, timeout=_LAST_S)
         except queue.Full:
@@ -59,20 +70,3 @@ class Diary:
                     left = left[os.write(self._descriptor, left) :]
             except OSError:
                 continue  # nobody reads it any more; there is nobody to tell, either
-
-
-def configure() -> Diary:
-    """Write down one line per event; PHALANX_LOG=debug tells every operation too."""
-    diary = Diary(sys.stdout)
-    level = logging.DEBUG if os.environ.get("PHALANX_LOG") == "debug" else logging.INFO
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: diary,
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-    )
-    return diary

@@ -1,4 +1,4 @@
-"""What an agent writes down, when nobody reads it."""
+"""What a daemon writes down, when nobody reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TextIO
 
 import pytest
 
-from phalanx_agent.host.diary import MOST_LINES, Diary
+from phalanx_wire.diary import MOST_LINES, Diary
 
 
 @pytest.fixture
@@ -21,11 +21,9 @@ def pipe() -> Iterator[tuple[TextIO, TextIO]]:
 
 
 def test_what_is_written_down_is_there_in_its_order(tmp_path: Path) -> None:
-    with (tmp_path / "log").open("w") as file:
-        diary = Diary(file)
+    with (tmp_path / "log").open("w") as file, Diary(file) as diary:
         for number in range(100):
             diary.info(f"line {number}")
-        diary.close()
 
     assert [f"line {n}" for n in range(100)] == (tmp_path / "log").read_text().splitlines()
 
@@ -34,27 +32,25 @@ def test_a_reader_that_stands_still_holds_nobody_up_and_is_told_what_it_missed(
     pipe: tuple[TextIO, TextIO],
 ) -> None:
     readable, writable = pipe
-    diary = Diary(writable)
     line, many = "x" * 4095, MOST_LINES + 100  # a pipe has room for sixteen of them
-    for _ in range(many):
-        diary.info(line)
-    begun = [readable.readline() for _ in range(1000)]  # there is room again
-    diary.info("the last")
-    told = [*begun, *iter(readable.readline, "the last\n")]
+    with Diary(writable) as diary:
+        for _ in range(many):
+            diary.info(line)
+        begun = [readable.readline() for _ in range(1000)]  # there is room again
+        diary.info("the last")
+        told = [*begun, *iter(readable.readline, "the last\n")]
     missed = [int(text.rpartition("=")[2]) for text in told if "diary.left-out" in text]
 
     assert sum(missed) > 0
     assert many == sum(missed) + told.count(f"{line}\n")
-    diary.close()
 
 
 @pytest.mark.parametrize("output", ["nobody reads it", "there is none"])
 def test_an_output_that_is_gone_holds_nobody_up(pipe: tuple[TextIO, TextIO], output: str) -> None:
     readable, writable = pipe
     readable.close()
-    diary = Diary(writable if output == "nobody reads it" else None)
-    diary.warning("one")
-    diary.error("two")
-    diary.close()
+    with Diary(writable if output == "nobody reads it" else None) as diary:
+        diary.warning("one")
+        diary.error("two")
 
     assert not diary._writer.is_alive()
