@@ -13,6 +13,7 @@ from typing import Final
 from phalanx_agent.core.recipe import Account
 from phalanx_agent.core.seen import Noted
 from phalanx_agent.host import keys
+from phalanx_agent.host.remains import ID
 from phalanx_runner import lease
 from phalanx_wire.ids import KernelId, split_kernel_id
 
@@ -164,9 +165,10 @@ class Scratch:
         no start was.
         """
         try:
-            return (self._marks / kernel).read_text("ascii")
+            told = (self._marks / kernel).read_text("ascii", errors="replace")
         except FileNotFoundError:
             return None
+        return told if ID.fullmatch(told) else ""  # a host that lost its power may have kept half
 
     def mark(self, kernel: KernelId, container_id: str) -> None:
         """Note on the disk that a container's start begins; it is there when this returns."""

@@ -15,6 +15,7 @@ from phalanx_wire.ids import KernelId
 from tests.support.hunger import files_of_at_most
 
 KERNEL = KernelId("abcdefghijkl-1-0")
+CONTAINER = "0a" * 32
 USER = Account(12345, 12345)
 TEXTS = {"hosts": "127.0.0.1 localhost\n", "ssh/ssh_config": "Host main1\n"}
 
@@ -93,9 +94,9 @@ def test_a_mark_outlives_the_process_and_clear_removes_everything(
     scratch: Scratch, memory: Path, tmp_path: Path
 ) -> None:
     scratch.make(KERNEL, TEXTS, USER)
-    scratch.mark(KERNEL, "c1")
+    scratch.mark(KERNEL, CONTAINER)
     again = Scratch(memory / "run", tmp_path / "state")
-    assert "c1" == again.begun(KERNEL)
+    assert CONTAINER == again.begun(KERNEL)
     assert frozenset({KERNEL}) == again.kernels()
 
     again.clear(KERNEL)
@@ -103,6 +104,16 @@ def test_a_mark_outlives_the_process_and_clear_removes_everything(
     assert frozenset() == again.kernels()
     assert again.begun(KERNEL) is None
     assert [] == [path for path in (memory / "run").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"\xff", b"a" * 63])
+def test_a_mark_that_was_half_kept_is_one_all_the_same(
+    scratch: Scratch, tmp_path: Path, content: bytes
+) -> None:
+    scratch.mark(KERNEL, CONTAINER)
+    (tmp_path / "state/started" / KERNEL).write_bytes(content)
+
+    assert "" == scratch.begun(KERNEL)
 
 
 def test_a_text_is_replaced_whole(scratch: Scratch) -> None:
