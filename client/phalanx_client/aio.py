@@ -74,6 +74,7 @@ class AioTransport:
                 data=request.body,
                 headers=headers,
                 timeout=timeout,
+                allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError) as error:
             raise self.trouble(error) from error
@@ -108,4 +109,6 @@ def _reason(error: Exception) -> str:
         return error.os_error.strerror.lower()
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer was cut off"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what answers does not speak HTTP"
     return (str(error) or type(error).__name__).rstrip(".")

@@ -13,21 +13,56 @@ from phalanx_client.transport import Reply
 from phalanx_wire.api import Problem
 
 T = TypeVar("T")
+ANSWER = "the manager's answer"
+WHO_ANSWERS = "Is it a manager that answers? See --url, PHALANX_URL."
 UNEXPLAINED = "unexplained"
 """The code of a refusal that is no problem of the manager's."""
 
 
+MOST_BYTES = 256 << 20
+"""More than any answer that is read as a whole."""
+
+
 async def body_of(reply: Reply) -> bytes:
-    """Read all of it."""
-    return b"".join([piece async for piece in reply.pieces()])
+    """Read all of it.
+
+    Raises:
+        Broken: it does not end.
+    """
+    pieces: list[bytes] = []
+    left = MOST_BYTES
+    async for piece in reply.pieces():
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise Broken(ANSWER, f"is longer than {MOST_BYTES >> 20} MiB", WHO_ANSWERS)
+    return b"".join(pieces)
 
 
 async def events_of(reply: Reply) -> AsyncGenerator[ServerEvent, None]:
-    """Read server-sent events as they come."""
+    """Read server-sent events as they come.
+
+    Raises:
+        Broken: it is something else.
+    """
     parser = Parser()
     async for piece in reply.pieces():
-        for event in parser.feed(piece):
+        try:
+            events = parser.feed(piece)
+        except ValueError as error:
+            raise Broken(ANSWER, str(error), WHO_ANSWERS) from error
+        for event in events:
             yield event
+
+
+def check_events(reply: Reply) -> None:
+    """Refuse a stream that is none.
+
+    Raises:
+        Broken: it is something else, as a proxy's page.
+    """
+    if not reply.headers.get("content-type", "").startswith("text/event-stream"):
+        raise Broken(ANSWER, "is no stream of events", WHO_ANSWERS)
 
 
 def decode(data: bytes | str, shape: type[T]) -> T:
@@ -40,7 +75,7 @@ def decode(data: bytes | str, shape: type[T]) -> T:
         return msgspec.json.decode(data, type=shape)
     except msgspec.MsgspecError as error:
         raise Broken(
-            "the manager's answer",
+            ANSWER,
             f"is not what this client understands ({error})",
             "Do client and manager have the same version?",
         ) from error

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from phalanx_client.answers import UNEXPLAINED, body_of, decode, events_of, problem_of
+from phalanx_client.answers import UNEXPLAINED, body_of, check_events, decode, events_of, problem_of
 from phalanx_client.failure import Away, Broken, Refused, Unavailable
 from phalanx_client.patience import Absence, Patience
 from phalanx_client.sse import ServerEvent
@@ -78,7 +78,12 @@ class Exchange:
         Raises:
             Refused: with the manager's problem; `Away` when it may be over soon.
             Broken: with none, by a proxy whose manager is away, or went away meanwhile.
+            Unavailable: it is somewhere else.
         """
+        if 300 <= reply.status < 400:
+            there = reply.headers.get("location", "")[:200]
+            hint = "Name the address itself: --url, PHALANX_URL."
+            raise Unavailable(BEFORE, f"sends us elsewhere, to {there or 'nowhere'}", hint)
         if reply.status >= 400:
             problem = problem_of(reply, await body_of(reply))
             if problem.code == UNEXPLAINED and reply.status in GATEWAY:
@@ -155,7 +160,7 @@ class Exchange:
             again, told = again + told, Counter()
             try:
                 async with self._transport.open(request) as reply:
-                    await self.accepted(reply)
+                    check_events(await self.accepted(reply))
                     self._patience.met = True
                     async with aclosing(events_of(reply)) as events:
                         async for event in events:

@@ -137,5 +137,7 @@ def _send(
 def _reason(error: Exception) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return "the answer was cut off"
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+        return "what answers does not speak HTTP"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (text or type(error).__name__).rstrip(".").lower()

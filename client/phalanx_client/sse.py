@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_BYTES = 16 << 20
+"""Of one line; the longest of output are 1 MiB, and spelled as JSON six times that."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
@@ -28,7 +31,13 @@ class Parser:
         self._data: list[str] = []
 
     def feed(self, piece: bytes) -> list[ServerEvent]:
-        """The events that are complete now."""
+        """The events that are complete now.
+
+        Raises:
+            ValueError: it is a line that does not end.
+        """
+        if len(self._rest) > MOST_BYTES:
+            raise ValueError(f"has a line of more than {MOST_BYTES >> 20} MiB")
         *lines, self._rest = (self._rest + piece).split(b"\n")
         events = [self._line(line.removesuffix(b"\r").decode("utf-8", "replace")) for line in lines]
         return [event for event in events if event is not None]

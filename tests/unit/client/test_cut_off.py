@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from phalanx_client import archive, exchange
+from phalanx_client import answers, archive, exchange
 from phalanx_client.failure import Failure
 from phalanx_wire.api import UploadCreated
 from tests.unit.client.conftest import Cli
@@ -138,6 +138,50 @@ def test_whoever_follows_waits_for_a_manager_that_is_away(
     outcome = cli("run", "--no-prefix", "-i", "x", "true")
 
     assert (0, "one\ntwo\n") == (outcome.code, outcome.out)
+
+
+async def elsewhere(_request: web.Request) -> web.Response:
+    """Answer as a proxy does that wants people to log in."""
+    return web.Response(status=302, headers={"Location": "https://login.example/"})
+
+
+async def page(_request: web.Request) -> web.Response:
+    """Answer as whatever else may listen at an address."""
+    return web.Response(text="<html>hello</html>", content_type="text/html")
+
+
+@pytest.mark.parametrize("verb", [["ps"], ["exec", "demo", "id"], ["events", "--follow"]])
+def test_nobody_is_followed_to_another_address(
+    cli: Cli, manager: FakeManager, verb: list[str]
+) -> None:
+    for path in (SESSIONS, f"{SESSIONS}/demo", "/v1/events"):
+        manager.on("GET", path, elsewhere)
+
+    outcome = cli(*verb)
+
+    assert 69 == outcome.code
+    assert "sends us elsewhere, to https://login.example/" in outcome.err
+
+
+def test_what_is_no_stream_is_not_followed(cli: Cli, manager: FakeManager) -> None:
+    manager.on("GET", "/v1/events", page)
+
+    outcome = cli("events", "--follow")
+
+    assert 69 == outcome.code
+    assert "is no stream of events. Is it a manager that answers?" in outcome.err
+
+
+def test_an_answer_without_an_end_is_not_read_to_it(
+    cli: Cli, manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MOST_BYTES", 10)
+    manager.on("GET", SESSIONS, page)
+
+    outcome = cli("ps")
+
+    assert 69 == outcome.code
+    assert "the manager's answer: is longer than" in outcome.err
 
 
 def test_a_wait_whose_first_look_is_cut_off_goes_on(cli: Cli, manager: FakeManager) -> None:
