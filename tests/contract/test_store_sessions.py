@@ -107,6 +107,18 @@ async def test_a_live_name_is_taken_for_its_user_only_and_only_while_it_lives(ca
     assert Created(TWO) == await case.store.submit(second)
 
 
+async def test_whoever_sees_everybodys_sessions_means_their_own_by_a_name(case: Case) -> None:
+    await case.submit(ONE, ROOT, name="train")
+    await case.submit(TWO, BOB, name="train")
+    await case.submit(THREE, ADA, name="theirs")
+    await case.again()
+
+    for ref, wanted in (("train", ONE), ("trai", ONE), (TWO, TWO), ("theirs", THREE)):
+        found = await case.store.session(ref, ROOT)
+        assert isinstance(found, SessionRow)
+        assert wanted == found.session.id
+
+
 async def test_sessions_are_found_by_id_name_and_unique_prefix_by_those_who_may(case: Case) -> None:
     await case.submit(name="train-alpha")
     await case.submit(TWO, BOB, name="train-beta")

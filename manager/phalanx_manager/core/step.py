@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from phalanx_manager.core.model import Kernel, Refusal, Session, SessionRow
 from phalanx_slurm import task_files
 from phalanx_slurm.nodelist import compress
 from phalanx_slurm.task_env import Job, Node, Step, place, spread, task_env
 from phalanx_wire import names
 from phalanx_wire.lifecycle import KernelState
+from phalanx_wire.slots import spell_bytes
 from phalanx_wire.spec import SlurmJob
 from phalanx_wire.step import StepSpec
 from phalanx_wire.stream import STDERR, STDOUT, ExecCall
 
 MAX_TASKS: Final = 4_096
 """Each is a stream; an agent serves so many at once."""
+
+MAX_STEP_BYTES: Final = 128 << 20
 
 _THERE: Final = frozenset({KernelState.MESHED, KernelState.RUNNING})
 """A script may ask before the other containers are known to have been released; they are there, and
@@ -101,7 +106,7 @@ def plan(row: SessionRow, spec: StepSpec, number: int, asked_in: int | None) -> 
         shares.append(share)
     ranks = tuple(rank for share in shares for rank in share.ranks)
     counts = tuple(count for share in shares for count in share.counts)
-    wrong = _misfit(row, spec, ranks, counts, asked_in)
+    wrong = _misfit(row, spec, ranks, counts, asked_in) or _too_large(shares)
     if wrong is not None:
         return wrong
     tasks: list[Task] = []
@@ -198,6 +203,19 @@ def _counts(job: Job, spec: StepSpec, most: int) -> tuple[int, ...] | Refusal:
 
 def _too_many(tasks: int) -> Refusal:
     return _refusal("bad_tasks", f"a step has 1 to {MAX_TASKS} tasks, not {tasks}", "tasks")
+
+
+def _too_large(shares: Sequence[_Share]) -> Refusal | None:
+    """Each task is told its command and environment in a message of its own, all at once."""
+    size = sum(
+        share.tasks * len(msgspec.json.encode((share.spec.command, share.spec.env)))
+        for share in shares
+    )
+    if size <= MAX_STEP_BYTES:
+        return None
+    said = f"the commands and environments of all tasks are {spell_bytes(size)}"
+    hint = f"at most {spell_bytes(MAX_STEP_BYTES)}: pass on less of the environment, or a file"
+    return _refusal("step_too_large", said, "env", hint)
 
 
 def _task(row: SessionRow, spec: StepSpec, job: Job, step: Step, number: int) -> Task:

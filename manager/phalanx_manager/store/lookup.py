@@ -21,6 +21,8 @@ SELECT id, attempt FROM session WHERE done = 0
 UNION ALL SELECT session, attempt FROM attempt WHERE done = 0
 """
 _MINE: Final = '("user" = :user OR :user IS NULL)'
+_OWN_FIRST: Final = 'CASE WHEN "user" = :own THEN 0 ELSE 1 END, created_at DESC, id DESC'
+"""Who sees everybody's sessions means their own by a name: others may give theirs the same."""
 
 
 class Lookup:
@@ -45,9 +47,10 @@ class Lookup:
         """See `port.Store.session`."""
         if not _REF.fullmatch(ref):
             return None
-        who = {"ref": ref, "user": None if caller.scope == "admin" else caller.user}
+        user = None if caller.scope == "admin" else caller.user
+        who = {"ref": ref, "user": user, "own": caller.user}
         for test in ("id = :ref", "name = :ref"):
-            tail = f"WHERE {test} AND {_MINE} ORDER BY created_at DESC, id DESC LIMIT 1"
+            tail = f"WHERE {test} AND {_MINE} ORDER BY {_OWN_FIRST} LIMIT 1"
             found = await self._rows(who, tail)
             if found:
                 return await self._full(found[0])
@@ -60,7 +63,7 @@ class Lookup:
     async def _by_prefix(self, who: dict[str, str | None]) -> SessionRow | Refusal | None:
         # A reference has neither % nor _, so it can stand in a pattern as it is.
         tail = f"WHERE (id LIKE :ref || '%' OR name LIKE :ref || '%') AND {_MINE}"
-        found = await self._rows(who, f"{tail} ORDER BY created_at DESC, id DESC LIMIT 50")
+        found = await self._rows(who, f"{tail} ORDER BY {_OWN_FIRST} LIMIT 50")
         alive = [row for row in found if row[5] not in ENDED_STATES]
         candidates = alive or found
         names = dict.fromkeys(str(row[1]) for row in candidates)

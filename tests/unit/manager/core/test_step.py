@@ -66,6 +66,7 @@ def test_tasks_are_laid_out_as_srun_lays_them_out(
         ({"exclude": ("main1", "sub1", "sub2")}, "too_few_containers"),
         ({"tasks": 4, "per_container": 1}, "too_many_tasks"),
         ({"tasks": MAX_TASKS + 1}, "bad_tasks"),
+        ({"tasks": MAX_TASKS, "env": {"A": "x" * (64 << 10)}}, "step_too_large"),
         ({"tasks": 2, "tty": True}, "tty_of_one"),
         ({"tasks": 2, "containers": -1}, "bad_tasks"),
         ({"cpus": 0}, "bad_tasks"),
