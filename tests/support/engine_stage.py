@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from phalanx_agent.core.recipe import ContainerRecipe, Image
+from phalanx_agent.core.recipe import Bind, ContainerRecipe, Image
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Broke, Docker, EngineEvent, ExecSession, Reopened
 from phalanx_wire import names
@@ -72,7 +72,7 @@ class Wanted:
             env=("PATH=/bin:/usr/bin:/sbin:/usr/sbin",),
             workdir="",
             user="",
-            binds=(),
+            binds=(Bind("/opt", names.BUNDLE_MOUNT),),
             network_id=self.network_id,
             address=address,
             egress=self.egress,

@@ -7,6 +7,7 @@ from typing import Final
 
 from phalanx_agent.docker import networks
 from phalanx_agent.docker.call import Line, checked_id, understanding
+from phalanx_agent.docker.containers import is_kernels
 from phalanx_agent.docker.moments import unix_seconds
 from phalanx_agent.docker.port import Unavailable
 from phalanx_wire import names
@@ -25,7 +26,8 @@ async def clear(line: Line, cluster: str) -> None:
     for entry in await line.ask(
         "GET", "containers/json", doing="listing", params={"all": "1", "filters": label}
     ):
-        await _remove(line, "containers", checked_id(entry["Id"]), force="1", v="1")
+        if names.LABEL_KERNEL not in entry["Labels"] or is_kernels(entry):
+            await _remove(line, "containers", checked_id(entry["Id"]), force="1", v="1")
     for entry in await line.ask(
         "GET", "networks", doing="listing networks", params={"filters": label}
     ):

@@ -82,7 +82,7 @@ class Containers:
 
     async def listing(self, cluster: str) -> tuple[ContainerFacts, ...]:
         """Look at all containers of kernels of a cluster, whatever their state."""
-        found = await self._line.ask(
+        told = await self._line.ask(
             "GET",
             "containers/json",
             doing="listing containers",
@@ -91,6 +91,7 @@ class Containers:
                 "filters": {"label": [f"{names.LABEL_CLUSTER}={cluster}", names.LABEL_KERNEL]},
             },
         )
+        found = [entry for entry in told if is_kernels(entry)]
         looked = await asyncio.gather(*(self.inspect(entry["Id"]) for entry in found))
         for entry in found:
             networks = entry["NetworkSettings"]["Networks"]
@@ -279,6 +280,13 @@ class Containers:
                 break
         self._bonds.pop(container_id, None)
         self._connected.discard(container_id)
+
+
+def is_kernels(entry: Mapping[str, Any]) -> bool:
+    """Tell a kernel's container from one that somebody has started by hand from its image: whoever
+    commits a container commits its labels, but not what is mounted in it.
+    """
+    return any(mount.get("Destination") == names.BUNDLE_MOUNT for mount in entry["Mounts"])
 
 
 def _is_attach_trouble(error: Unavailable) -> bool:

@@ -8,7 +8,7 @@ from typing import Never
 
 import structlog
 
-from phalanx_agent.docker.port import ContainerFacts, Inventory
+from phalanx_agent.docker.port import ContainerFacts, EngineEvent, Inventory
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.case import Aim
 from phalanx_agent.loops.keeper import Keeper
@@ -93,12 +93,12 @@ class Fleet:
         for kernel, kept in self._kept.items():
             kept.keeper.compare(containers.get(kernel))
 
-    def happened(self, kernel: KernelId, action: str) -> None:
-        """Something happened to a kernel's container."""
-        kept = self._kept.get(kernel)
-        if kept is None:
+    def happened(self, event: EngineEvent) -> None:
+        """Something happened to a container that says it is a kernel's."""
+        kept = self._kept.get(event.kernel)
+        if kept is None or kept.keeper.case.container_id not in ("", event.container_id):
             return
-        match action:
+        match event.action:
             case "kill":
                 kept.keeper.killed()
             case "create":

@@ -49,8 +49,8 @@ class Watch:
         """Follow the engine's events, for ever."""
         async for event in self._workshop.docker.events():
             match event:
-                case EngineEvent(kernel=kernel, action=action):
-                    self._fleet.happened(kernel, action)
+                case EngineEvent():
+                    self._fleet.happened(event)
                 case Broke():
                     self._workshop.engine_went()
                     self.bell.set()

@@ -93,3 +93,36 @@ async def test_a_container_tells_where_the_engine_keeps_what(
     await docker.inspect(ONE)
 
     assert (Folders(), Folders(run="/run/docker")) == (before, docker.folders())
+
+
+COMMITTED: dict[str, Any] = {
+    "Id": TWO,
+    "State": "created",
+    "Mounts": [],
+    "Labels": {names.LABEL_KERNEL: "k"},
+    "NetworkSettings": {"Networks": {}},
+}
+OURS = {**COMMITTED, "Id": ONE, "Mounts": [{"Destination": names.BUNDLE_MOUNT}]}
+
+
+async def test_what_somebody_runs_by_hand_from_a_committed_container_is_not_ours(
+    tmp_path: Path,
+) -> None:
+    async with scripted(tmp_path) as (script, docker):
+        script.on("GET containers/json", says(200, []), says(200, [COMMITTED, OURS]))
+        script.on("GET networks", says(200, []))
+        script.on(f"GET containers/{ONE}/json", says(200, container()))
+        inventory = await docker.inventory()
+
+        assert [ONE] == [facts.id for facts in inventory.containers]
+
+
+async def test_what_somebody_runs_by_hand_stays_when_the_agent_leaves(tmp_path: Path) -> None:
+    async with scripted(tmp_path) as (script, docker):
+        script.on("GET containers/json", says(200, [COMMITTED, OURS]))
+        script.on("GET networks", says(200, []))
+        script.on(f"DELETE containers/{ONE}", says(204))
+        await docker.clear()
+
+        assert 1 == script.count(f"DELETE containers/{ONE}")
+        assert 0 == script.count(f"DELETE containers/{TWO}")
