@@ -15,6 +15,8 @@ from phalanx_agent.core.refused import Refused
 
 _SETTINGS: Final = Path("/proc/sys/net/ipv4")
 _LISTENS: Final = "0A"
+_MOST_HANDLES: Final = 100_000
+"""That are looked at to find a holder: a container's processes may have a million each."""
 
 
 def keep(wanted: PortRange, settings: Path = _SETTINGS) -> str:
@@ -97,10 +99,13 @@ def _listen(family: socket.AddressFamily, port: int) -> None:
 def holder(port: int) -> str:
     """Find who holds a port of this network: `python3 (pid 812)`; empty where it can't be seen."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
+    left = _MOST_HANDLES
     for pid in filter(str.isdigit, os.listdir("/proc")):
         handles = f"/proc/{pid}/fd"
         with contextlib.suppress(OSError):  # it has ended, or is none of ours to look at
-            if any(os.readlink(f"{handles}/{number}") in sockets for number in os.listdir(handles)):
+            numbers = os.listdir(handles)[: max(0, left)]
+            left -= len(numbers)
+            if any(os.readlink(f"{handles}/{number}") in sockets for number in numbers):
                 name = Path("/proc", pid, "comm").read_text(encoding="utf-8", errors="replace")
                 return f"{name.strip()} (pid {pid})"
     return ""

@@ -64,6 +64,31 @@ def test_a_process_that_has_ended_cannot_be_held() -> None:
     assert hold(process.pid) is None
 
 
+HOGS = """
+import os, subprocess, sys
+from phalanx_agent.host import task_processes
+task_processes.MOST_BYTES = 200_000
+sleeps = [sys.executable, "-c", "import signal; print(flush=True); signal.pause()"]
+for size in (120_000, 120_000, 120_000, 10):
+    env = {"LARGE": "x" * size, task_processes.MARK: str(size)}
+    process = subprocess.Popen(sleeps, env=env, stdout=subprocess.PIPE)
+    process.stdout.readline()
+print(*(mark for _pid, mark in task_processes._marks(task_processes.MARK)))
+for mark in ("10", "120000"):
+    task_processes.kill_marked(mark)
+"""
+
+
+@pytest.mark.real
+def test_large_environments_of_one_containers_processes_keep_nobody_waiting() -> None:
+    argv = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable]
+    done = subprocess.run(
+        [*argv, "-c", HOGS], env={}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ("10 120000\n", "") == (done.stdout, done.stderr)
+
+
 async def test_children_that_have_lost_the_mark_and_orphans_that_kept_it_are_found(
     mark: str,
 ) -> None:
