@@ -104,6 +104,8 @@ def end_of(work: Callable[[], int], explain: Callable[[str, int], int]) -> int:
         return INTERRUPTED
     except Failure as failure:
         return explain(str(failure), failure.exit_code)
+    except UnicodeEncodeError as error:  # of an argument or variable that is bytes of another kind
+        return explain(f"{ascii(error.object)[:80]} is not in UTF-8", USAGE)
     except Exception as bug:  # noqa: BLE001 - the one place where a bug becomes a sentence
         if isinstance(bug, OSError) and bug.errno in FULL and bug.filename is None:
             from phalanx_client import output  # noqa: PLC0415 - see dispatch

@@ -227,4 +227,22 @@ def test_a_bug_is_a_sentence_and_with_debug_a_trace(
     assert "Traceback" in cli("ps").err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show", "\udcff"],
+        ["exec", "\udcff", "id"],
+        ["run", "--detach", "-i", "x", "echo", "\udcff"],
+        ["token", "create", "\udcff"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_is_not_in_utf_8_is_told(cli: Cli, words: list[str]) -> None:
+    outcome = cli(*words)
+
+    assert 64 == outcome.code
+    assert "\\udcff" in outcome.err
+    assert "is not in UTF-8" in outcome.err
+
+
 # ---------------------------------------------------------------- run
