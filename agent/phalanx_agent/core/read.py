@@ -116,7 +116,7 @@ def _without_container(seen: Seen, goal: KernelState) -> KernelState | Outcome:
     if goal is KernelState.REMOVED and not (seen.material or seen.marked):
         return Outcome(KernelState.REMOVED, "")
     if seen.marked and not seen.asked.cancelled:
-        gone = "Its container was removed by someone else; the exit code is unknown."
+        gone = "Its container was removed by someone else; its exit code is not known."
         return Outcome(KernelState.EXITED, "exited", gone)
     if goal >= KernelState.STOPPING:
         return Outcome(KernelState.STOPPED, "cancelled")

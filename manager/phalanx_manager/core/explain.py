@@ -202,7 +202,8 @@ def spell_counts(texts: list[str]) -> str:
 
 def _end(kernel: Kernel) -> str:
     """Say how a kernel ended, without its name."""
-    if kernel.ended_as is _S.EXITED and kernel.cause in ("", "exited"):
+    told = kernel.exit_code is not None or not kernel.message
+    if kernel.ended_as is _S.EXITED and kernel.cause in ("", "exited") and told:
         return _exited(kernel.exit_code)
     if kernel.cause == "oom" and not kernel.message:
         limit = spell_bytes(kernel.slots.mem_bytes)

@@ -154,7 +154,7 @@ def test_a_container_whose_keys_nobody_can_know_is_not_created() -> None:
             Outcome(
                 S.EXITED,
                 "exited",
-                "Its container was removed by someone else; the exit code is unknown.",
+                "Its container was removed by someone else; its exit code is not known.",
             ),
         ),
     ],

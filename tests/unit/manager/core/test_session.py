@@ -283,6 +283,11 @@ def test_a_network_that_cannot_be_made_ends_the_session_with_its_problem() -> No
         ),
         (ended(143, cause="engine-restart"), "ended because the engine of its host restarted"),
         (
+            ended(None, cause="exited", message="Its container was removed by someone else."),
+            "has exited: Its container was removed by someone else.",
+        ),
+        (ended(None, cause="exited"), "ended and its exit code is not known"),
+        (
             {
                 "state": S.REJECTED,
                 "ended_as": S.REJECTED,
