@@ -136,9 +136,9 @@ class BlockingClient:
         """Send a signal to the command of all ranks, or of some; or to the tasks of steps."""
         finish(self._client.signal(ref, signal, ranks, to))
 
-    def env(self, ref: str) -> EnvView:
-        """The environment of every rank."""
-        return finish(self._client.env(ref))
+    def env(self, ref: str, rank: int | None = None) -> EnvView:
+        """The environment of every rank, or of one."""
+        return finish(self._client.env(ref, rank))
 
     def why(self, ref: str) -> WhyView:
         """Why a session waits, is stuck or has failed, the likeliest reason first."""

@@ -214,9 +214,9 @@ class Client(Clusters):
         """Send a signal to the command of all ranks, or of some; or to the tasks of steps."""
         await self._command(_of(ref, "/signal"), SignalRequest(signal, ranks, to), repeat=False)
 
-    async def env(self, ref: str) -> EnvView:
-        """The environment of every rank."""
-        return await self._get(_of(ref, "/env"), EnvView)
+    async def env(self, ref: str, rank: int | None = None) -> EnvView:
+        """The environment of every rank, or of one."""
+        return await self._get(_of(ref, "/env" if rank is None else f"/env?rank={rank}"), EnvView)
 
     async def why(self, ref: str) -> WhyView:
         """Why a session waits, is stuck or has failed, the likeliest reason first."""

@@ -12,7 +12,6 @@ from phalanx_client.arguments import Parser
 from phalanx_client.call import Call, Verb
 from phalanx_client.failure import OK
 from phalanx_client.target import kernel_of, parse
-from phalanx_wire.api import EnvView
 
 
 def declare_show(parser: Parser) -> None:
@@ -40,10 +39,10 @@ async def env(call: Call) -> int:
     """The environment of all ranks, or of one."""
     client = call.client()
     target = parse(call.options.session)
-    view = await client.env(target.ref)
+    rank = None
     if target.inside:
         rank = kernel_of(await client.session(target.ref), target.inside).rank
-        view = EnvView(view.profile, tuple(one for one in view.ranks if one.rank == rank))
+    view = await client.env(target.ref, rank)
     if call.quiet:
         output.names([f"{var.name}={var.value}" for rank in view.ranks for var in rank.variables])
         return OK

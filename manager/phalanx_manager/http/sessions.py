@@ -39,6 +39,7 @@ from phalanx_wire.ids import AgentId, session_id
 from phalanx_wire.spec import SessionSpec
 
 MAX_WAIT_S: Final = 300.0
+MAX_ENV_CHARACTERS: Final = 32 << 20
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 log = structlog.get_logger(__name__)
@@ -195,11 +196,17 @@ async def stop(ask: Ask) -> web.Response:
 async def env(ask: Ask) -> web.Response:
     """Show the environment of every rank."""
     row = await ask.row()
-    ranks = tuple(
-        RankEnv(one.rank, one.host_name, rank_env(row.session, row.kernels, one.rank))
-        for one in ask.kernels(row)
-    )
-    return answer(EnvView(row.session.spec.env_profile or "default", ranks))
+    ranks: list[RankEnv] = []
+    held = 0
+    for one in ask.kernels(row):
+        if held > MAX_ENV_CHARACTERS:
+            title = f"all of it is too long; ask for fewer ranks, e.g. up to {one.rank - 1}"
+            raise refused("too_many_ranks", 400, title, "rank")
+        found = rank_env(row.session, row.kernels, one.rank)
+        ranks.append(RankEnv(one.rank, one.host_name, found))
+        held += sum(len(variable.value) for variable in found)
+        await asyncio.sleep(0)  # each names all the others, which takes a while where they are many
+    return answer(EnvView(row.session.spec.env_profile or "default", tuple(ranks)))
 
 
 async def wait(ask: Ask) -> web.Response:

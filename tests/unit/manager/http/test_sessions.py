@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from phalanx_manager.http import sessions
 from phalanx_manager.http.doors import Rates
 from phalanx_wire.api import DryRun, EnvView, LogLine, SessionList, SessionView
 from phalanx_wire.lifecycle import KernelState
@@ -113,6 +114,17 @@ async def test_the_environment_of_every_rank_is_shown(api: Scene) -> None:
     assert (row.session.id, "1") == (values["PHALANX_SESSION_ID"], values["RANK"])
     one = await api.get("/v1/sessions/demo/env?rank=1")
     assert [1] == [r.rank for r in msgspec.json.decode(await one.read(), type=EnvView).ranks]
+
+
+async def test_environments_of_many_ranks_are_shown_in_parts_and_hold_nobody_up(
+    api: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.running()
+    monkeypatch.setattr(sessions, "MAX_ENV_CHARACTERS", 1)
+    every, one = [await api.get(f"/v1/sessions/demo/env?rank={r}") for r in ("0-1", "1")]
+
+    assert "too_many_ranks" == (await problem(every)).code
+    assert 200 == one.status
 
 
 # ---------------------------------------------------------------- waiting
