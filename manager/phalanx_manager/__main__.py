@@ -15,7 +15,7 @@ import structlog
 
 from phalanx_manager.config import ConfigError, ManagerConfig, load
 from phalanx_manager.http.app import CannotListenError
-from phalanx_manager.log import processors
+from phalanx_manager.log import fill_standard_streams, processors
 from phalanx_manager.rpc import failure
 from phalanx_manager.serve import serve
 from phalanx_manager.store.backup import backup, restore
@@ -67,6 +67,7 @@ async def _until_signalled(config: ManagerConfig) -> None:
 def main() -> int:
     """Run the daemon; 2 for a bad configuration, 1 for what cannot be used."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold keys and tokens
+    fill_standard_streams()
     structlog.configure(processors=processors(sys.stdout))
     arguments = _arguments()
     try:
