@@ -15,7 +15,7 @@ from phalanx_agent.core import recipe, ssh_files
 from phalanx_agent.core.fence import ENGINE_KILL_S, fence
 from phalanx_agent.core.recipe import Account, Image, Place
 from phalanx_agent.core.refused import Refused
-from phalanx_agent.core.seen import Absent, Created
+from phalanx_agent.core.seen import Absent, Created, Failure
 from phalanx_agent.core.step import Op
 from phalanx_agent.docker.port import Conflict, ContainerFacts, Unavailable
 from phalanx_agent.host.remains import RemainsStay
@@ -314,8 +314,8 @@ class Deeds:
             holds = False
         if not holds:
             _LOG.error("mount.changed", kernel=case.kernel, container=case.container_id[:12])
-            text = "A folder that was to be mounted was exchanged meanwhile; nothing was run."
-            case.warnings = (*case.warnings, text)
+            end = Failure("start-failed", "A folder to mount was exchanged; nothing was run.")
+            case.seen = replace(case.seen, runner=replace(case.seen.runner, failure=end))
         return holds
 
     async def _mesh(self) -> None:

@@ -21,6 +21,6 @@ async def test_a_container_whose_folder_was_exchanged_never_runs_its_command(
         await life.aim(assignment(S.RUNNING, mounts=SHARED))
         await life.until(lambda: life.state() is S.EXITED)
 
-        assert 137 == life.report().exit_code
-        assert "exchanged" in life.report().warnings[-1]
+        assert ("start-failed", 137) == (life.report().cause, life.report().exit_code)
+        assert "exchanged" in life.report().message
         assert [] == [word for word in host.runner(MAIN1).commands if b"start" in word]
