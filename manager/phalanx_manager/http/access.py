@@ -84,8 +84,8 @@ async def listing(ask: Ask) -> web.Response:
 
 
 async def revoke(ask: Ask) -> web.Response:
-    """Make a token worthless, and with it the key of the agent that has joined by it; a second
-    time changes nothing.
+    """Make a token worthless, end what is served to it, and with it the key of the agent that has
+    joined by it; a second time changes nothing.
     """
     token = ask.request.match_info["token"]
     row = await ask.doors.store.revoke_token(token) if len(token) <= 64 else None
@@ -93,6 +93,7 @@ async def revoke(ask: Ask) -> web.Response:
         raise not_found("token", token)
     if row.used_by is not None:
         ask.doors.link.expel(AgentId(row.used_by))
+    ask.turnstile.end(token)
     await _tell(ask, "token.revoked", f"{ask.caller.user} revoked token {token}")
     return web.Response(status=204)
 

@@ -78,13 +78,13 @@ def _through(
         if simple is not None:
             return simple
         with entrance.enter(route.path) as (doors, turnstile):
-            caller = NOBODY
+            caller, token = NOBODY, ""
             if route.scope is not None:
-                caller = await auth.identify(request, doors.store, doors.clock)
+                caller, token = await auth.identify(request, doors.store, doors.clock)
                 turnstile.enter(caller)
                 auth.authorize(caller, route.scope)
             values = read_all(route.params, request.query)
-            with bare():
+            with turnstile.serve(token), bare():
                 return await route.handler(Ask(doors, request, caller, values, turnstile))
 
     return handle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -43,8 +44,10 @@ def secret_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-async def identify(request: web.Request, store: Store, clock: Clock) -> Caller:
-    """Tell whose token it is. All that is wrong with a token is one and the same answer."""
+async def identify(request: web.Request, store: Store, clock: Clock) -> tuple[Caller, str]:
+    """Tell whose token it is, and its id. All that is wrong with a token is one and the same
+    answer.
+    """
     match = _BEARER.fullmatch(request.headers.get("Authorization", ""))
     if match is None:
         raise _unknown()
@@ -57,7 +60,7 @@ async def identify(request: web.Request, store: Store, clock: Clock) -> Caller:
         or (row.expires_at is not None and row.expires_at <= clock.now())
     ):
         raise _unknown()
-    return Caller(row.name, row.scope)
+    return Caller(row.name, row.scope), row.id
 
 
 def authorize(caller: Caller, scope: Scope) -> None:
@@ -89,6 +92,26 @@ class Turnstile:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._streams: dict[str, int] = {}
+        self._served: dict[str, set[asyncio.Task[object]]] = {}
+
+    @contextmanager
+    def serve(self, token: str) -> Iterator[None]:
+        """Serve a request for as long as its token is worth something."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - requests are served by tasks
+        served = self._served.setdefault(token, set())
+        served.add(task)
+        try:
+            yield
+        finally:
+            served.discard(task)
+            if not served:
+                self._served.pop(token, None)
+
+    def end(self, token: str) -> None:
+        """End what is served to a token, streams above all, but for the request that asks this."""
+        for task in self._served.get(token, set()) - {asyncio.current_task()}:
+            task.cancel()
 
     def enter(self, caller: Caller) -> None:
         """Take one request out of the caller's bucket, or refuse it."""

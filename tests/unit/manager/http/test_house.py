@@ -53,6 +53,22 @@ async def test_tokens_are_listed_without_their_secrets_and_revoked(api: Scene) -
     assert "not_found" == (await problem(response)).code
 
 
+async def test_who_revokes_a_token_ends_what_follows_by_it(api: Scene) -> None:
+    made = await _created(await api.post("/v1/tokens", {"name": "carol", "scope": "user"}, "root"))
+    stream = {"Accept": "text/event-stream"}
+    theirs = await api.client.get(
+        "/v1/events", headers={"Authorization": f"Bearer {made.token}", **stream}
+    )
+    own = await api.client.get("/v1/events", headers={**api.as_("root"), **stream})
+
+    assert 204 == (await api.client.delete(f"/v1/tokens/{made.id}", headers=api.as_("root"))).status
+
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await theirs.read()
+    assert not own.content.at_eof()
+    own.close()
+
+
 async def test_who_revokes_a_used_join_token_expels_the_agent(api: Scene) -> None:
     name = (await api.doors.store.agents())[0].name
     response = await api.client.delete(f"/v1/tokens/join-{name}", headers=api.as_("root"))
