@@ -176,6 +176,7 @@ class _Agent:
             signal_tasks=tasks.signal,
             clock=lease.now_s,
             lease=Lease(lease.now_s),
+            run_folder=partial(belongings.run_folder, config.state_dir),
         )
         self.board = Board(inventory.boot_id(), self._say)
         self.fleet = Fleet(config.name, self.workshop, self.board)
@@ -223,6 +224,7 @@ class _Agent:
 
     async def _clear(self) -> None:
         """Take away what is not the engine's."""
+        await self.watch.leave_clean()
         await Guard().remove()
         await asyncio.to_thread(belongings.clear_sessions, *self._folders)
         belongings.note_left(self._folders[0])

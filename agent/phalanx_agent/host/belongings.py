@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ _IDENTITY: Final = ("manager.json", "agent.key")
 _RUNNER: Final = "runner"
 _SWARM: Final = "swarm-entered"
 _LEFT: Final = "left"
+_ENGINE: Final = "engine.json"
 
 
 def note_swarm(state_dir: Path) -> None:
@@ -52,6 +54,28 @@ def missing(state_dir: Path, runtime_dir: Path) -> str:
     return next((str(path) for path in (*made, runtime_dir / _IN_MEMORY) if not path.exists()), "")
 
 
+def run_folder(state_dir: Path, layers: str, told: str) -> str:
+    """Find again where an engine keeps what it has while it runs: it tells that only of containers,
+    and there may be none when it is asked for.
+
+    Args:
+        layers: where the engine has its layers; another engine on the host has another place.
+        told: where by its word, which is noted then; empty when it has told nothing yet.
+    """
+    path = state_dir / _ENGINE
+    if told:
+        with contextlib.suppress(OSError):  # it is noted the next time
+            fresh = path.with_suffix(".new")
+            fresh.write_text(json.dumps({"layers": layers, "run": told}), "utf-8")
+            fresh.rename(path)
+        return told
+    try:
+        noted = json.loads(path.read_bytes())
+        return str(noted["run"]) if layers and noted["layers"] == layers else ""
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
 def note_left(state_dir: Path) -> None:
     """Note that nothing of ours is on this host any more: the manager may forget the agent as soon
     as it is told, and nobody can tell it so if it dies now.
@@ -82,7 +106,7 @@ def clear_identity(state_dir: Path) -> None:
     Raises:
         OSError: something cannot be removed.
     """
-    for name in (*_IDENTITY, _SWARM, _LEFT):
+    for name in (*_IDENTITY, _SWARM, _LEFT, _ENGINE):
         (state_dir / name).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(state_dir / _RUNNER)

@@ -15,8 +15,9 @@ all these within moments of their last use.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -42,6 +43,9 @@ LAYER_STAYS_S: Final = 30.0
 
 SOON_FOR_S: Final = 60.0
 """An engine that is back has its sessions' networks until these have ended."""
+
+_LAST_LOOKS: Final = 8
+"""These take longer than any of it has to stay."""
 
 _OF_SANDBOX: Final = 12
 """So many digits of a sandbox's id are the name of its namespace."""
@@ -119,9 +123,13 @@ _KINDS: Final[dict[type[_Leftover], _Kind]] = {
 class Leftovers:
     """What was nobody's at the last look, and since when."""
 
-    def __init__(self, docker: Docker, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, docker: Docker, clock: Callable[[], float], run_folder: Callable[[str, str], str]
+    ) -> None:
+        """Args: run_folder: as `Workshop` has it."""
         self._docker = docker
         self._clock = clock
+        self._run_folder = run_folder
         self._since: dict[_Leftover, float] = {}
         self._back_at = clock()
 
@@ -144,9 +152,22 @@ class Leftovers:
                 await self._remove(one)
         return bool(self._since) or (bool(found) and now - self._back_at < SOON_FOR_S)
 
+    async def clear(self) -> None:
+        """Remove all that is nobody's, because this host is left; the log tells what does not go.
+
+        Raises:
+            Unavailable: the engine did not say what it has.
+        """
+        for _look in range(_LAST_LOOKS):
+            await self.look()
+            if not self._since:
+                return
+            await asyncio.sleep(STAYS_S)
+
     async def _found(self) -> set[_Leftover]:
         """Find what may be nobody's; nothing while the engine has not told where it has what."""
         folders, found = self._docker.folders(), set[_Leftover]()
+        folders = replace(folders, run=self._run_folder(folders.layers, folders.run))
         if folders == Folders():
             return found
         for kind, one in _KINDS.items():

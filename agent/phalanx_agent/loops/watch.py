@@ -43,7 +43,7 @@ class Watch:
         self._board = board
         self.bell = asyncio.Event()
         self._unclaimed: frozenset[Stray] = frozenset()
-        self._leftovers = Leftovers(workshop.docker, workshop.clock)
+        self._leftovers = Leftovers(workshop.docker, workshop.clock, workshop.run_folder)
 
     async def events(self) -> None:
         """Follow the engine's events, for ever."""
@@ -78,6 +78,15 @@ class Watch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self.bell.wait()
+
+    async def leave_clean(self) -> None:
+        """Remove what a dead engine has left here: nobody will look for it any more.
+
+        Raises:
+            Unavailable: the engine does not answer.
+        """
+        await self._workshop.know_engine(anew=True)
+        await self._leftovers.clear()
 
     async def _list(self) -> None:
         facts = await self._workshop.know_engine(anew=True)

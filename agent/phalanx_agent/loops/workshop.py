@@ -162,6 +162,8 @@ class Workshop:
         egress_subnet: where containers' way out is numbered; empty until the manager is known.
         shortfalls: what containers get less of here than they should, as sentences.
         wall: Unix seconds.
+        run_folder: given where the engine has its layers, and what it has told of where it keeps
+            what it has while it runs, finds the latter again if it has told nothing yet.
         engine_gone_at: when the engine last stopped to answer, Unix seconds; 0 for never.
     """
 
@@ -185,6 +187,7 @@ class Workshop:
     egress_subnet: str = ""
     shortfalls: tuple[str, ...] = ()
     wall: Callable[[], float] = time.time
+    run_folder: Callable[[str, str], str] = lambda _layers, told: told
     engine_gone_at: float = 0.0
     once: Once = field(default_factory=Once)
     _images: dict[str, tuple[Image, float]] = field(default_factory=dict)

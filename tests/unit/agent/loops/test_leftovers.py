@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from phalanx_agent.docker.port import Folders, Possessions, Unavailable
-from phalanx_agent.host import bridges, mounts, namespaces, remains, rules
+from phalanx_agent.host import belongings, bridges, mounts, namespaces, remains, rules
 from phalanx_agent.host.records import PLACES
 from phalanx_agent.loops.leftovers import LAYER_STAYS_S, SOON_FOR_S, STAYS_S, Leftovers
 from tests.support.fake_engine import FakeEngine
@@ -28,9 +31,9 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.engine = FakeEngine()
         self.now_s = 1000.0
-        self._leftovers = Leftovers(self.engine, lambda: self.now_s)
-        self.now_s += SOON_FOR_S
-        self.engine_is_back = self._leftovers.engine_is_back
+        (folder / "agent").mkdir()
+        self._note = partial(belongings.run_folder, folder / "agent")
+        self.engine_is_back = self.agent_begins()
         self._folder = folder
         self.netns = folder / "netns"
         self.engine.places = Folders(str(folder), str(folder / "overlay2"))
@@ -51,6 +54,13 @@ class Host:
         self.rules()
         self._script("iptables-save", f"cat {folder}/rules")
         self._script("iptables-restore", f"cat >> {folder}/restored")
+
+    def agent_begins(self) -> Callable[[], None]:
+        """An agent that has looked at nothing yet; called when its engine is back."""
+        self._leftovers = Leftovers(self.engine, lambda: self.now_s, self._note)
+        self.now_s += SOON_FOR_S
+        self.clear = self._leftovers.clear
+        return self._leftovers.engine_is_back
 
     def _script(self, name: str, line: str) -> None:
         tool = self._folder / name
@@ -428,3 +438,47 @@ async def test_a_shim_that_does_not_end_is_tried_again(
     await host.look()
 
     assert await host.look(STAYS_S)
+
+
+async def test_where_the_engine_keeps_what_it_has_is_known_to_the_next_agent(host: Host) -> None:
+    await host.look()
+    where = host.engine.places
+    host.agent_begins()
+    host.engine.places = Folders(layers=where.layers)
+    host.records(NOBODYS)
+    await host.look()
+    await host.look(STAYS_S)
+
+    assert [] == host.records()
+
+
+async def test_where_another_engine_keeps_what_it_has_is_not_known(host: Host) -> None:
+    await host.look()
+    host.agent_begins()
+    host.engine.places = Folders(layers="/another/overlay2")
+    host.records(NOBODYS)
+    await host.look()
+    await host.look(STAYS_S)
+
+    assert [NOBODYS, NOBODYS] == host.records()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"layers": "x"}'])
+async def test_a_note_that_was_half_kept_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "engine.json").write_text(content)
+
+    assert "" == belongings.run_folder(tmp_path, "x", "")
+
+
+async def test_who_leaves_a_host_waits_for_what_is_nobodys_there(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sleep(seconds: float) -> None:
+        host.now_s += seconds
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    host.bridges(BRIDGE)
+    host.mounts(OVERLAYS)
+    await host.clear()
+
+    assert ([BRIDGE], [OVERLAYS]) == (host.deleted, host.unmounted)
