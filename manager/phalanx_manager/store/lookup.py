@@ -47,8 +47,8 @@ class Lookup:
         """See `port.Store.session`."""
         if not _REF.fullmatch(ref):
             return None
-        user = None if caller.scope == "admin" else caller.user
-        who = {"ref": ref, "user": user, "own": caller.user}
+        whose = None if caller.scope == "admin" else caller.user
+        who = {"ref": ref, "user": whose, "own": caller.user}
         for test in ("id = :ref", "name = :ref"):
             tail = f"WHERE {test} AND {_MINE} ORDER BY {_OWN_FIRST} LIMIT 1"
             found = await self._rows(who, tail)
