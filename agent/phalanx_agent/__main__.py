@@ -73,6 +73,7 @@ from phalanx_wire import join
 from phalanx_wire.control import Beat, Observed, Welcome
 from phalanx_wire.diary import Diary
 from phalanx_wire.mux import Stream, StreamClosed
+from phalanx_wire.standard import fill_standard_streams
 from phalanx_wire.stream import Call, Closed
 
 _LOG = structlog.get_logger()
@@ -358,6 +359,7 @@ async def _until_signalled(config: AgentConfig, *, anew: bool) -> None:
 def main() -> int:
     """Run the daemon; 2 for a bad configuration, 1 for what has to be mended first."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold keys and tokens
+    fill_standard_streams()
     parser = argparse.ArgumentParser(prog="phalanx agent", description="The Phalanx agent.")
     parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH)
     parser.add_argument("--join", metavar="TOKEN", help="join by this token; needs no file")

@@ -21,6 +21,7 @@ from phalanx_client.failure import (
     USAGE,
     Failure,
 )
+from phalanx_wire.standard import fill_standard_streams
 
 if TYPE_CHECKING:
     import argparse
@@ -65,7 +66,6 @@ PROGRAMS: Final[dict[str, tuple[str, str]]] = {
     "agent": ("phalanx_agent", "the agent daemon"),
     "lab": ("phalanx_lab", "a whole cluster on one Linux machine, for tries and tests"),
 }
-LAST_STANDARD: Final = 2
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 ALIASES: Final = {
     "create cluster": ("cluster", "create"),
@@ -118,15 +118,6 @@ def end_of(work: Callable[[], int], explain: Callable[[str, int], int]) -> int:
             UNAVAILABLE,
         )
     return code
-
-
-def fill_standard_streams() -> None:
-    """Lead closed ones nowhere: the number of one would be a file's or socket's soon."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD:
-        pass
-    os.close(descriptor)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for good
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - for good
 
 
 def explain(text: str, exit_code: int) -> int:

@@ -15,12 +15,13 @@ import structlog
 
 from phalanx_manager.config import ConfigError, ManagerConfig, load
 from phalanx_manager.http.app import CannotListenError
-from phalanx_manager.log import fill_standard_streams, processors
+from phalanx_manager.log import processors
 from phalanx_manager.rpc import failure
 from phalanx_manager.serve import serve
 from phalanx_manager.store.backup import backup, restore
 from phalanx_manager.store.port import Unavailable
 from phalanx_wire.diary import Diary
+from phalanx_wire.standard import fill_standard_streams
 
 DEFAULT_CONFIG: Final = Path("/etc/phalanx/manager.toml")
 

@@ -8,11 +8,12 @@ import sys
 import traceback
 from typing import Final
 
-from phalanx_client.__main__ import end_of, fill_standard_streams
+from phalanx_client.__main__ import end_of
 from phalanx_client.ansi import escape
 from phalanx_client.failure import Failure
 from phalanx_slurm import show
 from phalanx_slurm.wrong import WrongError
+from phalanx_wire.standard import fill_standard_streams
 
 PROGRAMS: Final = ("sbatch", "srun", "salloc", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 VERSION: Final = f"slurm {show.VERSION}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -53,14 +51,3 @@ async def test_a_world_that_hinders_a_loop_is_one_line(written: io.StringIO) -> 
     (line,) = written.getvalue().splitlines()
     assert "loop.unavailable" in line
     assert "the disk: is full; make room" in line
-
-
-def test_a_closed_output_is_led_nowhere_before_another_file_has_its_number() -> None:
-    shown = "log.fill_standard_streams(); print(os.readlink('/proc/self/fd/1'), file=sys.stderr)"
-    program = f"import os, sys; from phalanx_manager import log; {shown}"
-    done = subprocess.run(
-        ["sh", "-c", f'exec {sys.executable} -c "{program}" >&-'],
-        stderr=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-
-    assert "/dev/null\n" == done.stderr
