@@ -24,6 +24,9 @@ from phalanx_wire.api import Problem
 STDIN, STDOUT, STDERR = 0, 1, 2
 HEARTBEAT_S = 20.0
 CLOSE_S = 5.0
+MOST_CHARACTERS = 60_000
+"""Of a command in an address; the manager takes 64 KiB in a line."""
+
 WEBSOCKET_EXPECTED = 426
 AWAY = 503
 AWAY_WITHIN_S = 10.0
@@ -113,8 +116,19 @@ class Process:
 
 @asynccontextmanager
 async def execute(transport: AioTransport, ref: str, wish: Wish) -> AsyncIterator[Process]:
-    """Run a command; leaving the context ends it."""
-    async with opened(transport, of(ref, "exec"), wish.query(), heartbeat=HEARTBEAT_S) as socket:
+    """Run a command; leaving the context ends it.
+
+    Raises:
+        Failure: it is too long to be sent.
+        Refused: it could not be run.
+    """
+    query = wish.query()
+    if (length := len(quote(query["command"]))) > MOST_CHARACTERS:
+        raise Failure(
+            f"the command is too long to be sent ({length} characters as part of an address, and "
+            f"{MOST_CHARACTERS} may be); write it into a file, `phalanx cp` that, and run it"
+        )
+    async with opened(transport, of(ref, "exec"), query, heartbeat=HEARTBEAT_S) as socket:
         yield Process(transport.url, socket)
 
 

@@ -53,6 +53,18 @@ def test_a_commands_output_and_code_are_its_own(cli: Cli, manager: FakeManager) 
     )
 
 
+def test_a_command_that_is_too_long_to_be_sent_is_refused_with_the_way_out(
+    cli: Cli, manager: FakeManager
+) -> None:
+    a_command(manager, '{"exit_code": 0}')
+
+    outcome = cli("exec", "demo", "--", "echo", "x" * 70_000)
+
+    assert 65 == outcome.code
+    assert "phalanx cp" in outcome.err
+    assert [] == manager.asked("GET", EXEC)
+
+
 def test_options_may_follow_the_session_before_two_dashes(cli: Cli, manager: FakeManager) -> None:
     a_command(manager, b"\x01x\n", '{"exit_code": 0}')
 
