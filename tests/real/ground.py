@@ -30,9 +30,6 @@ TORCH = "phalanx/torch"
 SMALL = ("-c", "0.5", "-m", "256M")
 ACROSS = ("--mode", "multi-node", "--spread", "one-per-node")
 CONVERGED_WITHIN = 20.0
-OF_EXEC = "PHALANX_EXEC"
-"""A variable of commands from outside, which their containers do not have."""
-
 OURS = re.compile("phx-([a-z2-7]{12})-")
 
 _names = itertools.count(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.ground import ACROSS, OF_EXEC, PROGRAMS, Ground
+from tests.real.ground import ACROSS, PROGRAMS, Ground
 
 pytestmark = pytest.mark.real
 
@@ -51,7 +51,6 @@ def test_a_login_has_the_containers_whole_environment(clean: Ground, trio: str) 
     by_ssh = clean.inside(f"{trio}/main1", "ssh", "sub2", f'python3 -c "{dump}"').ok()
 
     of_the_shell = {"SHLVL", "PWD", "OLDPWD", "_", "TERM", "SHELL", "SSH_CONNECTION", "SSH_CLIENT"}
-    of_the_shell |= {OF_EXEC}  # how the others are asked for
     expected, found = (
         {key: value for key, value in json.loads(text).items() if key not in of_the_shell}
         for text in (there, by_ssh)

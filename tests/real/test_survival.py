@@ -155,29 +155,6 @@ def test_a_session_does_not_notice_that_an_agent_was_killed(clean: Ground) -> No
     finish(clean, name)
 
 
-def test_a_command_beside_ends_with_its_agent_and_what_one_has_left_before_goes_on(
-    clean: Ground,
-) -> None:
-    name = clean.detached("-N", "1", "--", "sleep", "1000")
-    clean.await_state(name, "running")
-    ((host, container),) = containers_of(clean, name)
-    agent = f"agent-{host.index}"
-    clean.phalanx("exec", name, "--", "sh", "-c", "sleep 4321 >/dev/null 2>&1 &").ok()
-    beside = clean.start("exec", name, "--", "sh", "-c", "echo on; sleep 1234; true")
-    assert beside.stdout is not None
-    began, first = beside.stdout.readline(), clean.lab.pid(agent)
-
-    clean.lab.fault("kill", agent)
-    _, said = beside.communicate(timeout=60)
-    await_true("there is a new one", lambda: clean.lab.pid(agent) not in (0, first))
-    await_true("it has ended", lambda: "1234" not in clean.docker(host, "top", container).ok())
-    left = clean.docker(host, "top", container).ok()
-    clean.phalanx("stop", name).ok()
-
-    assert ("on\n", INCOMPLETE) == (began, beside.returncode), said
-    assert ("sleep 4321" in left, "sleep 1000" in left) == (True, True), left
-
-
 @pytest.mark.parametrize("moment", ["create", "start"])
 def test_an_agent_that_is_killed_as_it_brings_a_container_up_goes_on_where_it_was(
     clean: Ground, moment: str

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from phalanx_agent.docker.port import Docker
-from phalanx_agent.host.task_processes import MARK
 from phalanx_agent.loops.tasks import Tasks
 
 
@@ -42,7 +41,6 @@ class FakeProcesses:
     def __init__(self) -> None:
         self.by_pid: dict[int, FakeProcess] = {}
         self.left: dict[str, tuple[FakeProcess, ...]] = {}
-        self.commands: set[str] = set()
         self.killed: list[str] = []
 
     def hold(self, pid: int) -> FakeProcess | None:
@@ -55,11 +53,8 @@ class FakeProcesses:
     def marks_beside(self, pid: int) -> frozenset[str]:
         return frozenset(self.left) if pid else frozenset()
 
-    def commands_beside(self, pid: int) -> frozenset[str]:
-        return frozenset(self.commands) if pid else frozenset()
-
-    def kill_marked(self, mark: str, name: str = MARK) -> None:
-        self.killed.append(mark if name == MARK else f"{name}={mark}")
+    def kill_marked(self, mark: str) -> None:
+        self.killed.append(mark)
         for one in self.left.get(mark, ()):
             one.over.set()
 

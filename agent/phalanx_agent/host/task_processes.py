@@ -1,6 +1,4 @@
-"""Processes of tasks and of commands from outside in containers: found by a mark in their
-environment, held by descriptors.
-"""
+"""Processes of tasks in containers: found by a mark in their environment, held by descriptors."""
 
 from __future__ import annotations
 
@@ -14,9 +12,6 @@ from typing import Final
 
 MARK: Final = "PHALANX_TASK"
 """The variable that tells a task's processes from all others, whoever their parents are."""
-
-COMMAND: Final = "PHALANX_EXEC"
-"""The same for a command of `exec`. What it has left in the background when it ended may stay."""
 
 MOST_BYTES: Final = 32 << 20
 """Of the environments of one container's processes: reading them takes a fifth of a second."""
@@ -65,20 +60,18 @@ def hold(pid: int) -> HeldProcess | None:
 
 
 @contextmanager
-def marked(mark: str, name: str = MARK) -> Iterator[tuple[HeldProcess, ...]]:
-    """Hold all processes that have a mark by this name, and what these have started since without
-    it.
-    """
+def marked(mark: str) -> Iterator[tuple[HeldProcess, ...]]:
+    """Hold all processes that have a mark, and what these have started since without it."""
     held: list[HeldProcess] = []
     try:
-        roots = [pid for pid, found in _marks(name) if found == mark]
+        roots = [pid for pid, found in _marks() if found == mark]
         for pid, parent in _with_children(roots).items():
             process = hold(pid)
             if process is None:
                 continue
             held.append(process)
             # Its number may have been given to another one before it was held.
-            if _mark_of(pid, name) != mark and (parent is None or _parent(pid) != parent):
+            if _mark_of(pid) != mark and (parent is None or _parent(pid) != parent):
                 held.pop().close()
         yield tuple(held)
     finally:
@@ -90,35 +83,21 @@ def marks_beside(pid: int) -> frozenset[str]:
     """Tell which marks there are in the container whose first process this is."""
     space = _space(pid)
     return frozenset(
-        mark for other, mark in _marks(MARK) if space is not None and _space(other) == space
+        mark for other, mark in _marks() if space is not None and _space(other) == space
     )
 
 
-def commands_beside(pid: int) -> frozenset[str]:
-    """Tell the marks of commands that run in the container whose first process this is. Their first
-    processes have parents outside of it; what an ended one has left has one inside.
-    """
-    space, found = _space(pid), set[str]()
-    for other, mark in _marks(COMMAND):
-        parent = _parent(other)
-        if parent is not None and space == _space(other) != _space(parent):
-            found.add(mark)
-    return frozenset(found)
-
-
-def kill_marked(mark: str, name: str = MARK) -> None:
-    """Kill all that have a mark by this name, stopped first: what runs on could start another one
-    meanwhile.
-    """
+def kill_marked(mark: str) -> None:
+    """Kill all that have a mark, stopped first: what runs on could start another one meanwhile."""
     frozen = 0
     for _ in range(_ROUNDS):
-        with marked(mark, name) as found:
+        with marked(mark) as found:
             if len(found) == frozen:
                 _signal(found, signal.SIGKILL)
                 return
             _signal(found, signal.SIGSTOP)
             frozen = len(found)
-    with marked(mark, name) as found:
+    with marked(mark) as found:
         _signal(found, signal.SIGKILL)
 
 
@@ -144,7 +123,7 @@ def _with_children(roots: list[int]) -> dict[int, int | None]:
     return family
 
 
-def _marks(name: str) -> Iterator[tuple[int, str]]:
+def _marks() -> Iterator[tuple[int, str]]:
     """Read the marks of all processes, the youngest first. Of one container's, which may have
     thousands with megabytes each, no more is read than the agent has the time for.
     """
@@ -154,7 +133,7 @@ def _marks(name: str) -> Iterator[tuple[int, str]]:
         room = left.setdefault(space, MOST_BYTES)
         environ = _environ(pid, room)
         left[space] -= len(environ)
-        mark = _mark_in(environ, name)
+        mark = _mark_in(environ)
         if mark is not None:
             yield pid, mark
 
@@ -165,8 +144,8 @@ def _numbers() -> Iterator[int]:
             yield int(name)
 
 
-def _mark_of(pid: int, name: str) -> str | None:
-    return _mark_in(_environ(pid, MOST_BYTES), name)
+def _mark_of(pid: int) -> str | None:
+    return _mark_in(_environ(pid, MOST_BYTES))
 
 
 def _environ(pid: int, most: int) -> bytes:
@@ -175,10 +154,10 @@ def _environ(pid: int, most: int) -> bytes:
     return b""
 
 
-def _mark_in(environ: bytes, name: str) -> str | None:
+def _mark_in(environ: bytes) -> str | None:
     for entry in environ.split(b"\0"):
-        variable, _, value = entry.partition(b"=")
-        if variable == name.encode():
+        name, _, value = entry.partition(b"=")
+        if name == MARK.encode():
             return value.decode(errors="replace")
     return None
 

@@ -11,7 +11,7 @@ import structlog
 
 from phalanx_agent.core.seen import Absent, Created, Running
 from phalanx_agent.docker.port import Docker, ExecSession, Unavailable
-from phalanx_agent.host.task_processes import COMMAND, MARK
+from phalanx_agent.host.task_processes import MARK
 from phalanx_agent.loops.alongside import alongside, left
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.forward import Forwards, NetworkOf
@@ -135,19 +135,13 @@ class Streams:
 
     async def _exec(self, call: ExecCall, stream: Stream) -> None:
         container_id = self._running(call.kernel).case.container_id
-        if self._tasks is None:
-            await self._command(call, container_id, stream, call.env)
-        elif call.task:
+        if call.task and self._tasks is not None:
             await self._task(call, container_id, stream, self._tasks)
-        else:
-            with self._tasks.command() as mark:
-                await self._command(call, container_id, stream, call.env | {COMMAND: mark})
-
-    async def _command(
-        self, call: ExecCall, container_id: str, stream: Stream, env: dict[str, str]
-    ) -> None:
-        command, stdin = _SHELL if call.shell else call.command, call.stdin or call.tty
-        session = await self._docker.exec(container_id, command, tty=call.tty, stdin=stdin, env=env)
+            return
+        command = _SHELL if call.shell else call.command
+        session = await self._docker.exec(
+            container_id, command, tty=call.tty, stdin=call.stdin or call.tty, env=call.env
+        )
         code: int | None = None
         try:
             if call.tty:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Final, Protocol
 
 import structlog
 
 from phalanx_agent.docker.port import Docker, ExecSession, Unavailable
-from phalanx_agent.host.task_processes import COMMAND, MARK
 from phalanx_wire.ids import KernelId
 
 _LOG = structlog.get_logger()
@@ -48,11 +47,8 @@ class Processes(Protocol):
     def marks_beside(self, pid: int) -> frozenset[str]:
         """Tell the marks in the container of a first process."""
 
-    def commands_beside(self, pid: int) -> frozenset[str]:
-        """Tell the marks of commands from outside that run in the container of a first process."""
-
-    def kill_marked(self, mark: str, name: str = MARK) -> None:
-        """Kill all that have a mark by this name."""
+    def kill_marked(self, mark: str) -> None:
+        """Kill all that have a mark."""
 
 
 class Task:
@@ -130,7 +126,6 @@ class Tasks:
         self._processes = processes
         self._new_mark = new_mark
         self._of: dict[KernelId, set[Task]] = {}
-        self._commands: set[str] = set()
 
     @asynccontextmanager
     async def task(
@@ -155,24 +150,9 @@ class Tasks:
             task.signal(number)
         return len(tasks)
 
-    @contextmanager
-    def command(self) -> Iterator[str]:
-        """A mark for a command that is no task: by it the next agent finds it if this one dies."""
-        mark = self._new_mark()
-        self._commands.add(mark)
-        try:
-            yield mark
-        finally:
-            self._commands.discard(mark)
-
     async def clear(self) -> None:
-        """End what tasks of an agent that has died here have left, and commands whose askers it has
-        left alone, once.
-        """
+        """End what tasks of an agent that has died here have left, once."""
         for pid in await self._first_processes():
-            for mark in self._processes.commands_beside(pid) - self._commands:
-                _LOG.info("command.cleared", mark=mark)
-                self._processes.kill_marked(mark, COMMAND)
             known = {task.mark for tasks in self._of.values() for task in tasks}
             for mark in self._processes.marks_beside(pid) - known:
                 _LOG.info("task.cleared", mark=mark)

@@ -73,7 +73,7 @@ for size in (120_000, 120_000, 120_000, 10):
     env = {"LARGE": "x" * size, task_processes.MARK: str(size)}
     process = subprocess.Popen(sleeps, env=env, stdout=subprocess.PIPE)
     process.stdout.readline()
-print(*(mark for _pid, mark in task_processes._marks(task_processes.MARK)))
+print(*(mark for _pid, mark in task_processes._marks()))
 for mark in ("10", "120000"):
     task_processes.kill_marked(mark)
 """

@@ -98,16 +98,3 @@ async def test_what_a_dead_agent_has_left_in_its_containers_is_ended() -> None:
         await stage.tasks.clear()
 
     assert [signal.SIGTERM] == forgotten.heard
-
-
-async def test_a_command_that_a_dead_agent_has_left_alone_is_killed_and_a_new_one_is_not() -> None:
-    stage = Stage()
-    stage.engine.containers["c"] = ContainerFacts(
-        "c", "n", KERNEL, SessionId("abcdefghijkl"), 1, "", "running", pid=1
-    )
-    with stage.tasks.command() as mark:
-        stage.processes.commands = {mark, "anothers"}
-        async with asyncio.timeout(5):
-            await stage.tasks.clear()
-
-    assert ["PHALANX_EXEC=anothers"] == stage.processes.killed
