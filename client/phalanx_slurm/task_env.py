@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from msgspec.structs import replace as with_fields
@@ -115,8 +117,17 @@ def runs(counts: Sequence[int]) -> str:
 
 def job_env(job: Job, rank: int) -> dict[str, str]:
     """Tell what every process of a container finds, the job's script among them."""
-    of_first = _job(job.part(0), job.nodes[rank])
-    return dict(of_first) | dict(_parts(job)) | dict(_array(job))
+    return shared_env(job) | node_env(job.nodes[rank])
+
+
+def shared_env(job: Job) -> dict[str, str]:
+    """Tell what of that is the same in all containers; where they are many it is dear to spell."""
+    return dict(_job(job.part(0))) | dict(_parts(job)) | dict(_array(job))
+
+
+def node_env(own: Node) -> dict[str, str]:
+    """Tell what of that is a container's own."""
+    return dict(_node(own))
 
 
 def script_env() -> dict[str, str]:
@@ -126,20 +137,37 @@ def script_env() -> dict[str, str]:
 
 def task_env(job: Job, step: Step, task: int) -> dict[str, str]:
     """Tell what one task finds: the job's variables, and its own over them."""
+    return of_task(job, step, task, shared_by_tasks(job, step))
+
+
+def shared_by_tasks(job: Job, step: Step) -> dict[str, str]:
+    """Tell what of that is the same for all tasks of a step."""
+    return shared_env(job) | dict(_step(job, step))
+
+
+def of_task(job: Job, step: Step, task: int, shared: Mapping[str, str]) -> dict[str, str]:
+    """Add what is a task's own to what it shares."""
     node, local = place(step.counts, task)
-    return job_env(job, step.ranks[node]) | dict(_step(job, step)) | dict(_task(step, node, local))
+    own = node_env(job.nodes[step.ranks[node]])
+    return {**shared, **own, **dict(_task(step, node, task - local, local))}
 
 
 def place(counts: Sequence[int], task: int) -> tuple[int, int]:
     """Find a task: which of the step's nodes, and which of the tasks there."""
-    for node, count in enumerate(counts):
-        if task < count:
-            return node, task
-        task -= count
-    raise IndexError("the step has fewer tasks")
+    ends = _ends(tuple(counts))
+    node = bisect.bisect_right(ends, task)
+    if node == len(ends):
+        raise IndexError("the step has fewer tasks")
+    return node, task - ends[node] + counts[node]
 
 
-def _job(job: Job, own: Node) -> Iterator[tuple[str, str]]:
+@functools.lru_cache(maxsize=4)
+def _ends(counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Tell behind which task each node's end; asked for every task of thousands."""
+    return tuple(itertools.accumulate(counts))
+
+
+def _job(job: Job) -> Iterator[tuple[str, str]]:
     asked = job.asked
     hosts = compress(node.host for node in job.nodes)
     yield "SLURM_JOB_ID", str(job.number)
@@ -168,6 +196,9 @@ def _job(job: Job, own: Node) -> Iterator[tuple[str, str]]:
     if asked.cpus_per_task is not None:
         yield "SLURM_CPUS_PER_TASK", str(asked.cpus_per_task)
     yield "SLURM_JOB_CPUS_PER_NODE", runs([node.cpus for node in job.nodes])
+
+
+def _node(own: Node) -> Iterator[tuple[str, str]]:
     yield "SLURM_CPUS_ON_NODE", str(own.cpus)
     yield "SLURM_MEM_PER_NODE", str(own.mem_bytes >> 20)
     if own.gpus:
@@ -233,8 +264,8 @@ def _step(job: Job, step: Step) -> Iterator[tuple[str, str]]:
         yield "SLURM_LAUNCH_NODE_IPADDR", launcher.address
 
 
-def _task(step: Step, node: int, local: int) -> Iterator[tuple[str, str]]:
-    first = sum(step.counts[:node])
+def _task(step: Step, node: int, first: int, local: int) -> Iterator[tuple[str, str]]:
+    """Yield a task's own; `first` is the number of the first one on its node."""
     yield "SLURM_NODEID", str(node)
     yield "SLURM_PROCID", str(first + local)
     yield "SLURM_LOCALID", str(local)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from phalanx_manager.core import address
 from phalanx_manager.core.model import Kernel, Session
 from phalanx_manager.core.step import job_of
-from phalanx_slurm.task_env import job_env, script_env
+from phalanx_slurm.task_env import Job, node_env, script_env, shared_env
 from phalanx_wire import names
 from phalanx_wire.api import EnvVar
 from phalanx_wire.spec import Profile
@@ -38,20 +40,91 @@ _SLURM_READERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """One rank's place among the others.
+@dataclass(frozen=True)
+class Environments:
+    """The environments of all ranks; what they have in common is spelled once, since each names
+    all the others.
 
     Attributes:
-        together: ranks on the same host, ascending; None before placement.
-        node: index of the host, in order of its lowest rank; None before placement.
+        kernels: all, in rank order.
     """
 
     session: Session
     kernels: Sequence[Kernel]
+
+    def of(self, rank: int) -> tuple[EnvVar, ...]:
+        """Spell one rank's, sorted by name.
+
+        What depends on the placement (`LOCAL_RANK`, `PHALANX_SUBNET`, ...) is left out until the
+        session is placed.
+        """
+        ours = {name: (value, reader) for name, value, reader in _ours(_View(self, rank))}
+        users = user_env(self.session, self.kernels[rank])
+        merged: list[EnvVar] = []
+        for name in sorted(ours.keys() | users.keys()):
+            if name not in users:
+                merged.append(EnvVar(name, ours[name][0], "phalanx", ours[name][1]))
+            elif name in ours:
+                merged.append(EnvVar(name, users[name], "user over phalanx", ours[name][1]))
+            else:
+                merged.append(EnvVar(name, users[name], "user"))
+        return tuple(merged)
+
+    @cached_property
+    def seats(self) -> Mapping[int, tuple[int, int, int]]:
+        """Of each rank: its host, in order of their lowest ranks, which it is there, and of how
+        many; empty before placement.
+        """
+        return {
+            rank: (node, local, len(together))
+            for node, together in enumerate(nodes(self.kernels) or ())
+            for local, rank in enumerate(together)
+        }
+
+    @cached_property
+    def hosts(self) -> str:
+        """The names of all, as `BACKENDAI_CLUSTER_HOSTS` has them."""
+        return ",".join(kernel.host_name for kernel in self.kernels)
+
+    @cached_property
+    def replicas(self) -> str:
+        """How many there are of each role."""
+        counts = Counter(kernel.role for kernel in self.kernels)
+        return ",".join(f"{role}:{count}" for role, count in counts.items())
+
+    @cached_property
+    def workers(self) -> str:
+        """`TF_CONFIG` as far as it is the same for all; empty when a port is not known yet."""
+        ports = [(kernel.host_name, service_port(self.session, kernel)) for kernel in self.kernels]
+        if any(port is None for _, port in ports):
+            return ""
+        return json.dumps({"cluster": {"worker": [f"{host}:{port}" for host, port in ports]}})
+
+    @cached_property
+    def job(self) -> Job:
+        """The session in SLURM's words."""
+        return job_of(self.session, self.kernels)
+
+    @cached_property
+    def of_job(self) -> Mapping[str, str]:
+        """What SLURM tells all."""
+        return shared_env(self.job)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One rank's place among the others."""
+
+    all: Environments
     rank: int
-    together: tuple[int, ...] | None
-    node: int | None
+
+    @property
+    def session(self) -> Session:
+        return self.all.session
+
+    @property
+    def kernels(self) -> Sequence[Kernel]:
+        return self.all.kernels
 
     @property
     def own(self) -> Kernel:
@@ -63,22 +136,8 @@ class _View:
 
 
 def rank_env(session: Session, kernels: Sequence[Kernel], rank: int) -> tuple[EnvVar, ...]:
-    """Spell the environment of one rank, sorted by name; `kernels` are all, in rank order.
-
-    What depends on the placement (`LOCAL_RANK`, `PHALANX_SUBNET`, ...) is left out until the
-    session is placed.
-    """
-    ours = {name: (value, reader) for name, value, reader in _ours(_view(session, kernels, rank))}
-    users = user_env(session, kernels[rank])
-    merged: list[EnvVar] = []
-    for name in sorted(ours.keys() | users.keys()):
-        if name not in users:
-            merged.append(EnvVar(name, ours[name][0], "phalanx", ours[name][1]))
-        elif name in ours:
-            merged.append(EnvVar(name, users[name], "user over phalanx", ours[name][1]))
-        else:
-            merged.append(EnvVar(name, users[name], "user"))
-    return tuple(merged)
+    """Spell the environment of one rank; for those of many see `Environments`."""
+    return Environments(session, kernels).of(rank)
 
 
 def user_env(session: Session, kernel: Kernel) -> Mapping[str, str]:
@@ -110,14 +169,6 @@ def service_port(session: Session, kernel: Kernel) -> int | None:
     return session.spec.master_port or names.MASTER_PORT
 
 
-def _view(session: Session, kernels: Sequence[Kernel], rank: int) -> _View:
-    hosts = nodes(kernels)
-    if hosts is None:
-        return _View(session, kernels, rank, None, None)
-    node = next(at for at, ranks in enumerate(hosts) if rank in ranks)
-    return _View(session, kernels, rank, hosts[node], node)
-
-
 def _ours(view: _View) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and reader of what the profile sets."""
     profile: Profile = view.session.spec.env_profile or "default"
@@ -145,13 +196,10 @@ def _ours(view: _View) -> Iterator[tuple[str, str, str]]:
 
 def _cluster(view: _View) -> Iterator[tuple[str, str, str]]:
     own = view.own
-    counts: dict[str, int] = {}
-    for kernel in view.kernels:
-        counts[kernel.role] = counts.get(kernel.role, 0) + 1
     for name, value in (
         ("SIZE", str(view.size)),
-        ("HOSTS", ",".join(kernel.host_name for kernel in view.kernels)),
-        ("REPLICAS", ",".join(f"{role}:{count}" for role, count in counts.items())),
+        ("HOSTS", view.all.hosts),
+        ("REPLICAS", view.all.replicas),
         ("HOST", own.host_name),
         ("IDX", str(own.replica)),
         ("ROLE", own.role),
@@ -188,27 +236,23 @@ def _rendezvous(view: _View, profile: Profile) -> Iterator[tuple[str, str, str]]
     yield "RANK", str(view.rank), f"{_TORCH}, Accelerate, DeepSpeed"
     local, together, node = 0, 1, view.rank
     if profile != "node":
-        if view.together is None or view.node is None:
+        if not view.all.seats:
             return
-        local, together = view.together.index(view.rank), len(view.together)
-        # Under torchrun a container is a node with its own devices, so it is numbered as one.
-        node = view.rank if profile == "torchrun" else view.node
+        node, local, together = view.all.seats[view.rank]
+        if profile == "torchrun":
+            node = view.rank  # a container is a node with its own devices, so it is numbered as one
     yield "LOCAL_RANK", str(local), "PyTorch, Lightning, Accelerate, DeepSpeed"
     yield "LOCAL_WORLD_SIZE", str(together), "PyTorch"
     yield "NODE_RANK", str(node), "Lightning, torchrun --node-rank=$NODE_RANK"
 
 
 def _tensorflow(view: _View) -> Iterator[tuple[str, str, str]]:
-    ports = [(kernel.host_name, service_port(view.session, kernel)) for kernel in view.kernels]
-    if any(port is None for _, port in ports):
+    workers = view.all.workers
+    if not workers:
         return
-    config = json.dumps(
-        {
-            "cluster": {"worker": [f"{host}:{port}" for host, port in ports]},
-            "task": {"type": "worker", "index": view.rank},
-        }
-    )
-    if len(config) <= MAX_VALUE:
+    task = json.dumps({"task": {"type": "worker", "index": view.rank}})
+    if len(workers) + len(task) <= MAX_VALUE:
+        config = f"{workers[:-1]}, {task[1:]}"
         yield "TF_CONFIG", config, "TensorFlow MultiWorkerMirroredStrategy"
 
 
@@ -225,9 +269,9 @@ def _torchrun(view: _View) -> Iterator[tuple[str, str, str]]:
 
 def _slurm(view: _View) -> Iterator[tuple[str, str, str]]:
     """Yield what a job's script finds; tasks get the rest, each its own, from their step."""
-    job = job_of(view.session, view.kernels)
     script = script_env() if view.rank == 0 else {}
-    for name, value in (job_env(job, view.rank) | script).items():
+    own = node_env(view.all.job.nodes[view.rank])
+    for name, value in {**view.all.of_job, **own, **script}.items():
         yield name, value, _SLURM_READERS.get(name, "programs for SLURM")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from phalanx_manager.core.cluster_env import rank_env, service_port
+from phalanx_manager.core.cluster_env import Environments, service_port
 from phalanx_manager.core.model import Drain, Kernel, NetworkRow, Session, SessionRow, Snapshot
 from phalanx_manager.core.notice import owed
 from phalanx_manager.core.session import idles, lost_after_s
@@ -65,14 +65,19 @@ class Memo:
 
     def __init__(self) -> None:
         self._envs: dict[KernelId, dict[str, str]] = {}
+        self._all: dict[tuple[SessionId, int], Environments] = {}
         self._gangs: dict[tuple[SessionId, int], tuple[SessionRow, Gang]] = {}
 
     def env(self, row: SessionRow, kernel: Kernel) -> dict[str, str]:
         """Spell a kernel's environment; it never changes once placed."""
         known = self._envs.get(kernel.id)
         if known is None:
-            variables = rank_env(row.session, row.kernels, kernel.rank)
-            known = self._envs[kernel.id] = {var.name: var.value for var in variables}
+            attempt = (row.session.id, row.session.attempt)
+            ranks = self._all.get(attempt)
+            if ranks is None:
+                ranks = self._all[attempt] = Environments(row.session, row.kernels)
+            known = {var.name: var.value for var in ranks.of(kernel.rank)}
+            self._envs[kernel.id] = known
         return known
 
     def gang(self, row: SessionRow, network: NetworkRow, hosts: Mapping[AgentId, str]) -> Gang:
@@ -92,9 +97,11 @@ class Memo:
         attempts = {(row.session.id, row.session.attempt) for row in kept}
         for attempt in self._gangs.keys() - attempts:
             del self._gangs[attempt]
+        for attempt in self._all.keys() - attempts:
+            del self._all[attempt]
 
     def __len__(self) -> int:
-        return len(self._envs) + len(self._gangs)
+        return len(self._envs) + len(self._all) + len(self._gangs)
 
 
 def for_agent(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ import msgspec
 from phalanx_manager.core.model import Kernel, Refusal, Session, SessionRow
 from phalanx_slurm import task_files
 from phalanx_slurm.nodelist import compress
-from phalanx_slurm.task_env import Job, Node, Step, place, spread, task_env
+from phalanx_slurm.task_env import Job, Node, Step, of_task, place, shared_by_tasks, spread
 from phalanx_wire import names
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.slots import spell_bytes
@@ -115,7 +115,9 @@ def plan(row: SessionRow, spec: StepSpec, number: int, asked_in: int | None) -> 
     for share in shares:
         step = Step(number, spec.name, ranks, counts, share.cpus, asked_in)
         first = len(tasks)
-        tasks += [_task(row, share.spec, job, step, first + one) for one in range(share.tasks)]
+        told = shared_by_tasks(job, step)
+        numbers = range(first, first + share.tasks)
+        tasks += [_task(row, share.spec, job, step, number, told) for number in numbers]
         paths = {path for task in tasks[first:] for path in task.shared.values()}
         writers |= {path: (writer, _writing(writer, share.spec, path)) for path in paths}
     return Plan(number, tuple(tasks), writers)
@@ -218,7 +220,10 @@ def _too_large(shares: Sequence[_Share]) -> Refusal | None:
     return _refusal("step_too_large", said, "env", hint)
 
 
-def _task(row: SessionRow, spec: StepSpec, job: Job, step: Step, number: int) -> Task:
+def _task(
+    row: SessionRow, spec: StepSpec, job: Job, step: Step, number: int, told: Mapping[str, str]
+) -> Task:
+    """Lay out one task; `told` is what all of its command find in their environment."""
     node, _ = place(step.counts, number)
     kernel = row.kernels[step.ranks[node]]
     values = task_files.task_values(job, step, number)
@@ -239,7 +244,7 @@ def _task(row: SessionRow, spec: StepSpec, job: Job, step: Step, number: int) ->
         stdin=hears,
         rows=spec.rows,
         columns=spec.columns,
-        env=_threads(job, step, node) | spec.env | task_env(job, step, number),
+        env=_threads(job, step, node) | spec.env | of_task(job, step, number, told),
         task=True,
     )
     return Task(number, kernel, call, shared)

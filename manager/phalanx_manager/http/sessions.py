@@ -15,7 +15,7 @@ from aiohttp import web
 
 from phalanx_manager.core import after, place, sealing, seat, swarm
 from phalanx_manager.core.admit import Admitted, admit
-from phalanx_manager.core.cluster_env import rank_env
+from phalanx_manager.core.cluster_env import Environments
 from phalanx_manager.core.clusters import closed
 from phalanx_manager.core.model import AgentRecord, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.core.naming import readable_name
@@ -196,13 +196,14 @@ async def stop(ask: Ask) -> web.Response:
 async def env(ask: Ask) -> web.Response:
     """Show the environment of every rank."""
     row = await ask.row()
+    every = Environments(row.session, row.kernels)
     ranks: list[RankEnv] = []
     held = 0
     for one in ask.kernels(row):
         if held > MAX_ENV_CHARACTERS:
             title = f"all of it is too long; ask for fewer ranks, e.g. up to {one.rank - 1}"
             raise refused("too_many_ranks", 400, title, "rank")
-        found = rank_env(row.session, row.kernels, one.rank)
+        found = every.of(one.rank)
         ranks.append(RankEnv(one.rank, one.host_name, found))
         held += sum(len(variable.value) for variable in found)
         await asyncio.sleep(0)  # each names all the others, which takes a while where they are many

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from phalanx_slurm.task_env import Job, Node, Step, runs, spread, task_env
+from phalanx_slurm.task_env import Job, Node, Step, place, runs, spread, task_env
 from phalanx_slurm.task_files import fill, is_each_tasks, task_values
 from phalanx_wire.spec import SlurmJob
 
@@ -46,6 +46,14 @@ def test_the_last_task_of_a_step_on_some_of_the_nodes_knows_its_place() -> None:
 )
 def test_counts_are_written_as_slurm_writes_them(counts: tuple[int, ...], text: str) -> None:
     assert text == runs(counts)
+
+
+def test_a_task_is_found_on_its_node() -> None:
+    assert [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)] == [
+        place((2, 1, 3), task) for task in range(6)
+    ]
+    with pytest.raises(IndexError, match="fewer tasks"):
+        place((2, 1, 3), 6)
 
 
 def test_tasks_are_laid_out_evenly_and_the_first_nodes_get_more() -> None:

@@ -167,3 +167,20 @@ def test_every_address_of_every_host_is_guarded() -> None:
     found = goals.Reached.of(known, ("192.0.2.9",)).guarded
 
     assert {"192.0.2.1", "198.51.100.7", "192.0.2.9"} <= found
+
+
+@pytest.mark.parametrize("profile", ["default", "slurm"])
+def test_what_all_ranks_are_told_alike_is_spelled_once(profile: str) -> None:
+    one = row("a" * 30 + "b" * 30, env_profile=profile)
+    memo = goals.Memo()
+    both = [goals.for_agent([one], agent, None, goals.Reached(), memo) for agent in (A, B)]
+    envs = [kernel.env for each in both for kernel in each.kernels]
+    names = ["BACKENDAI_CLUSTER_HOSTS", "BACKENDAI_CLUSTER_REPLICAS"]
+    names += ["SLURM_JOB_NODELIST", "SLURM_JOB_CPUS_PER_NODE"] if profile == "slurm" else []
+
+    assert 60 == len(envs)
+    for name in names:
+        assert 1 == len({id(env[name]) for env in envs}), name
+
+    memo.forget_all_but([])
+    assert 0 == len(memo)

@@ -125,6 +125,16 @@ def test_tasks_of_several_commands_are_numbered_through_each_with_its_own() -> N
     }
 
 
+def test_what_all_tasks_are_told_alike_is_spelled_once() -> None:
+    found = plan(job(tasks_per_node=20), StepSpec(("p",), name="one"), 0, 0)
+    assert isinstance(found, Plan)
+    envs = [task.call.env for task in found.tasks]
+
+    assert 60 == len(envs)
+    for name in ("SLURM_JOB_NODELIST", "SLURM_STEP_NODELIST", "SLURM_JOB_CPUS_PER_NODE"):
+        assert 1 == len({id(env[name]) for env in envs}), name
+
+
 def test_a_tasks_place_wins_over_what_was_exported_and_that_over_our_own_idea() -> None:
     env = {"SLURM_PROCID": "9", "OMP_NUM_THREADS": "7"}
     found = plan(job(), StepSpec(("p",), env=env), 0, 0)
