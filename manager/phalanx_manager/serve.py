@@ -18,9 +18,10 @@ import structlog
 from phalanx_manager.clock import Clock, SystemClock
 from phalanx_manager.config import ManagerConfig
 from phalanx_manager.groups import bare
+from phalanx_manager.http import guests
 from phalanx_manager.http.app import listen
 from phalanx_manager.http.auth import is_secret, secret_hash, spell_secret
-from phalanx_manager.http.doors import Doors, Joining
+from phalanx_manager.http.doors import Doors, Joining, Rates
 from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.inside.dispatch import Inside
@@ -37,6 +38,7 @@ from phalanx_manager.loops.supervise import for_ever
 from phalanx_manager.rpc import keys
 from phalanx_manager.rpc.agents import Agents
 from phalanx_manager.rpc.port import House
+from phalanx_manager.rpc.shares import Shares
 from phalanx_manager.rpc.steps import Steps
 from phalanx_manager.store.leading import Candidate, Deposed, Lease, Led
 from phalanx_manager.store.ledger import Ledger
@@ -250,7 +252,8 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
     async with Agents.listen(config.rpc, site.keys, loops.converge, directory, house) as agents:
         loops.converge.attach(agents)
         loops.stuck.attach(agents)
-        steps = Steps(agents)
+        shares = Shares(agents)
+        steps = Steps(shares)
         inside.attach(agents, steps)
         loops.retire.attach(agents.dismiss)
         joining = Joining(config.advertise or _reachable(agents.address), site.keys.public)
@@ -263,8 +266,10 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
             uploads=uploads,
             joining=joining,
             limits=config.limits,
+            rates=Rates(everybodys_streams=guests.room() * 3 // 4),
             lost_after_s=config.lost_after_s,
             turns=lambda: site.turns,
+            shares=shares,
             steps=steps,
         )
         site.entrance.open(doors)

@@ -15,6 +15,7 @@ from phalanx_manager.inside.dispatch import Inside
 from phalanx_manager.rpc.agents import Agents
 from phalanx_manager.rpc.keys import ServerKeys, make_pair
 from phalanx_manager.rpc.port import House
+from phalanx_manager.rpc.shares import Shares
 from phalanx_manager.rpc.steps import Steps
 from phalanx_wire.control import Goals, Welcome
 from phalanx_wire.ids import AgentId
@@ -61,7 +62,7 @@ async def manager(
     inside = Inside(api.store, api.clock, api.doors.uploads.serve)
     house = House("cluster-1", 5.0, "10.212.0.0/20", inside.serve)
     async with Agents.listen(bind, keys, Handler(), directory, house) as agents:
-        inside.attach(agents, Steps(agents))
+        inside.attach(agents, Steps(Shares(agents)))
         yield agents
 
 

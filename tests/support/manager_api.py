@@ -25,6 +25,7 @@ from phalanx_manager.http.doors import Doors, Joining, Rates
 from phalanx_manager.http.entrance import Entrance
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.rpc.failure import Unavailable
+from phalanx_manager.rpc.shares import Shares
 from phalanx_manager.rpc.steps import Steps
 from phalanx_manager.store.database import MEMORY
 from phalanx_manager.store.port import TokenRow
@@ -272,6 +273,7 @@ async def scene(
     serial = itertools.count(1)
     async with asyncio.TaskGroup() as tasks:
         link = LocalLink(tasks, answer)
+        shares = Shares(link)
         doors = Doors(
             store,
             link,
@@ -282,7 +284,8 @@ async def scene(
             Joining(("tcp://10.0.0.9:7911",), SERVER_KEY),
             Limits(),
             rates or Rates(),
-            steps=Steps(link),
+            shares=shares,
+            steps=Steps(shares),
         )
         entrance = Entrance.to(doors)
         server = TestServer(build(entrance))

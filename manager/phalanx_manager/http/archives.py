@@ -28,8 +28,7 @@ async def read(ask: Ask) -> web.StreamResponse:
     if kernel.state is KernelState.REMOVED or (not kernel.container_id and kernel.agent is None):
         raise not_running(kernel)
     with ask.turnstile.stream(ask.caller):
-        stream = await open_stream(ask, kernel, ReadCall(kernel.id, ask.values["path"]))
-        async with stream:
+        async with open_stream(ask, kernel, ReadCall(kernel.id, ask.values["path"])) as stream:
             first = await _next(stream, _FIRST_S)
             if first is None:
                 _raise_end(stream)
@@ -57,8 +56,7 @@ async def write(ask: Ask) -> web.Response:
         raise not_running(kernel)
     pieces = bodies.pieces(ask.request, MAX_ARCHIVE_BYTES)
     with ask.turnstile.stream(ask.caller):
-        stream = await open_stream(ask, kernel, WriteCall(kernel.id, ask.values["path"]))
-        async with stream:
+        async with open_stream(ask, kernel, WriteCall(kernel.id, ask.values["path"])) as stream:
             try:
                 async for piece in pieces:
                     async with asyncio.timeout(_PIECE_S):

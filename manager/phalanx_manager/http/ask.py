@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
@@ -15,7 +16,10 @@ from phalanx_manager.http.auth import Turnstile
 from phalanx_manager.http.doors import Doors
 from phalanx_manager.http.params import Param
 from phalanx_manager.http.problems import not_found, refusal, refused
+from phalanx_wire.ids import AgentId
+from phalanx_wire.mux import Stream
 from phalanx_wire.names import is_session_name
+from phalanx_wire.stream import Call
 
 T = TypeVar("T")
 
@@ -36,6 +40,10 @@ class Ask:
     caller: Caller
     values: Mapping[str, Any]
     turnstile: Turnstile
+
+    def open(self, agent: AgentId, call: Call) -> AbstractAsyncContextManager[Stream]:
+        """Open a stream to an agent within the caller's share; see `Shares.open`."""
+        return self.doors.shares.open(self.caller.user, agent, call)
 
     async def body(self, shape: type[T]) -> T:
         """Read the JSON body."""

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from phalanx_manager.clock import Clock
+from phalanx_manager.core.fair import may_have_more
 from phalanx_manager.core.model import Caller, Scope
 from phalanx_manager.http.doors import Rates
 from phalanx_manager.http.problems import Refused, refused
@@ -91,7 +92,7 @@ class Turnstile:
         self._rates = rates
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._streams: dict[str, int] = {}
+        self._streams: Counter[str] = Counter()
         self._served: dict[str, set[asyncio.Task[object]]] = {}
 
     @contextmanager
@@ -128,9 +129,11 @@ class Turnstile:
     @contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:
         """Hold one of the caller's streams open, or refuse it."""
-        count = self._streams.get(caller.user, 0)
-        if count >= self._rates.streams:
-            raise _slow_down(f"more than {self._rates.streams} streams open at once")
+        count, rates = self._streams[caller.user], self._rates
+        if count >= rates.streams:
+            raise _slow_down(f"more than {rates.streams} streams open at once")
+        if not may_have_more(count, self._streams.total(), rates.everybodys_streams):
+            raise _slow_down(f"more than half of the streams that others leave, {count}")
         self._streams[caller.user] = count + 1
         try:
             yield

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from phalanx_manager.core.model import Kernel
 from phalanx_manager.http.ask import Ask
 from phalanx_manager.http.problems import of_stream, refused
 from phalanx_manager.rpc.failure import Unavailable
+from phalanx_manager.rpc.shares import Crowded
 from phalanx_wire.api import Problem
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream, StreamClosed
@@ -68,22 +70,28 @@ async def run(ask: Ask) -> web.StreamResponse:
         columns=values.get("columns", 80),
     )
     with ask.turnstile.stream(ask.caller):
-        stream = await open_stream(ask, kernel, call)
-        async with stream:
+        async with open_stream(ask, kernel, call) as stream:
             log.info("exec.begun", kernel=kernel.id, user=ask.caller.user)
             return await _relay(ask.request, stream)
 
 
-async def open_stream(ask: Ask, kernel: Kernel, call: Call) -> Stream:
-    """Open a stream to a kernel's agent, or refuse."""
+@asynccontextmanager
+async def open_stream(ask: Ask, kernel: Kernel, call: Call) -> AsyncIterator[Stream]:
+    """Open a stream to a kernel's agent, or refuse; it is closed at the end."""
     if kernel.agent is None:
         raise not_running(kernel)
-    try:
-        async with asyncio.timeout(_OPEN_S):
-            return await ask.doors.link.open(kernel.agent, call)
-    except (Unavailable, TimeoutError) as error:
-        why = str(error) or f"agent {kernel.agent} takes nothing"
-        raise refused("unavailable", 503, why, hint="try again") from error
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                stream = await stack.enter_async_context(ask.open(kernel.agent, call))
+        except Crowded as error:
+            raise refused(
+                "too_many_requests", 429, f"{error.what} {error.doing}", hint=error.hint
+            ) from error
+        except (Unavailable, TimeoutError) as error:
+            why = str(error) or f"agent {kernel.agent} takes nothing"
+            raise refused("unavailable", 503, why, hint="try again") from error
+        yield stream
 
 
 def not_running(kernel: Kernel) -> Exception:

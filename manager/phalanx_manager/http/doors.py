@@ -10,6 +10,7 @@ from phalanx_manager.clock import Clock
 from phalanx_manager.core.model import Limits
 from phalanx_manager.core.session import LOST_AFTER_S
 from phalanx_manager.http.uploads import Uploads
+from phalanx_manager.rpc.shares import Shares
 from phalanx_manager.rpc.steps import Steps
 from phalanx_manager.store.port import Store
 from phalanx_manager.wake import Chimes
@@ -41,11 +42,13 @@ class Rates:
     Attributes:
         per_s, burst: requests, as a bucket that fills.
         streams: open at once: logs, events, execs, waits.
+        everybodys_streams: those of all callers; a connection of the API's each.
     """
 
     per_s: float = 500.0
     burst: int = 1_500
     streams: int = 2_048
+    everybodys_streams: int = 6_144
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Doors:
         turns: how often each loop has turned, for the metrics.
         lost_after_s: of sessions that do not say it themselves.
         ready: why the manager cannot work now, a sentence; empty when it can.
+        shares: streams to agents, of each user within bounds.
         steps: runs tasks in running sessions.
     """
 
@@ -82,4 +86,5 @@ class Doors:
     turns: Callable[[], Mapping[str, int]] = dict
     lost_after_s: float = LOST_AFTER_S
     ready: Callable[[], str] = str
+    shares: Shares = field(kw_only=True)
     steps: Steps = field(kw_only=True)

@@ -61,8 +61,7 @@ async def connect(ask: Ask) -> web.StreamResponse:
     check_upgrade(ask.request, "forward", "use `phalanx ssh` or `phalanx forward`")
     call = ConnectCall(kernel.id, ask.values.get("port", 0), ask.values.get("key", ""))
     with ask.turnstile.stream(ask.caller):
-        stream = await open_stream(ask, kernel, call)
-        async with stream:
+        async with open_stream(ask, kernel, call) as stream:
             log.info("forward.begun", kernel=kernel.id, port=call.port, user=ask.caller.user)
             return await _relay(ask.request, stream)
 

@@ -51,7 +51,7 @@ async def stream(ask: Ask) -> web.StreamResponse:
     if ask.values.get("follow", False):
         follower = Follower(ask, row, kernels, wanted)
         return await _send(ask, follower.run, wanted, few=few, news_of=row.session.id)
-    producer: Producer = Merger(ask.doors.link, kernels, wanted).run
+    producer: Producer = Merger(ask.open, kernels, wanted).run
     if wanted.tail >= 0:
         producer = _last(producer, wanted.tail)
     lives = row.session.state not in ENDED_STATES

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
 
 from phalanx_manager.core.model import Kernel, SessionRow
 from phalanx_manager.http.ask import Ask
-from phalanx_manager.http.logs_read import Missing, Put, Source, Wanted, may_have_output, window
+from phalanx_manager.http.logs_read import Missing, Put, Source, Wanted, may_have_output
 from phalanx_manager.wake import Bell
 from phalanx_wire.lifecycle import KernelState
 
@@ -81,8 +82,7 @@ class Follower:
         kernel = await self._until(rank, lambda kernel: kernel.state >= KernelState.CREATED)
         if not may_have_output(kernel):
             return
-        room = window(len(self._ranks))
-        source = Source(kernel, self._wanted, room, self._wanted.positions.get(rank))
+        source = Source(kernel, self._wanted, self._wanted.positions.get(rank))
         while True:
             last_try = self._over()
             await self._read(source, put)
@@ -98,10 +98,10 @@ class Follower:
             await self._news_or(_AWAY_S)
 
     async def _read(self, source: Source, put: Put) -> None:
-        stream = await source.open(self._ask.doors.link, follow=True)
-        if stream is None:
-            return
-        async with stream:
+        async with AsyncExitStack() as stack:
+            stream = await source.open(self._ask.open, stack, follow=True)
+            if stream is None:
+                return
             async for lines in source.read(stream, None):
                 await put([(source.kernel, line) for line in lines])
 

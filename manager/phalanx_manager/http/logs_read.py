@@ -13,18 +13,17 @@ import msgspec
 
 from phalanx_manager.core.model import Kernel
 from phalanx_manager.http.cursor import Position
-from phalanx_manager.http.doors import Link
 from phalanx_manager.rpc.failure import Unavailable
+from phalanx_manager.rpc.steps import OpenStream
 from phalanx_wire import loglines
 from phalanx_wire.api import LogLine
 from phalanx_wire.lifecycle import KernelState
-from phalanx_wire.mux import MIN_WINDOW_BYTES, Stream
-from phalanx_wire.stream import WINDOW_BYTES, Closed, Data, LogsCall
+from phalanx_wire.mux import Stream
+from phalanx_wire.stream import Closed, Data, LogsCall
 
 Batch = list[tuple[Kernel, LogLine]]
 Put = Callable[[Batch], Awaitable[None]]
 
-_ALL_WINDOWS_BYTES: Final = 64 << 20
 _CHUNK_S: Final = 60.0
 _BATCH_LINES: Final = 256
 _BATCH_CHARACTERS: Final = 64 << 10
@@ -75,11 +74,6 @@ def may_have_output(kernel: Kernel) -> bool:
     return kernel.agent is not None and (made or kernel.container_id != "")
 
 
-def window(streams: int) -> int:
-    """Share memory among streams that are open at once."""
-    return min(max(_ALL_WINDOWS_BYTES // max(streams, 1), MIN_WINDOW_BYTES), WINDOW_BYTES)
-
-
 @dataclass(slots=True)
 class Source:
     """One kernel's output, from a position on.
@@ -91,12 +85,13 @@ class Source:
 
     kernel: Kernel
     wanted: Wanted
-    window: int
     position: Position | None = None
     closed: Closed | None = field(default=None, init=False)
 
-    async def open(self, link: Link, *, follow: bool) -> Stream | None:
-        """Ask the agent; None when it is away (`closed` says so)."""
+    async def open(
+        self, open_stream: OpenStream, stack: AsyncExitStack, *, follow: bool
+    ) -> Stream | None:
+        """Ask the agent, until the stack unwinds; None when it is away (`closed` says so)."""
         kernel = self.kernel
         assert kernel.agent is not None  # noqa: S101 - `may_have_output` has said so
         self.closed = None
@@ -108,7 +103,7 @@ class Source:
             tail=self.wanted.tail if at is None else -1,
         )
         try:
-            return await link.open(kernel.agent, call, self.window)
+            return await stack.enter_async_context(open_stream(kernel.agent, call))
         except Unavailable as error:
             self.closed = Closed(0, code="unavailable", why=str(error))
             return None
@@ -172,11 +167,10 @@ class Batches:
 class Merger:
     """Output of several kernels that is there now, in the order of time."""
 
-    def __init__(self, link: Link, kernels: Sequence[Kernel], wanted: Wanted) -> None:
-        self._link = link
-        room = window(len(kernels))
+    def __init__(self, open_stream: OpenStream, kernels: Sequence[Kernel], wanted: Wanted) -> None:
+        self._open_stream = open_stream
         self._sources = [
-            Source(kernel, wanted, room, wanted.positions.get(kernel.rank))
+            Source(kernel, wanted, wanted.positions.get(kernel.rank))
             for kernel in kernels
             if may_have_output(kernel)
         ]
@@ -187,9 +181,8 @@ class Merger:
             lines: list[AsyncIterator[list[LogLine]]] = []
             sources: list[Source] = []
             for source in self._sources:
-                stream = await source.open(self._link, follow=False)
+                stream = await source.open(self._open_stream, stack, follow=False)
                 if stream is not None:
-                    await stack.enter_async_context(stream)
                     sources.append(source)
                     lines.append(source.read(stream, _CHUNK_S))
             await self._merge(sources, lines, put)

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from phalanx_manager.clock import Clock
+from phalanx_manager.core.fair import may_have_more
 from phalanx_manager.core.model import Caller, Kernel, SessionRow
 from phalanx_manager.inside import slurm_words, srun, words
 from phalanx_manager.inside.question import USAGE, Answer, Handler, Link, Question, WrongQuestion
@@ -21,8 +22,10 @@ from phalanx_wire.mux import Stream
 from phalanx_wire.stream import STDERR, STDOUT, AskCall
 
 ANSWER_WITHIN_S: Final = 30.0
-AT_ONCE: Final = 512
-"""Of one agent, running steps included: each keeps a command line and an environment."""
+AT_ONCE: Final = 1024
+"""Of one agent, running steps included: each keeps a command line and an environment. A user may
+have half of what others leave of them.
+"""
 
 _ANYBODY: Final = Caller("", "admin")
 
@@ -46,6 +49,7 @@ class Inside:
         self._ways: tuple[Link, Steps] | None = None
         self._attached = asyncio.Event()
         self._busy: Counter[AgentId] = Counter()
+        self._of: Counter[tuple[AgentId, str]] = Counter()
 
     def attach(self, link: Link, steps: Steps) -> None:
         """Take the ways to the agents."""
@@ -63,8 +67,7 @@ class Inside:
             await self._others(agent, stream)
             return
         if self._busy[agent] >= AT_ONCE:
-            why = f"{AT_ONCE} questions of containers of {agent} are under way; try again"
-            await stream.close(code="busy", why=why)
+            await _busy(stream, f"{AT_ONCE} questions of", agent)
             return
         self._busy[agent] += 1
         try:
@@ -74,8 +77,6 @@ class Inside:
             self._busy[agent] -= 1
 
     async def _asked(self, agent: AgentId, call: AskCall, stream: Stream) -> None:
-        assert self._ways is not None  # noqa: S101 - it is attached
-        link, steps = self._ways
         try:
             found = await self._find(agent, call.kernel)
             if found is None:
@@ -83,15 +84,30 @@ class Inside:
                 await stream.close(code="not_live", why="This container's session is over.")
                 return
             row, kernel = found
-            log.info("ask", kernel=kernel.id, argv=[one[:40] for one in call.argv[:3]])
-            if call.argv[:1] == ("srun",) and not slurm_words.asks_version(call.argv):
-                await srun.serve(call, stream, row, kernel, steps)
+            user = row.session.user
+            if not may_have_more(self._of[agent, user], self._busy[agent] - 1, AT_ONCE):
+                await _busy(stream, f"{self._of[agent, user]} questions of {user}'s", agent)
                 return
-            question = Question(call, row, kernel, self._store, self._clock, link)
-            await _answer(question, stream)
+            self._of[agent, user] += 1
+            try:
+                await self._answered(call, stream, row, kernel)
+            finally:
+                self._of[agent, user] -= 1
+                self._of += Counter()  # forgets those without any
         except (Unavailable, TimeoutError) as error:
             why = str(error) or f"no answer within {ANSWER_WITHIN_S:g} s"
             await stream.close(code="unavailable", why=f"{why}; try again")
+
+    async def _answered(
+        self, call: AskCall, stream: Stream, row: SessionRow, kernel: Kernel
+    ) -> None:
+        assert self._ways is not None  # noqa: S101 - it is attached
+        link, steps = self._ways
+        log.info("ask", kernel=kernel.id, argv=[one[:40] for one in call.argv[:3]])
+        if call.argv[:1] == ("srun",) and not slurm_words.asks_version(call.argv):
+            await srun.serve(call, stream, row, kernel, steps)
+            return
+        await _answer(Question(call, row, kernel, self._store, self._clock, link), stream)
 
     async def _find(self, agent: AgentId, name: KernelId) -> tuple[SessionRow, Kernel] | None:
         """Find who asks: a kernel of a live attempt, on that agent."""
@@ -106,6 +122,11 @@ class Inside:
             return None
         kernel = row.kernels[rank]
         return None if kernel.agent != agent or kernel.ended else (row, kernel)
+
+
+async def _busy(stream: Stream, whose: str, agent: AgentId) -> None:
+    why = f"{whose} containers of {agent} are under way; try again"
+    await stream.close(code="busy", why=why)
 
 
 async def _answer(question: Question, stream: Stream) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -16,18 +19,33 @@ from phalanx_manager.core.lines import Lines
 from phalanx_manager.core.model import Kernel, Refusal, SessionRow
 from phalanx_manager.core.step import Plan, Task, plan
 from phalanx_manager.rpc.failure import Unavailable
-from phalanx_manager.rpc.signals import Link
-from phalanx_wire.ids import SessionId
+from phalanx_manager.rpc.shares import Shares
+from phalanx_wire.ids import AgentId, SessionId
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.step import StepSpec
-from phalanx_wire.stream import SIGNAL, STDERR, STDIN, STDOUT, Closed, Data, Eof, ExecCall, Resize
+from phalanx_wire.stream import (
+    SIGNAL,
+    STDERR,
+    STDIN,
+    STDOUT,
+    Call,
+    Closed,
+    Data,
+    Eof,
+    ExecCall,
+    Resize,
+)
 
 OPEN_S: Final = 20.0
 ENDING_S: Final = 5.0
 """Between TERM and KILL of the tasks of a step that is ended."""
 KILLED_S: Final = 15.0
 ABANDONED_CODE: Final = 128 + signal.SIGKILL
+AT_ONCE: Final = 1024
+"""Of one user: as much input may wait in each as in a stream."""
 _KEPT: Final = 10_000
+
+OpenStream = Callable[[AgentId, Call], AbstractAsyncContextManager[Stream]]
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +67,10 @@ class Steps:
     gone, so they end when this process does.
     """
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, shares: Shares) -> None:
+        """Args: shares: the streams of a session's steps are its user's."""
+        self._shares = shares
+        self._running: Counter[str] = Counter()
         self._numbers: dict[SessionId, tuple[int, int]] = {}
 
     async def run(
@@ -63,12 +83,22 @@ class Steps:
             row: of the session, fresh.
             asked_in: rank of the container that it was asked for in; None is from outside.
         """
+        user = row.session.user
+        if self._running[user] >= AT_ONCE:
+            title = f"{AT_ONCE} steps of {user} are under way"
+            return Refusal("too_many_requests", 429, title, hint="wait until some have ended")
         found = plan(row, spec, self._number(row), asked_in)
         if isinstance(found, Refusal):
             return found
         log.info("step.begun", session=row.session.id, step=found.number, tasks=len(found.tasks))
         warnings = folders.unshared(row) if found.number == 0 else ()
-        code = await _Running(self._link, found, spec, asker).through(warnings)
+        self._running[user] += 1
+        try:
+            running = _Running(partial(self._shares.open, user), found, spec, asker)
+            code = await running.through(warnings)
+        finally:
+            self._running[user] -= 1
+            self._running += Counter()  # forgets those without any
         log.info("step.ended", session=row.session.id, step=found.number, code=code)
         return code
 
@@ -95,8 +125,8 @@ class _Part:
 class _Running:
     """One step on its way."""
 
-    def __init__(self, link: Link, plan: Plan, spec: StepSpec, asker: Asker) -> None:
-        self._link = link
+    def __init__(self, open_stream: OpenStream, plan: Plan, spec: StepSpec, asker: Asker) -> None:
+        self._open_stream = open_stream
         self._plan = plan
         self._spec = spec
         self._asker = asker
@@ -153,7 +183,7 @@ class _Running:
 
     async def _stream(self, kernel: Kernel, call: ExecCall) -> Stream:
         assert kernel.agent is not None  # noqa: S101 - it runs
-        return await self._stack.enter_async_context(await self._link.open(kernel.agent, call))
+        return await self._stack.enter_async_context(self._open_stream(kernel.agent, call))
 
     def _labels(self, task: Task) -> dict[int, Lines]:
         """Hold lines back until they are whole; who is alone, or in a hurry, is not held."""

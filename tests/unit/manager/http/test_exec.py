@@ -16,6 +16,12 @@ from phalanx_wire.stream import STDERR, STDOUT, Data, Eof, ExecCall, Resize
 from tests.support.manager_api import PATIENCE_S, Scene, problem, scene
 
 CAT = '/v1/sessions/demo/exec?rank=1&stdin=1&command=["cat"]'
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
 
 
 async def cat(stream: Stream) -> None:
@@ -100,6 +106,28 @@ async def test_a_lost_link_is_said_as_a_problem(tmp_path: Path) -> None:
             (end,) = await frames(socket)
             assert isinstance(end, dict)
             assert "link_lost" == end["problem"]["code"]
+
+
+async def test_who_has_as_many_streams_to_an_agent_as_may_be_is_told_so_and_others_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_manager.rpc.shares.MAX_STREAMS", 4)
+    async with scene(tmp_path, cat) as api:
+        await api.running()
+        await api.running("bob", name="bobs")
+        async with (
+            api.client.ws_connect(CAT, headers=api.as_("ada")),
+            api.client.ws_connect(CAT, headers=api.as_("ada")),
+        ):
+            refused = await problem(await api.get(CAT, **UPGRADE))
+            other = CAT.replace("demo", "bobs")
+            async with api.client.ws_connect(other, headers=api.as_("bob")) as socket:
+                await socket.send_str('{"eof": true}')
+                assert [{"exit_code": 7}] == await frames(socket)
+
+    assert (429, "too_many_requests") == (refused.status, refused.code)
+    assert "ada has 2 streams to agent gpu-1, as many as may be" == refused.title
+    assert "end some of them" == refused.hint
 
 
 async def test_what_the_agent_refuses_is_said_as_a_problem(api: Scene) -> None:

@@ -215,6 +215,22 @@ async def test_open_streams_are_bounded(tmp_path: Path) -> None:
         one.close()
 
 
+async def test_one_callers_streams_leave_room_for_others(tmp_path: Path) -> None:
+    async with scene(tmp_path, nothing, Rates(everybodys_streams=4)) as api:
+        await api.submit()
+        await api.submit("bob", name="bobs")
+        held = [
+            await api.get(f"/v1/sessions/{ref}/events", user, Accept="text/event-stream")
+            for ref, user in (("demo", "ada"),) * 3 + (("bobs", "bob"),) * 2
+        ]
+        assert [200, 200, 429, 200, 429] == [one.status for one in held]
+        assert "more than half of the streams that others leave, 2" in (
+            (await problem(held[2])).title
+        )
+        for one in held:
+            one.close()
+
+
 async def test_five_hundred_followers_of_one_session_are_served_and_one_more_is_not(
     tmp_path: Path,
 ) -> None:

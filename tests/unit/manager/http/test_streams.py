@@ -12,13 +12,13 @@ import pytest
 from aiohttp import ClientResponse
 
 from phalanx_manager.http import cursor, logs, logs_follow
-from phalanx_manager.http.logs_read import Batch, Batches, may_have_output, window
+from phalanx_manager.http.logs_read import Batch, Batches, may_have_output
 from phalanx_wire import loglines
 from phalanx_wire.api import EventView, LogEvent, LogLine
 from phalanx_wire.ids import kernel_id
 from phalanx_wire.lifecycle import KernelState
-from phalanx_wire.mux import MIN_WINDOW_BYTES, Stream
-from phalanx_wire.stream import STDOUT, WINDOW_BYTES, LogsCall
+from phalanx_wire.mux import Stream
+from phalanx_wire.stream import STDOUT, LogsCall
 from tests.support.house import row, with_kernel
 from tests.support.manager_api import START, Scene, problem, scene, speaking, sse
 
@@ -330,10 +330,6 @@ async def test_a_slow_client_slows_the_agent_and_memory_stays_bounded(tmp_path: 
                 await turns(2000)
         assert sent < 40 << 20  # of 240 MB: the rest waits at its source
         response.close()
-
-
-def test_many_streams_share_their_memory() -> None:
-    assert [WINDOW_BYTES, 512 << 10, MIN_WINDOW_BYTES] == [window(n) for n in (2, 128, 9999)]
 
 
 # ---------------------------------------------------------------- events

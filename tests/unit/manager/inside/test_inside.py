@@ -14,7 +14,6 @@ from phalanx_manager.core import goals
 from phalanx_manager.core.model import SessionRow
 from phalanx_manager.inside.dispatch import Inside
 from phalanx_manager.inside.ending import ANSWER_S
-from phalanx_manager.rpc.steps import Steps
 from phalanx_manager.store.port import Unavailable
 from phalanx_wire.control import Message
 from phalanx_wire.ids import AgentId, KernelId
@@ -43,7 +42,7 @@ async def ask(
 ) -> Said:
     """Ask as an agent does, and read the whole answer."""
     inside = Inside(api.store, api.clock, api.doors.uploads.serve)
-    inside.attach(api.link, Steps(api.link))
+    inside.attach(api.link, api.doors.steps)
     call = AskCall(KernelId(kernel), argv, "/", environ or {})
     stream, theirs = await a_stream(call)
     await inside.serve(agent, theirs)
@@ -283,7 +282,7 @@ async def test_who_asks_before_the_manager_is_all_there_is_answered_then(
     serving = asyncio.ensure_future(inside.serve(HOME, theirs))
     await asyncio.sleep(0)
     early = stream.closed
-    inside.attach(api.link, Steps(api.link))
+    inside.attach(api.link, api.doors.steps)
     await serving
 
     assert (None, 0) == (early, closed(stream).exit_code)
@@ -297,6 +296,37 @@ async def test_more_questions_than_an_agent_may_have_are_refused(
 
     assert "busy" == said.problem
     assert "running" == (await api.view("demo")).state
+
+
+async def test_a_users_steps_leave_room_for_what_others_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_manager.inside.dispatch.AT_ONCE", 8)
+    async with scene(tmp_path, until_closed) as api:
+        adas, bobs = [await api.running(user, name=f"of-{user}") for user in ("ada", "bob")]
+        inside = Inside(api.store, api.clock, api.doors.uploads.serve)
+        inside.attach(api.link, api.doors.steps)
+        async with asyncio.TaskGroup() as tasks:
+            said = []
+            for row in (adas, adas, adas, adas, adas, bobs):
+                stream, theirs = await a_stream(AskCall(of(row), ("srun", "-n1", "p")))
+                begun = len(api.link.calls)
+                tasks.create_task(inside.serve(HOME, theirs))
+                await api.link.until(
+                    lambda begun=begun, stream=stream: (  # type: ignore[misc]
+                        stream.closed is not None or len(api.link.calls) > begun
+                    )
+                )
+                said.append((stream, stream.closed.code if stream.closed is not None else ""))
+            for stream, _ in said:
+                await stream.close(code="cancelled")
+
+    assert ["", "", "", "", "busy", ""] == [code for _, code in said]
+
+
+async def until_closed(stream: Stream) -> None:
+    """An agent whose tasks run until they are called off."""
+    await stream.ended()
 
 
 async def test_a_database_that_is_away_is_told_of(

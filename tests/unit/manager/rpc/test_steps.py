@@ -13,6 +13,7 @@ import pytest
 from phalanx_manager.core.model import Refusal, SessionRow
 from phalanx_manager.rpc import steps
 from phalanx_manager.rpc.failure import Unavailable
+from phalanx_manager.rpc.shares import Shares
 from phalanx_manager.rpc.steps import ABANDONED_CODE, Steps
 from phalanx_wire.control import Message
 from phalanx_wire.ids import AgentId
@@ -25,6 +26,7 @@ from phalanx_wire.stream import (
     STDERR,
     STDIN,
     STDOUT,
+    WINDOW_BYTES,
     Call,
     Closed,
     Data,
@@ -47,7 +49,7 @@ class Stage:
     calls: list[ExecCall] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
 
-    async def open(self, agent: AgentId, call: Call) -> Stream:
+    async def open(self, agent: AgentId, call: Call, window: int = WINDOW_BYTES) -> Stream:
         if agent in self.away:
             raise Unavailable(f"agent {agent}", "it is not connected")
         assert isinstance(call, ExecCall)
@@ -64,7 +66,7 @@ class Stage:
 
         ours = Mux(down, 0, lambda _open, _stream: None)
         theirs = Mux(up, 1, opened)
-        return await ours.open(call)
+        return await ours.open(call, window)
 
     async def _played(self, call: ExecCall, stream: Stream) -> None:
         with contextlib.suppress(StreamClosed):
@@ -118,7 +120,7 @@ async def ran(
 ) -> tuple[int | Refusal, Stage]:
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         stage = Stage(tasks, play, away or set())
-        code = await Steps(stage).run(two(), spec, asker, 0)
+        code = await Steps(Shares(stage)).run(two(), spec, asker, 0)
     return code, stage
 
 
@@ -158,13 +160,32 @@ async def test_the_steps_code_is_the_highest_of_its_tasks_and_it_says_whose() ->
     assert ["srun: error: sub1: task 1: Exited with exit code 3"] == asker.err
 
 
+async def test_a_user_may_not_run_steps_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "AT_ONCE", 1)
+    asker = Asker()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        stage = Stage(tasks, until_closed)
+        all_steps = Steps(Shares(stage))
+        first = tasks.create_task(all_steps.run(two(), StepSpec(("p",)), asker))
+        await asker.heard_so_many(1)
+        second = await all_steps.run(two(), StepSpec(("p",)), Asker())
+        first.cancel()
+        await asyncio.wait([first])
+        stage.play = by_number
+        third = await all_steps.run(two(), StepSpec(("p",)), Asker())
+
+    assert isinstance(second, Refusal)
+    assert (429, "1 steps of ada are under way") == (second.status, second.title)
+    assert 3 == third
+
+
 async def test_what_hosts_do_not_share_is_said_with_a_jobs_first_step() -> None:
     mount = Mount("/srv/ckpt", "/ckpt", read_only=False)
     job = two(requeue=True, mounts=(mount,))
     job = with_kernel(with_kernel(job, 0, folders={"/ckpt": "x"}), 1, folders={"/ckpt": "y"})
     first, second = Asker(), Asker()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        steps = Steps(Stage(tasks, by_number))
+        steps = Steps(Shares(Stage(tasks, by_number)))
         for asker in (first, second):
             await steps.run(job, StepSpec(("p",), tasks=1), asker, 0)
 
@@ -217,7 +238,7 @@ async def test_when_the_asker_goes_all_tasks_are_ended() -> None:
     asker = Asker()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         stage = Stage(tasks, until_closed)
-        step = tasks.create_task(Steps(stage).run(two(), StepSpec(("p",)), asker))
+        step = tasks.create_task(Steps(Shares(stage)).run(two(), StepSpec(("p",)), asker))
         await asker.heard_so_many(2)
         asker.gone.set()
         code = await step
@@ -309,7 +330,7 @@ async def test_steps_of_an_attempt_are_counted() -> None:
         await stream.close(exit_code=0)
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        all_steps = Steps(Stage(tasks, play))
+        all_steps = Steps(Shares(Stage(tasks, play)))
         for _ in range(2):
             await all_steps.run(two(), StepSpec(("p",), tasks=1), Asker())
 
