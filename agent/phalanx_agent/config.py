@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import stat
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from phalanx_wire import toml_file
 from phalanx_wire.ids import AgentId
 from phalanx_wire.join import is_address
 from phalanx_wire.names import is_session_name
@@ -109,27 +108,24 @@ def load(path: Path, said: Mapping[str, str] | None = None) -> AgentConfig:
         ConfigError: it cannot be read, or has mistakes; all of them.
     """
     try:
-        with path.open("rb") as file:
-            _refuse_anybodys(path, file.fileno())
-            return parse({**tomllib.load(file), **(said or {})})
-    except FileNotFoundError as error:
-        if said and "join" in said:
-            return parse(said)
-        raise ConfigError(
-            [f"{path}: {error.strerror}; name another file with --config."]
-        ) from error
+        document, mode = toml_file.read(path)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and said and "join" in said:
+            return parse(said)
         reason = f"{path}: {error.strerror}; name another file with --config."
         raise ConfigError([reason]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError([f"{path} is not TOML: {error}."]) from error
+    try:
+        _refuse_anybodys(path, mode)
+        return parse({**document, **(said or {})})
     except ConfigError as error:
         raise ConfigError([f"{path}: {mistake}" for mistake in error.mistakes]) from error
 
 
-def _refuse_anybodys(path: Path, descriptor: int) -> None:
+def _refuse_anybodys(path: Path, mode: int) -> None:
     """Whoever writes this file decides what a daemon of root's does."""
-    if os.fstat(descriptor).st_mode & stat.S_IWOTH:
+    if mode & stat.S_IWOTH:
         raise ConfigError([f"anybody here may write it; `chmod o-w {path}`."])
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phalanx_client.failure import UNAVAILABLE, USAGE, Failure
+from phalanx_wire import toml_file
 
 _URL = re.compile(r"(https?://[^/\s,]+(/[^\s,]*)?|unix:///[^\s,]+)")
 NOWHERE = (
@@ -92,12 +92,10 @@ def _is_address(url: str) -> bool:
 def _read(file: str) -> tuple[dict[str, str], str]:
     """The file's texts, and a warning when others than its owner can read the token."""
     try:
-        with open(file, "rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-            content = tomllib.load(opened)
+        content, mode = toml_file.read(file)
     except FileNotFoundError:
         return {}, ""
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise Failure(f"the configuration {file} can't be read: {reason}", USAGE) from error
     wrong = [key for key, value in content.items() if not isinstance(value, str)]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import stat
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from phalanx_manager.core.model import Limits
+from phalanx_wire import toml_file
 from phalanx_wire.join import is_address
 
 _T = TypeVar("_T")
@@ -89,31 +88,32 @@ def load(path: Path) -> ManagerConfig:
         ConfigError: it cannot be read, or has mistakes; all of them.
     """
     try:
-        with path.open("rb") as file:
-            _refuse_anybodys(path, file.fileno())
-            config = parse(tomllib.load(file))
-            if urlsplit(config.database).password:
-                _refuse_readable(path, file.fileno())
-            return config
+        document, mode = toml_file.read(path)
     except OSError as error:
         raise ConfigError(
             [f"{path}: {error.strerror}; name another file with --config."]
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError([f"{path} is not TOML: {error}."]) from error
+    try:
+        _refuse_anybodys(path, mode)
+        config = parse(document)
+        if urlsplit(config.database).password:
+            _refuse_readable(path, mode)
     except ConfigError as error:
         raise ConfigError([f"{path}: {mistake}" for mistake in error.mistakes]) from error
+    return config
 
 
-def _refuse_anybodys(path: Path, descriptor: int) -> None:
+def _refuse_anybodys(path: Path, mode: int) -> None:
     """Whoever writes this file decides what a daemon of root's does."""
-    if os.fstat(descriptor).st_mode & stat.S_IWOTH:
+    if mode & stat.S_IWOTH:
         raise ConfigError([f"anybody here may write it; `chmod o-w {path}`."])
 
 
-def _refuse_readable(path: Path, descriptor: int) -> None:
+def _refuse_readable(path: Path, mode: int) -> None:
     """Whoever reads the database's password is the manager."""
-    if os.fstat(descriptor).st_mode & stat.S_IROTH:
+    if mode & stat.S_IROTH:
         raise ConfigError([f"others can read the database's password in it; `chmod 600 {path}`."])
 
 

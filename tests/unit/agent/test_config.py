@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_a_mistake_is_told_with_its_key(document: dict[str, Any], mistake: str) 
         parse({"name": "host1", **document})
 
     assert [True] == [told.startswith(mistake) for told in caught.value.mistakes]
+
+
+def test_a_pipe_in_the_files_place_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=f"{pipe}: Not a regular file"):
+        load(pipe)
 
 
 @pytest.mark.parametrize("content", [b"name = ", b"= 3", b"\xff\xfe", b"[mounts]\n[mounts]\n"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,13 +54,37 @@ def test_a_client_without_any_manager_is_told_how_to_get_one(tmp_path: Path) -> 
     assert 69 == caught.value.exit_code
 
 
-@pytest.mark.parametrize("text", ["url = ", "url = 7", "\x00", "[url]\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "url = ",
+        "url = 7",
+        "\x00",
+        "[url]\n",
+        "url = " + "[" * 5000,
+        "url = " + "1" * 5000,
+        "#" * (1 << 20),
+    ],
+    ids=lambda text: text[:8],
+)
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.toml"
     path.write_text(text)
 
     with pytest.raises(Failure, match=str(path)):
         config.find(None, None, {"PHALANX_CONFIG": str(path)})
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, why in ((pipe, "Not a regular file"), (tmp_path, "Is a directory")):
+        with pytest.raises(Failure, match=f"{path} can't be read: {why}"):
+            config.find(None, None, {"PHALANX_CONFIG": str(path)})
+    with pytest.raises(Failure, match="/dev/zero can't be read: longer than 64 KiB"):
+        config.find(None, None, {"PHALANX_CONFIG": "/dev/zero"})
+
+    assert Manager("http://x", "") == config.find("http://x", "", {"PHALANX_CONFIG": "/dev/null"})
 
 
 @pytest.mark.parametrize(

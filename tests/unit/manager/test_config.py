@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -98,6 +99,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         (b"\xff\xfe", "is not TOML"),
         (b"[limits]\n[limits]\n", r"is not TOML: .*line 2"),
         (b"pool:\n\t- 10.0.0.0/8\n", "is not TOML"),
+        (b"a = " + b"[" * 5000, "is not TOML: nested too deep"),
+        (b"a = " + b"1" * 5000, "is not TOML: .*digits"),
+        (b"#" * (1 << 20), "is not TOML: longer than 64 KiB"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(
@@ -115,6 +119,13 @@ def test_a_file_that_cannot_be_read_is_named(
 def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{tmp_path}: Is a directory"):
         load(tmp_path)
+
+
+def test_a_pipe_in_its_place_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=f"{pipe}: Not a regular file"):
+        load(pipe)
 
 
 def test_a_file_that_anybody_may_write_is_not_believed(tmp_path: Path) -> None:
