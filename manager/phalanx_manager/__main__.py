@@ -84,6 +84,8 @@ def main() -> int:
         return 0
     try:
         if arguments.verb == "serve":
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each connection takes one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
             with Diary(sys.stdout) as diary:
                 structlog.configure(logger_factory=lambda *_: diary)
                 asyncio.run(_until_signalled(config))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import os
+import resource
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -100,10 +101,9 @@ def _until(good: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="module")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    """A manager with an empty database."""
-    folder = tmp_path_factory.mktemp("manager")
+@contextmanager
+def running(folder: Path, descriptors: str) -> Iterator[Manager]:
+    """Run a manager with an empty database and so many descriptors, SOFT:HARD."""
     http, agents = _free_port(), _free_port()
     config = folder / "manager.toml"
     config.write_text(
@@ -111,7 +111,7 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
         f'rpc = "tcp://127.0.0.1:{agents}"\n'
     )
     program = [sys.executable, "-m", "phalanx_manager", "--config", str(config)]
-    command = ["prlimit", f"--nofile={DESCRIPTORS}", *program]
+    command = ["prlimit", f"--nofile={descriptors}", *program]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         found = Manager(process.pid, http, agents)
         _until(found.healthy)
@@ -119,6 +119,19 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
         process.terminate()
         assert 0 == process.wait(LONGEST_S)
     assert "Traceback" not in (folder / "log").read_text()
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
+    """A manager that may have few descriptors."""
+    limits = f"{DESCRIPTORS}:{DESCRIPTORS}"
+    with running(tmp_path_factory.mktemp("manager"), limits) as found:
+        yield found
+
+
+def test_a_manager_takes_all_descriptors_that_it_may_have(tmp_path: Path) -> None:
+    with running(tmp_path, "256:4096") as found:
+        assert (4096, 4096) == resource.prlimit(found.pid, resource.RLIMIT_NOFILE)
 
 
 def flood(port: int, said: bytes) -> ExitStack:
