@@ -45,7 +45,9 @@ from phalanx_agent.loops import fetch
 from phalanx_agent.loops.accounts import Accounts
 from phalanx_agent.loops.asks import Asks
 from phalanx_agent.loops.board import Board
+from phalanx_agent.loops.commands import Commands
 from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.execs import Execs
 from phalanx_agent.loops.hub import Hub
 from phalanx_agent.loops.lease import Lease
 from phalanx_agent.loops.leave import Leaving
@@ -186,7 +188,8 @@ class _Agent:
         note = partial(belongings.note_swarm, config.state_dir)
         self._entered_at = partial(belongings.entered_swarm_at, config.state_dir)
         self.swarm = SwarmMember(docker, address, self.board.swarm, note, self._entered_at)
-        self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, tasks)
+        execs = Execs(docker, Commands(docker, scratch.commands), tasks)
+        self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, execs)
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
 

@@ -27,6 +27,7 @@ from tests.support.engine_stage import (
     EGRESS,
     SESSION,
     SUBNET,
+    WITHIN_S,
     FakeStage,
     RealStage,
     Stage,
@@ -305,6 +306,28 @@ async def test_a_command_beside_ends_when_it_is_killed(stage: Stage, running: st
         await command.kill()
 
         assert "running" == (await facts_of(stage, running)).status
+
+
+async def test_a_command_beside_is_ended_by_its_id_however_often(
+    stage: Stage, running: str
+) -> None:
+    ids: list[str] = []
+    async with (
+        killed_after(await stage.runs(running, stdin=True, begins=ids.append)) as command,
+        asyncio.timeout(WITHIN_S),
+    ):
+        assert (1, b"hello\n") == await command.read()
+        for _ in range(2):
+            await stage.docker.end_exec(ids[0])
+
+        while await command.read() is not None:
+            continue
+        assert 1 == len(ids)
+        assert "running" == (await facts_of(stage, running)).status
+
+
+async def test_a_command_beside_that_is_not_known_has_ended(stage: Stage) -> None:
+    await stage.docker.end_exec("e" * 64)
 
 
 @asynccontextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -153,6 +155,32 @@ def test_a_session_does_not_notice_that_an_agent_was_killed(clean: Ground) -> No
     await_progress(clean, name)
     assert before == container_ids(clean)
     finish(clean, name)
+
+
+def test_a_command_beside_ends_with_its_agent_and_what_one_has_left_before_goes_on(
+    clean: Ground,
+) -> None:
+    name = clean.detached("-N", "1", "--", "sleep", "1000")
+    clean.await_state(name, "running")
+    ((host, container),) = containers_of(clean, name)
+    agent = f"agent-{host.index}"
+    notes = Path(clean.lab.plan.agent_memory(host.index), "x")
+    clean.phalanx("exec", name, "--", "sh", "-c", "sleep 4321 >/dev/null 2>&1 &").ok()
+    beside = clean.start("exec", name, "--", "sh", "-c", "echo on; sleep 1234; true")
+    assert beside.stdout is not None
+    began, first = beside.stdout.readline(), clean.lab.pid(agent)
+    noted = len(os.listdir(notes))
+
+    clean.lab.fault("kill", agent)
+    _, said = beside.communicate(timeout=60)
+    await_true("there is a new one", lambda: clean.lab.pid(agent) not in (0, first))
+    await_true("it has ended", lambda: "1234" not in clean.docker(host, "top", container).ok())
+    await_true("nothing is noted", lambda: not os.listdir(notes))
+    left = clean.docker(host, "top", container).ok()
+    clean.phalanx("stop", name).ok()
+
+    assert ("on\n", INCOMPLETE, 1) == (began, beside.returncode, noted), said
+    assert ("sleep 4321" in left, "sleep 1000" in left) == (True, True), left
 
 
 @pytest.mark.parametrize("moment", ["create", "start"])

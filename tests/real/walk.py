@@ -183,6 +183,21 @@ def look_inside(walk: Walk, session: str) -> None:
     await_true("exec works everywhere", work, PATIENCE_S)
 
 
+def leave_a_command(walk: Walk, session: str) -> None:
+    """An agent dies beside a command, which the next one ends; again until both have tried."""
+    site = walk.site
+    deadline = time.monotonic() + PATIENCE_S
+    while any("docker.end_exec" in left for left in site.left(walk.armed)):
+        assert time.monotonic() < deadline, "nobody ends a command"
+        words = ("exec", session, "--all", "--", "sh", "-c", "echo on; exec sleep 1234")
+        with site.ground.start(*words) as beside:
+            assert beside.stdout is not None
+            if [beside.stdout.readline() for _ in range(2)][-1]:
+                for component in ("agent-1", "agent-2"):
+                    site.restart(component)
+            beside.kill()
+
+
 def fail_and_be_kept(walk: Walk, _session: str) -> None:
     """The containers of a session that has failed stay for a while."""
     site = walk.site
@@ -256,6 +271,7 @@ BEFORE: Mapping[str, Stimulus] = {
     "docker.pull": ask_for_a_missing_image,
 }
 MEANWHILE: Mapping[str, Stimulus] = {
+    "docker.end_exec": leave_a_command,
     "docker.exec": look_inside,
     "docker.kill": stop_the_stubborn,
     "door.expel": take_in_and_expel,

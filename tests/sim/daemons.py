@@ -17,7 +17,9 @@ from typing import Final
 from phalanx_agent.core.recipe import Account
 from phalanx_agent.host.inside import network_of
 from phalanx_agent.loops.board import Board, Routes
+from phalanx_agent.loops.commands import Commands
 from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.execs import Execs
 from phalanx_agent.loops.hub import Hub
 from phalanx_agent.loops.lease import Lease
 from phalanx_agent.loops.leave import Leaving
@@ -40,6 +42,7 @@ from tests.sim.engine_line import EngineLine, Service
 from tests.sim.host import EPOCH_S, Doors, SimHost, SimLogs, SimScratch, SimUploads
 from tests.sim.link import Air, Dialler, Office
 from tests.sim.process import Fate, Process
+from tests.support.execs import FakeNotes
 
 CLUSTER_ID: Final = "simulated"
 POOL: Final = IPv4Network("10.213.0.0/16")
@@ -225,7 +228,8 @@ class AgentLife(Process):
         self.guard = GuardLoop(NoRules(), partial(self.board.hinder, "guard"))
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         self.swarm = SwarmMember(docker, lambda: host.address, self.board.swarm, self._enters)
-        self.streams = Streams(docker, self.fleet, logs, network_of)
+        execs = Execs(docker, Commands(docker, FakeNotes()))
+        self.streams = Streams(docker, self.fleet, logs, network_of, execs)
         self.hub = Hub(
             self.board,
             self.fleet,

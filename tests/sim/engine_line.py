@@ -219,8 +219,14 @@ class EngineLine:
         tty: bool,
         stdin: bool,
         env: Mapping[str, str] | None = None,
+        begins: Callable[[str], None] | None = None,
     ) -> ExecSession:
-        return await self._engine.exec(container_id, command, tty=tty, stdin=stdin, env=env)
+        return await self._engine.exec(
+            container_id, command, tty=tty, stdin=stdin, env=env, begins=begins
+        )
+
+    async def end_exec(self, exec_id: str) -> None:
+        await self._ask("end_exec", lambda: self._engine.end_exec(exec_id))
 
     def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
         return self._engine.read_archive(container_id, path)

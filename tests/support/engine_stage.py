@@ -103,7 +103,9 @@ class Stage(Protocol):
     def next_start_fails(self, recipe: ContainerRecipe) -> ContainerRecipe:
         """A recipe whose container can never run."""
 
-    async def runs(self, container_id: str, *, stdin: bool) -> ExecSession:
+    async def runs(
+        self, container_id: str, *, stdin: bool, begins: Callable[[str], None] | None = None
+    ) -> ExecSession:
         """A command that says `hello` and then its input, and ends with 7."""
 
 
@@ -132,11 +134,13 @@ class FakeStage:
         self.engine.start_error = "no such file"
         return recipe
 
-    async def runs(self, container_id: str, *, stdin: bool) -> ExecSession:
+    async def runs(
+        self, container_id: str, *, stdin: bool, begins: Callable[[str], None] | None = None
+    ) -> ExecSession:
         fake = FakeExec(output=deque([(1, b"hello\n")]), code=7)
         fake.endless = stdin
         self.engine.execs.append(fake)
-        return await self.docker.exec(container_id, ("x",), tty=False, stdin=stdin)
+        return await self.docker.exec(container_id, ("x",), tty=False, stdin=stdin, begins=begins)
 
 
 class RealStage:
@@ -161,9 +165,11 @@ class RealStage:
     def next_start_fails(self, recipe: ContainerRecipe) -> ContainerRecipe:
         return replace(recipe, entrypoint=("/no/such/program",))
 
-    async def runs(self, container_id: str, *, stdin: bool) -> ExecSession:
+    async def runs(
+        self, container_id: str, *, stdin: bool, begins: Callable[[str], None] | None = None
+    ) -> ExecSession:
         command = ("sh", "-c", "echo hello; cat; exit 7" if stdin else "echo hello; exit 7")
-        return await self.docker.exec(container_id, command, tty=False, stdin=stdin)
+        return await self.docker.exec(container_id, command, tty=False, stdin=stdin, begins=begins)
 
 
 @asynccontextmanager

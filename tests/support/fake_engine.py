@@ -52,6 +52,7 @@ class FakeExec:
     killed: bool = False
     endless: bool = False
     number: int = 0
+    failing: list[Unavailable] = field(default_factory=list)
     _eof: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self) -> tuple[int, bytes] | None:
@@ -79,6 +80,8 @@ class FakeExec:
         return self.code
 
     async def kill(self) -> None:
+        if self.failing:
+            raise self.failing.pop()
         self.killed = True
         self._eof.set()
 
@@ -99,6 +102,7 @@ class FakeEngine:
         self.held: dict[str, asyncio.Event] = {}
         self.signals: list[tuple[str, str]] = []
         self.execs: deque[FakeExec] = deque()
+        self.known_execs: dict[str, FakeExec] = {}
         self.executed: list[tuple[str, ...]] = []
         self.exec_envs: list[dict[str, str]] = []
         self.started: Callable[[ContainerFacts], None] = lambda _facts: None
@@ -312,11 +316,22 @@ class FakeEngine:
         tty: bool,
         stdin: bool,
         env: Mapping[str, str] | None = None,
+        begins: Callable[[str], None] | None = None,
     ) -> FakeExec:
         await self._call("exec")
+        made = f"{0xE0 + len(self.known_execs):064x}"
+        if begins is not None:
+            begins(made)
+        await self._call("exec_start")
         self.executed.append(command)
         self.exec_envs.append(dict(env or {}))
-        return self.execs.popleft()
+        self.known_execs[made] = self.execs.popleft()
+        return self.known_execs[made]
+
+    async def end_exec(self, exec_id: str) -> None:
+        await self._call("end_exec")
+        if exec_id in self.known_execs:
+            await self.known_execs[exec_id].kill()
 
     async def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
         await self._call("read_archive")

@@ -228,9 +228,16 @@ class DockerEngine:
         tty: bool,
         stdin: bool,
         env: Mapping[str, str] | None = None,
+        begins: Callable[[str], None] | None = None,
     ) -> ExecSession:
         """Run a command in it."""
-        return await execs.run(self._line, container_id, command, tty=tty, stdin=stdin, env=env)
+        return await execs.run(
+            self._line, container_id, command, tty=tty, stdin=stdin, env=env, begins=begins
+        )
+
+    async def end_exec(self, exec_id: str) -> None:
+        """End a command with all that it has started."""
+        await execs.end(self._line, exec_id, f"command {exec_id[:12]}")
 
     async def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
         """Read a path of it as a tar archive."""

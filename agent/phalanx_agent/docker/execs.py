@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from aiodocker.execs import Exec
@@ -17,7 +17,10 @@ from phalanx_agent.docker.call import CALL_S, Line, checked_id, speaking
 from phalanx_agent.docker.port import Unavailable
 
 _CODE_WITHIN_S: Final = 5.0
+_BEGINS_WITHIN_S: Final = 10.0
+"""An engine that was told to start a command shows it soon, though who told it has died."""
 _FREEZE_ROUNDS: Final = 20
+_UNKNOWN: Final = 404
 
 
 class Execution:
@@ -100,22 +103,22 @@ class Execution:
             wait = min(wait * 2, 0.2)
 
     async def kill(self) -> None:
-        """End the command with all that it has started, and close the connection."""
-        with contextlib.suppress(Unavailable):
-            seen = await self._look()
-            if seen["Running"] and seen["Pid"]:
-                _signal(_frozen_family(seen["Pid"]), signal.SIGKILL)
-        with contextlib.suppress(AssertionError, OSError):
-            await self._stream.close()
+        """End the command with all that it has started, and close the connection.
+
+        Raises:
+            Unavailable: it may run on.
+        """
+        try:
+            await end(self._line, self._id, self._what)
+        finally:
+            with contextlib.suppress(AssertionError, OSError):
+                await self._stream.close()
 
     async def _look(self) -> dict[str, Any]:
-        seen = await self._line.ask(
-            "GET", f"exec/{self._id}/json", what=self._what, doing="looking at a command"
-        )
-        return dict(seen)
+        return await _look(self._line, self._id, self._what)
 
 
-async def run(
+async def run(  # noqa: PLR0913 - a command has so many parts
     line: Line,
     container_id: str,
     command: tuple[str, ...],
@@ -123,6 +126,7 @@ async def run(
     tty: bool,
     stdin: bool,
     env: Mapping[str, str] | None = None,
+    begins: Callable[[str], None] | None = None,
 ) -> Execution:
     """Start a command in a running container."""
     what = f"container {container_id[:12]}"
@@ -140,9 +144,46 @@ async def run(
             "Env": [f"{name}={value}" for name, value in (env or {}).items()],
         },
     )
-    execution = Execution(line, checked_id(made["Id"]), what, tty=tty)
+    exec_id = checked_id(made["Id"])
+    if begins is not None:
+        begins(exec_id)
+    execution = Execution(line, exec_id, what, tty=tty)
     await execution.begin()
     return execution
+
+
+async def end(line: Line, exec_id: str, what: str) -> None:
+    """End a command with all that it has started, once it has begun; one that has ended, or that
+    the engine does not know, is fine.
+
+    Raises:
+        Unavailable: it may run on.
+    """
+    deadline = asyncio.get_running_loop().time() + _BEGINS_WITHIN_S
+    wait = 0.002
+    while True:
+        try:
+            seen = await _look(line, checked_id(exec_id), what)
+        except Unavailable as error:
+            if error.status == _UNKNOWN:
+                return
+            raise
+        if seen["Running"] and seen["Pid"]:
+            _signal(_frozen_family(seen["Pid"]), signal.SIGKILL)
+            return
+        if seen["ExitCode"] is not None:
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            if not seen["Running"]:
+                return  # nobody has ever asked for its start
+            raise Unavailable(what, "ending a command", "It neither begins nor ends.")
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, 0.2)
+
+
+async def _look(line: Line, exec_id: str, what: str) -> dict[str, Any]:
+    seen = await line.ask("GET", f"exec/{exec_id}/json", what=what, doing="looking at a command")
+    return dict(seen)
 
 
 def _frozen_family(pid: int) -> set[int]:

@@ -174,7 +174,7 @@ class ExecSession(Protocol):
         """Give the code once `read` has ended."""
 
     async def kill(self) -> None:
-        """End the command and close the connection."""
+        """End the command and close the connection; `Unavailable` where it may run on."""
 
 
 class Docker(Protocol):
@@ -245,8 +245,19 @@ class Docker(Protocol):
         tty: bool,
         stdin: bool,
         env: Mapping[str, str] | None = None,
+        begins: Callable[[str], None] | None = None,
     ) -> ExecSession:
-        """Run a command in it; `env` is laid over the container's own."""
+        """Run a command in it.
+
+        Args:
+            env: is laid over the container's own.
+            begins: told the command's id before it starts; what it raises keeps it from that.
+        """
+
+    async def end_exec(self, exec_id: str) -> None:
+        """End a command with all that it has started; one that has ended, or that is not known
+        any more, is fine.
+        """
 
     def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
         """Read a path of it as a tar archive."""
@@ -285,5 +296,5 @@ class Docker(Protocol):
 
     async def swarm_canary(self, *, ours: bool) -> None:
         """Make and remove a network, which proves that the swarm can; where it is ours, forget
-        members that were replaced.
+        members that were replaced, and see that enough of them are managers.
         """

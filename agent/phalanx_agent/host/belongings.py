@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from phalanx_agent.host import command_notes
+
 _OF_SESSIONS: Final = ("logs", "uploads", "started")
-_IN_MEMORY: Final = "k"
+_IN_MEMORY: Final = ("k", command_notes.FOLDER)
 _IDENTITY: Final = ("manager.json", "agent.key")
 _RUNNER: Final = "runner"
 _SWARM: Final = "swarm-entered"
@@ -41,7 +43,8 @@ def clear_sessions(state_dir: Path, runtime_dir: Path) -> None:
     Raises:
         OSError: something cannot be removed.
     """
-    for folder in (*(state_dir / name for name in _OF_SESSIONS), runtime_dir / _IN_MEMORY):
+    made = [state_dir / name for name in _OF_SESSIONS]
+    for folder in (*made, *(runtime_dir / name for name in _IN_MEMORY)):
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
 
@@ -51,7 +54,8 @@ def missing(state_dir: Path, runtime_dir: Path) -> str:
     nothing is.
     """
     made = [state_dir / name for name in (*_OF_SESSIONS, _RUNNER, *_IDENTITY)]
-    return next((str(path) for path in (*made, runtime_dir / _IN_MEMORY) if not path.exists()), "")
+    made += [runtime_dir / name for name in _IN_MEMORY]
+    return next((str(path) for path in made if not path.exists()), "")
 
 
 def run_folder(state_dir: Path, layers: str, told: str) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 from phalanx_agent.core.recipe import Account
 from phalanx_agent.core.seen import Noted
 from phalanx_agent.host import keys
+from phalanx_agent.host.command_notes import CommandNotes
 from phalanx_agent.host.remains import ID
 from phalanx_runner import lease
 from phalanx_wire.ids import KernelId, split_kernel_id
@@ -38,7 +39,11 @@ class PublicKeys:
 
 
 class Scratch:
-    """All kernels' files. Material is made beside its place and moved there when it is whole."""
+    """All kernels' files. Material is made beside its place and moved there when it is whole.
+
+    Attributes:
+        commands: notes of what is run beside the kernels' own commands.
+    """
 
     def __init__(self, runtime_dir: Path, state_dir: Path) -> None:
         """Make the folders.
@@ -61,6 +66,7 @@ class Scratch:
         runtime_dir.chmod(0o700)
         self._material = runtime_dir / "k"
         self._material.mkdir(mode=0o700, exist_ok=True)
+        self.commands = CommandNotes(runtime_dir)
         self._marks = state_dir / "started"
         self._marks.mkdir(mode=0o700, parents=True, exist_ok=True)
         for half_made in self._material.glob(".*"):

@@ -5,31 +5,27 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from typing import Final, assert_never
+from typing import assert_never
 
 import structlog
 
 from phalanx_agent.core.seen import Absent, Created, Running
-from phalanx_agent.docker.port import Docker, ExecSession, Unavailable
-from phalanx_agent.host.task_processes import MARK
+from phalanx_agent.docker.port import Docker, Unavailable
 from phalanx_agent.loops.alongside import alongside, left
 from phalanx_agent.loops.converge import Fleet
+from phalanx_agent.loops.execs import Execs
 from phalanx_agent.loops.forward import Forwards, NetworkOf
 from phalanx_agent.loops.keeper import Keeper
 from phalanx_agent.loops.look import Looks
 from phalanx_agent.loops.output import OutputStore, kept, send_lines
 from phalanx_agent.loops.refusal import Refusal
-from phalanx_agent.loops.tasks import Task, Tasks
-from phalanx_wire import names
 from phalanx_wire.ids import KernelId
 from phalanx_wire.lifecycle import ENDED
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import (
-    SIGNAL,
     STDIN,
     STDOUT,
     AskCall,
-    Closed,
     ConnectCall,
     Data,
     Eof,
@@ -45,8 +41,6 @@ from phalanx_wire.stream import (
 )
 
 _LOG = structlog.get_logger()
-KILLED_CODE: Final = 128 + signal.SIGKILL
-_SHELL: Final = (f"{names.BUNDLE_MOUNT}/bin/phalanx-shell",)
 
 
 class Streams:
@@ -58,11 +52,10 @@ class Streams:
         fleet: Fleet,
         output: OutputStore,
         network_of: NetworkOf,
-        tasks: Tasks | None = None,
+        execs: Execs,
     ) -> None:
-        """Args: tasks: of this host's containers; None is a host that runs none."""
         self._docker = docker
-        self._tasks = tasks
+        self._execs = execs
         self._forwards = Forwards(docker, network_of)
         self._looks = Looks(docker, network_of)
         self._fleet = fleet
@@ -74,8 +67,7 @@ class Streams:
         """Hold the tasks of all streams, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._serving = tasks
-            if self._tasks is not None:
-                tasks.create_task(self._tasks.clear())
+            tasks.create_task(self._execs.clear())
             early, self._early = self._early, []
             for message, stream in early:
                 self.opened(message, stream)
@@ -106,8 +98,9 @@ class Streams:
     async def _answer(self, message: Open, stream: Stream) -> None:
         call = message.call
         match call:
-            case ExecCall():
-                await self._exec(call, stream)
+            case ExecCall(kernel=kernel):
+                container_id = self._running(kernel).case.container_id
+                await self._execs.serve(call, container_id, stream)
             case LogsCall():
                 await self._logs(call, stream)
             case ReadCall(kernel=kernel, path=path):
@@ -130,56 +123,6 @@ class Streams:
                 raise Refusal("bad_call", "That is what agents ask for, and do not give.")
             case _:
                 assert_never(call)
-
-    # ---------------------------------------------------------------- exec
-
-    async def _exec(self, call: ExecCall, stream: Stream) -> None:
-        container_id = self._running(call.kernel).case.container_id
-        if call.task and self._tasks is not None:
-            await self._task(call, container_id, stream, self._tasks)
-            return
-        command = _SHELL if call.shell else call.command
-        session = await self._docker.exec(
-            container_id, command, tty=call.tty, stdin=call.stdin or call.tty, env=call.env
-        )
-        code: int | None = None
-        try:
-            if call.tty:
-                await session.resize(call.rows, call.columns)
-            await alongside(_show(session, stream), _feed(session, stream))
-            code = await session.exit_code()
-            await stream.close(exit_code=code)
-        finally:
-            if code is None:
-                await session.kill()
-
-    async def _task(self, call: ExecCall, container_id: str, stream: Stream, tasks: Tasks) -> None:
-        """Run a command as a task: it hears signals, and leaves nothing behind."""
-
-        async def start(mark: str) -> ExecSession:
-            session = await self._docker.exec(
-                container_id,
-                call.command,
-                tty=call.tty,
-                stdin=call.stdin or call.tty,
-                env=call.env | {MARK: mark},
-            )
-            if call.tty:
-                await session.resize(call.rows, call.columns)
-            return session
-
-        async with tasks.task(call.kernel, start) as (task, session):
-            await alongside(
-                _show(session, stream), _feed(session, stream, task), task.follow(session)
-            )
-            code = await session.exit_code()
-            if code == KILLED_CODE and not await self._runs(container_id):
-                raise Refusal("container_ended", "its container has ended")
-        await stream.close(exit_code=code)
-
-    async def _runs(self, container_id: str) -> bool:
-        facts = await self._docker.inspect(container_id)
-        return facts is not None and facts.status == "running"
 
     # ---------------------------------------------------------------- output
 
@@ -215,8 +158,8 @@ class Streams:
         if number not in signal.valid_signals():
             raise Refusal("bad_signal", f"There is no signal {number}.")
         keeper = self._running(call.kernel)
-        if call.to != "command" and self._tasks is not None:
-            self._tasks.signal(call.kernel, number)
+        if call.to != "command":
+            self._execs.signal_tasks(call.kernel, number)
         if call.to != "tasks" and not keeper.signal(number):
             await self._docker.kill(keeper.case.container_id, _signal_name(number))
 
@@ -239,32 +182,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return str(number)
-
-
-async def _show(session: ExecSession, stream: Stream) -> None:
-    while (chunk := await session.read()) is not None:
-        await stream.write(*chunk)
-
-
-async def _feed(session: ExecSession, stream: Stream, task: Task | None = None) -> None:
-    """Hand the caller's input on, and a task its signals, for as long as there is a caller.
-
-    Raises:
-        StreamClosed: the caller has left.
-    """
-    async for item in stream:
-        match item:
-            case Data(channel=channel, data=data) if channel == SIGNAL:
-                for number in set(data) & signal.valid_signals():
-                    if task is not None:
-                        task.signal(number)
-            case Data(data=data):
-                await session.write(data)
-            case Eof():
-                await session.eof()
-            case Resize(rows=rows, columns=columns):
-                await session.resize(rows, columns)
-    raise StreamClosed(stream.closed or Closed(stream.number))
 
 
 async def _stdin(stream: Stream) -> AsyncIterator[bytes]:

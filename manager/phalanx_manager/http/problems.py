@@ -29,6 +29,7 @@ _STATUS_OF_STREAM: Final[Mapping[str, int]] = {
     "connection_reset": 502,
     "engine_unavailable": 503,
     "link_lost": 503,
+    "not_noted": 503,
     "unavailable": 503,
     "connection_timeout": 504,
 }

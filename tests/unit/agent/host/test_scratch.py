@@ -139,6 +139,36 @@ def test_a_lease_is_read_back_and_replaced_and_goes_with_the_rest(scratch: Scrat
     assert 0o444 == mode
 
 
+def test_commands_are_noted_for_the_next_process(
+    scratch: Scratch, memory: Path, tmp_path: Path
+) -> None:
+    others = CONTAINER.replace("a", "b")
+    for exec_id in (CONTAINER, others, others):
+        scratch.commands.note(exec_id)
+    again = Scratch(memory / "run", tmp_path / "state").commands
+    found = again.noted()
+    for _ in range(2):
+        again.forget(others)
+    (memory / "run/x/somebodys").touch()
+
+    assert {CONTAINER, others} == found
+    assert {CONTAINER} == again.noted()
+    assert 0o700 == stat.S_IMODE(os.stat(memory / "run/x").st_mode)
+
+
+def test_a_command_that_cannot_be_noted_is_told(scratch: Scratch, memory: Path) -> None:
+    (memory / "run/x").rmdir()
+
+    with pytest.raises(FileNotFoundError):
+        scratch.commands.note(CONTAINER)
+    assert frozenset() == scratch.commands.noted()
+
+
+def test_a_name_that_is_no_command_never_becomes_a_path(scratch: Scratch) -> None:
+    with pytest.raises(ValueError, match="is no id"):
+        scratch.commands.note("../../etc/x")
+
+
 def test_a_name_that_is_no_kernel_never_becomes_a_path(scratch: Scratch) -> None:
     with pytest.raises(ValueError, match="is not a kernel id"):
         scratch.folder(KernelId("../../etc"))

@@ -85,7 +85,7 @@ async def test_the_managers_word_ends_it_at_once() -> None:
 
 def test_what_sessions_have_left_goes_and_then_who_it_was(tmp_path: Path) -> None:
     state, memory = tmp_path / "state", tmp_path / "memory"
-    for folder in (state / "logs", state / "started", state / "runner", memory / "k"):
+    for folder in (state / "logs", state / "started", state / "runner", memory / "k", memory / "x"):
         folder.mkdir(parents=True)
     for name in ("manager.json", "agent.key", "lock", "somebodys"):
         (state / name).touch()

@@ -13,7 +13,7 @@ from phalanx_agent.config import parse
 from phalanx_agent.loops.board import Board
 from phalanx_agent.loops.sweep import HostFigures
 
-MADE = ("state/logs", "state/uploads", "state/started", "state/runner", "memory/k")
+MADE = ("state/logs", "state/uploads", "state/started", "state/runner", "memory/k", "memory/x")
 IDENTITY = ("state/manager.json", "state/agent.key")
 
 

@@ -24,6 +24,7 @@ from phalanx_wire.control import Goals, Stray, SwarmGoal, SwarmReport, Welcome
 from phalanx_wire.ids import ClusterName, SessionId
 from phalanx_wire.lifecycle import KernelState as S
 from tests.support.agent_life import MAIN1, Life, assignment, goals, living
+from tests.support.execs import execs_of
 from tests.support.fake_engine import FakeEngine, refusal
 from tests.support.fake_host import FakeHost
 from tests.unit.agent.loops.test_streams import Kept
@@ -345,7 +346,7 @@ async def never() -> None:
 
 def hub_of(life: Life, host: FakeHost, welcomes: list[Welcome]) -> Hub:
     swarm = SwarmMember(host.engine, lambda: "", life.board.swarm)
-    streams = Streams(host.engine, life.fleet, Kept(), network_of)
+    streams = Streams(host.engine, life.fleet, Kept(), network_of, execs_of(host.engine))
     return Hub(life.board, life.fleet, swarm, streams, welcomes.append, lambda _: None)
 
 

@@ -33,9 +33,9 @@ from phalanx_wire.stream import (
     WriteCall,
 )
 from tests.support.agent_life import MAIN1, Life, assignment, living
+from tests.support.execs import FakeNotes, execs_of
 from tests.support.fake_engine import FakeExec
 from tests.support.fake_host import FakeHost
-from tests.support.task_processes import tasks_of
 
 STRANGE = KernelId("zzzzzzzzzzzz-1-0")
 LINES = [LogLine(number, stderr=False, text=f"line {number}") for number in range(1, 6)]
@@ -85,9 +85,10 @@ class Desk:
     def __init__(self, life: Life, host: FakeHost) -> None:
         self.life, self.host = life, host
         self.kept = Kept()
+        self.notes = FakeNotes()
         self.network = OwnNetwork(host)
         self.streams = Streams(
-            host.engine, life.fleet, self.kept, self.network.of, tasks_of(host.engine)
+            host.engine, life.fleet, self.kept, self.network.of, execs_of(host.engine, self.notes)
         )
         self._there = Mux(self._to_agent, 0, _nobody)
         self._here = Mux(self._to_manager, 1, self.streams.opened)
