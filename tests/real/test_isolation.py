@@ -150,6 +150,25 @@ def test_a_forged_overlay_frame_does_not_leave_its_host(clean: Ground) -> None:
             assert ["honest\n"] * 5 == [tap.stdout.readline() for _ in range(5)]
 
 
+def test_what_a_session_says_within_itself_takes_no_room_in_its_hosts_table_of_connections(
+    clean: Ground,
+) -> None:
+    speak = (
+        "import socket, sys\n"
+        "one = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]\n"
+        "for out in one:\n"
+        "    for port in range(20000, 20080): out.sendto(b'x', (sys.argv[1], port))\n"
+    )
+    count = ("cat", "/proc/sys/net/netfilter/nf_conntrack_count")
+    with clean.created("-N", "2", "--mode", "single-node") as name:
+        host = clean.host(clean.containers(name)["main1"])
+        before = int(clean.on_host(host, *count).ok())
+        clean.inside(f"{name}/main1", "python3", "-c", speak, "sub1").ok()
+        after = int(clean.on_host(host, *count).ok())
+
+    assert after - before < 400, "4000 pairs of ports were used"
+
+
 @pytest.mark.parametrize("mode", ["single-node", "multi-node"])
 def test_the_way_out_is_there_unless_it_is_not_wanted(
     clean: Ground, outside: str, mode: str

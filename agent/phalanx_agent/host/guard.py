@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from phalanx_agent.host import probe
+from phalanx_agent.host import probe, untracked
 from phalanx_agent.host.tools import ToolFailed, run, succeeds
 from phalanx_wire import names
 
@@ -32,6 +32,7 @@ _RESTORE: Final = ("iptables-restore", "--wait", "10", "--noflush")
 _LINK_LOCAL: Final = "169.254.0.0/16"
 _VXLAN: Final = (4789, 4790)
 _ENGINES: Final = re.compile("-A FORWARD -j DOCKER-(?!USER).+")
+_PORTS_ASKED: Final = ("PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "DOCKER")
 _ENGINE_SETS_S: Final = 5.0
 _INTERFACES: Final = Path("/sys/class/net")
 _BRIDGES_ASK: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -80,6 +81,7 @@ class Guard:
         """
         try:
             await run(*_RESTORE, stdin=rules(guarded))
+            await untracked.keep()
             before = await self._have_asked()
             _have_bridges_ask()
             if before != self._held:
@@ -113,7 +115,8 @@ class Guard:
         return tuple(before)
 
     async def _miss_engines_rules(self) -> None:
-        """Look for the rules by which the engine has its own chains asked, once they were seen.
+        """Look for the rules by which the engine has its own chains asked, once they were seen, or
+        where it has set those in another table that go with them: a flush takes one table alone.
 
         Raises:
             GuardFailed: they are gone, and with them all that lets containers reach anything.
@@ -123,7 +126,7 @@ class Guard:
             if any(_ENGINES.fullmatch(rule) for rule in await _rules_of("FORWARD")):
                 self._engine_has_rules = True
                 return
-            if not self._engine_has_rules:
+            if not (self._engine_has_rules or await _engine_translates()):
                 return  # it may be told to have none
         raise GuardFailed(
             "Somebody has flushed this host's firewall, or loaded it anew: the container engine's "
@@ -159,11 +162,19 @@ class Guard:
 
     async def remove(self) -> None:
         """Take the rules away; not there is fine."""
+        await untracked.remove()
         for chain, own in ((USERS, TO_OTHERS), ("FORWARD", TO_OTHERS), ("INPUT", TO_HOST)):
             await succeeds(*_IPTABLES, "-D", chain, *_jump(own))
         for own in (TO_OTHERS, TO_HOST):
             await succeeds(*_IPTABLES, "-F", own)
             await succeeds(*_IPTABLES, "-X", own)
+
+
+async def _engine_translates() -> bool:
+    """Tell whether an engine has set its rules for ports of this host, which it does along with
+    those that it has asked for what is routed.
+    """
+    return await succeeds(*_IPTABLES, "-t", "nat", "-C", *_PORTS_ASKED)
 
 
 def _jump(chain: str) -> tuple[str, ...]:

@@ -136,6 +136,87 @@ def test_a_firewall_that_somebody_opens_or_flushes_keeps_work_away_until_it_is_w
     assert str([hooks[0], "-A DOCKER-USER -i phx+ -j PHALANX-FORWARD"]) == within
 
 
+FLUSHED_BEFORE = """
+import asyncio, subprocess
+from phalanx_agent.host import guard as house
+from phalanx_agent.host.guard import Guard, GuardFailed
+def sh(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+async def an_agent_begins():
+    try:
+        await Guard().keep([])
+        print("fine")
+    except GuardFailed as error:
+        print(error)
+async def main():
+    sh("mount", "-t", "sysfs", "sysfs", "/sys")
+    sh("ip", "link", "set", "lo", "up")
+    sh("sysctl", "-q", "net.ipv4.ip_forward=1")
+    house._ENGINE_SETS_S = 0.0
+    await an_agent_begins()
+    sh("iptables", "-t", "nat", "-N", "DOCKER")
+    ports = "PREROUTING -m addrtype --dst-type LOCAL -j DOCKER".split()
+    sh("iptables", "-t", "nat", "-A", *ports)
+    sh("iptables", "-N", "DOCKER-FORWARD")
+    sh("iptables", "-A", "FORWARD", "-j", "DOCKER-FORWARD")
+    await an_agent_begins()
+    sh("iptables", "-F")
+    await an_agent_begins()
+    sh("iptables", "-t", "nat", "-D", *ports)
+    await an_agent_begins()
+asyncio.run(main())
+"""
+"""An engine without rules; with them; its filter flushed; and told to set none any more."""
+
+
+@pytest.mark.real
+def test_a_firewall_flushed_before_the_agent_began_is_seen_and_an_engine_may_have_none() -> None:
+    argv = ["unshare", "--net", "--mount", sys.executable, "-c", FLUSHED_BEFORE]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+    assert 0 == done.returncode, done.stderr
+    without, within, flushed, told = [x for x in done.stdout.splitlines() if "guard." not in x]
+    assert ["fine"] * 3 == [without, within, told]
+    assert "flushed this host's firewall" in flushed
+
+
+UNTRACKED = """
+import asyncio, subprocess
+from phalanx_agent.host.guard import Guard
+def rules():
+    words = ["iptables-save", "-t", "raw"]
+    saved = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    print([line for line in saved.splitlines() if "PHALANX" in line])
+async def main():
+    subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["sysctl", "-q", "net.ipv4.ip_forward=1"], check=True)
+    for before in (["true"], ["true"], ["iptables", "-t", "raw", "-F"]):
+        subprocess.run(before, check=True)
+        await Guard().keep([])
+        rules()
+    await Guard().remove()
+    rules()
+asyncio.run(main())
+"""
+"""At first, again, after a flush, and when it leaves."""
+
+
+@pytest.mark.real
+def test_what_containers_of_one_session_say_to_each_other_is_not_tracked_by_the_host() -> None:
+    argv = ["unshare", "--net", "--mount", sys.executable, "-c", UNTRACKED]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    kept = [
+        ":PHALANX-PRIVATE - [0:0]",
+        "-A PREROUTING -i phx+ -j PHALANX-PRIVATE",
+        "-A PHALANX-PRIVATE -i phxegress -j RETURN",
+        "-A PHALANX-PRIVATE -m addrtype ! --dst-type LOCAL -j CT --notrack",
+    ]
+
+    said = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert ("", [*[str(kept)] * 3, "[]"]) == (done.stderr, said)
+
+
 @pytest.mark.real
 def test_what_an_agent_has_left_that_died_as_it_set_the_rules_is_put_right() -> None:
     argv = ["unshare", "--net", "--mount", sys.executable, "-c", PROGRAM]
