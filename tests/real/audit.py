@@ -22,6 +22,7 @@ ROWS = {
 NAMESPACE = re.compile("(?P<sandbox>[0-9a-f]{12})|(?P<overlay>[0-9]+-|lb_)[0-9a-z]+")
 """Of a container; of an overlay network, or of its load balancer. A swarm made anew has others."""
 _SHIM = re.compile(r"containerd-shim")
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
 LISTENS = "0A"  # a TCP socket's state in /proc/net
 
 
@@ -51,10 +52,17 @@ def shims(run_folder: str) -> tuple[str, ...]:
 
 
 def runtime(folder: str) -> tuple[str, ...]:
-    """What an engine's helpers keep of containers that they have begun."""
-    kept = ("containerd/daemon/io.containerd.runtime.v2.task/moby", "runtime-runc/moby")
+    """What an engine and its helpers keep of containers that they have begun."""
+    kept = {
+        "pipes": "containerd",
+        "containerd": "containerd/daemon/io.containerd.runtime.v2.task/moby",
+        "runc": "runtime-runc/moby",
+    }
     return tuple(
-        f"{place.split('/')[0]} {one}" for place in kept for one in names_in(f"{folder}/{place}")
+        f"{whose} {one}"
+        for whose, place in kept.items()
+        for one in names_in(f"{folder}/{place}")
+        if _CONTAINER.search(one)
     )
 
 

@@ -209,6 +209,7 @@ class FakeHost:
     def __init__(self) -> None:
         self.engine = FakeEngine()
         self.scratch = FakeScratch()
+        self.engine_folder = ""
         self.logs = FakeLogs()
         self.uploads = FakeUploads()
         self.runners: dict[KernelId, FakeRunner] = {}
@@ -309,4 +310,10 @@ class FakeHost:
             clock=self.now,
             lease=lease,
             egress_subnet="10.212.0.0/20",
+            run_folder=self.run_folder,
         )
+
+    def run_folder(self, _layers: str, told: str) -> str:
+        """Note where the engine keeps what it has while it runs."""
+        self.engine_folder = told or self.engine_folder
+        return self.engine_folder

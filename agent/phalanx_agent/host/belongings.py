@@ -66,18 +66,25 @@ def run_folder(state_dir: Path, layers: str, told: str) -> str:
         layers: where the engine has its layers; another engine on the host has another place.
         told: where by its word, which is noted then; empty when it has told nothing yet.
     """
-    path = state_dir / _ENGINE
+    path, words = state_dir / _ENGINE, {"layers": layers, "run": told}
+    noted = _noted(path)
     if told:
         with contextlib.suppress(OSError):  # it is noted the next time
-            fresh = path.with_suffix(".new")
-            fresh.write_text(json.dumps({"layers": layers, "run": told}), "utf-8")
-            fresh.rename(path)
+            if noted != words:
+                fresh = path.with_suffix(".new")
+                fresh.write_text(json.dumps(words), "utf-8")
+                fresh.rename(path)
         return told
+    return str(noted.get("run", "")) if layers and noted.get("layers") == layers else ""
+
+
+def _noted(path: Path) -> dict[str, object]:
+    """Read a note; nothing where it was half kept."""
     try:
         noted = json.loads(path.read_bytes())
-        return str(noted["run"]) if layers and noted["layers"] == layers else ""
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def note_left(state_dir: Path) -> None:

@@ -1,9 +1,11 @@
-"""What an engine's helpers keep of a container that they have begun: a folder called by its id.
+"""What is kept of a container that was begun: folders called by its id.
 
-containerd removes its own when the container ends, and whatever it does not know at its next start.
-But where its database still has the container, and the helper had died before it wrote down what it
-had begun, it fails to remove the folder at each of its starts, and goes on. What it is about to
-remove it calls by the id with a dot before it; where it died just then it looks for that no more.
+The engine's own has the pipes of the container's output; one that has lost the container does not
+look for it. containerd removes its own when the container ends, and whatever it does not know at
+its next start. But where its database still has the container, and the helper had died before it
+wrote down what it had begun, it fails to remove the folder at each of its starts, and goes on. What
+it is about to remove it calls by the id with a dot before it; where it died just then it looks for
+that no more.
 """
 
 from __future__ import annotations
@@ -19,8 +21,14 @@ from typing import Final
 from phalanx_agent.host import mounts, remains
 from phalanx_agent.host.tools import ToolFailed
 
-PLACES: Final = ("containerd/daemon/io.containerd.runtime.v2.task/moby", "runtime-runc/moby")
-"""In the folder of an engine that has started its containerd itself: containerd's, and runc's."""
+PLACES: Final = (
+    "containerd",
+    "containerd/daemon/io.containerd.runtime.v2.task/moby",
+    "runtime-runc/moby",
+)
+"""In the folder of an engine: its own; where it has started its containerd itself, containerd's and
+runc's.
+"""
 
 _NAMED: Final = re.compile(r"\.?[0-9a-f]{64}")
 

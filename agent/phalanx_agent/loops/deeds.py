@@ -90,10 +90,10 @@ class Deeds:
 
     async def _facts(self) -> ContainerFacts | None:
         """Find the container by its id, or by its kernel where the id was never told."""
-        docker, case = self._workshop.docker, self._case
+        case = self._case
         if case.container_id:
-            return await docker.inspect(case.container_id)
-        found = (await docker.inventory()).containers
+            return await self._workshop.inspect(case.container_id)
+        found = (await self._workshop.docker.inventory()).containers
         return next((facts for facts in found if facts.kernel == case.kernel), None)
 
     async def listen(self) -> None:

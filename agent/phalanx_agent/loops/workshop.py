@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.core.seen import Noted
-from phalanx_agent.docker.port import Docker, EngineFacts
+from phalanx_agent.docker.port import ContainerFacts, Docker, EngineFacts
 from phalanx_agent.host.scratch import PublicKeys
 from phalanx_agent.loops.lease import Lease
 from phalanx_runner.messages import Event
@@ -213,6 +213,19 @@ class Workshop:
         if self._engine is None or anew:
             self._engine = await self.docker.info()
         return self._engine
+
+    async def inspect(self, container_id: str) -> ContainerFacts | None:
+        """Look at a container; None when it is gone. Where the engine keeps what it has while it
+        runs is told by that alone, and is noted at once: the next agent may find an engine that
+        has lost its containers, with all that they have left.
+
+        Raises:
+            Unavailable: the engine did not say.
+        """
+        facts = await self.docker.inspect(container_id)
+        folders = self.docker.folders()
+        self.run_folder(folders.layers, folders.run)
+        return facts
 
     async def image(self, ref: str, progress: Callable[[str], None]) -> Image:
         """Have an image on this host. Kernels that ask at the same time share one answer.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from phalanx_agent.core.seen import Absent, Container, Created, Ended, Running
-from phalanx_agent.docker.port import ContainerFacts, Unavailable
+from phalanx_agent.docker.port import ContainerFacts, Folders, Unavailable
 from phalanx_agent.loops.found import container_of, is_final
 from phalanx_wire.ids import KernelId, SessionId
 from phalanx_wire.lifecycle import KernelState as S
@@ -104,3 +104,21 @@ def test_what_an_engine_has_judged_is_final_and_what_passes_is_so_after_a_while(
     error: Unavailable, tries: int, *, final: bool
 ) -> None:
     assert final == is_final(error, tries)
+
+
+async def test_where_the_engine_keeps_what_it_has_is_noted_as_soon_as_a_container_runs(
+    host: FakeHost,
+) -> None:
+    begins = host.engine.started
+
+    def tells(facts: ContainerFacts) -> None:
+        host.engine.places = Folders("/run/engine", "/layers")
+        begins(facts)
+
+    host.engine.started = tells
+    async with living(host) as life:
+        await life.reach(S.CREATED)
+        before = host.engine_folder
+        await life.reach(S.RUNNING)
+
+    assert ("", "/run/engine") == (before, host.engine_folder)
