@@ -78,6 +78,7 @@ class _Site:
         told: who hears of the sessions that commits change.
         turns: how often each loop has turned; empty while standing by.
         surely_leads: see `rpc.port.House`.
+        trouble: see `http.doors.Doors.ready`.
     """
 
     config: ManagerConfig
@@ -88,6 +89,7 @@ class _Site:
     told: list[Callable[[SessionId], None]] = field(default_factory=list)
     turns: dict[str, int] = field(default_factory=dict)
     surely_leads: Callable[[], bool] = lambda: True
+    trouble: Callable[[], str] = str
 
     def changed(self, session: SessionId) -> None:
         """A commit has changed a session."""
@@ -210,7 +212,7 @@ async def _lead_for(site: _Site, lease: Lease, epoch: int, address: str) -> None
     from phalanx_manager.store.postgres import open_postgres  # noqa: PLC0415 - as above
 
     hold = Hold(site.clock, LASTS_S, site.clock.monotonic_s())
-    site.surely_leads = hold.sure
+    site.surely_leads, site.trouble = hold.sure, hold.trouble
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(keep(lease, epoch, hold), name="lease")
         async with open_postgres(
@@ -269,6 +271,7 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
             rates=Rates(everybodys_streams=guests.room() * 3 // 4),
             lost_after_s=config.lost_after_s,
             turns=lambda: site.turns,
+            ready=site.trouble,
             shares=shares,
             steps=steps,
         )

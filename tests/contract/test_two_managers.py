@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -99,6 +100,61 @@ async def wakes_up(here: Pair, late: asyncio.Future[Any]) -> None:
     assert refused
     await here.first.says("lead.stands_by")
     await stands_by(here, here.first, leader=here.second)
+
+
+async def test_a_leader_whose_database_takes_no_writes_says_so_until_it_does(
+    server: Server, tmp_path: Path
+) -> None:
+    async with pair(await server.fresh(), tmp_path) as here:
+        one = here.first
+        await here.second.end()  # it might lead afterwards
+        assert (200, "ok\n") == await ask(here, one, "GET", "/readyz")
+        await server.admin("ALTER SYSTEM SET default_transaction_read_only = on")
+        try:
+            await server.admin("SELECT pg_reload_conf()")
+            status, problem = await readiness(here, one, 503)
+            assert (503, "not_ready") == (status, problem["code"])
+            assert "a read-only transaction" in problem["title"]
+            assert 200 == (await ask(here, one, "GET", "/v1/sessions"))[0]
+            assert 503 == (await ask(here, one, "POST", "/v1/sessions", SPEC))[0]
+        finally:
+            await server.admin("ALTER SYSTEM RESET default_transaction_read_only")
+            await server.admin("SELECT pg_reload_conf()")
+
+        assert (200, "ok\n") == await readiness(here, one, 200)
+        assert 201 == (await ask(here, one, "POST", "/v1/sessions", SPEC))[0]
+        assert not [line for line in one.seen if "Traceback" in line]
+
+
+async def test_a_leader_whose_database_lets_nobody_in_says_so_line_by_line(
+    server: Server, tmp_path: Path
+) -> None:
+    url = await server.fresh()
+    name = urlsplit(url).path.removeprefix("/")
+    async with pair(url, tmp_path) as here:
+        one = here.first
+        await here.second.end()  # it might lead afterwards
+        await server.admin(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        await server.admin(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+        _, problem = await readiness(here, one, 503)
+        assert "not currently accepting connections" in problem["title"]
+        await one.says("lead.not_renewed")
+        await server.admin(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+        assert (200, "ok\n") == await readiness(here, one, 200)
+        assert not [line for line in one.seen if "Traceback" in line]
+
+
+async def readiness(here: Pair, daemon: Daemon, until: int) -> Any:
+    """Its answer once it is of this status; it looks every two seconds itself."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            answer = await ask(here, daemon, "GET", "/readyz")
+            if answer[0] == until:
+                return answer
+            await asyncio.sleep(0.1)
 
 
 async def test_a_leader_that_is_told_to_stop_hands_the_lead_over(

@@ -51,15 +51,24 @@ class Hold:
     Attributes:
         lasts_s: of a lease that is not renewed.
         since_s: at the earliest, by the clock, when it was renewed last.
+        why: it was not renewed since, a sentence; mostly empty.
     """
 
     clock: Clock
     lasts_s: float
     since_s: float
+    why: str = ""
 
     def sure(self) -> bool:
         """Tell whether it is so now."""
         return self.clock.monotonic_s() - self.since_s < self.lasts_s
+
+    def trouble(self) -> str:
+        """Say why it may not lead any more: a database that is read may still take no writes."""
+        if self.sure():
+            return ""
+        passed_s = self.clock.monotonic_s() - self.since_s
+        return f"the lead was not renewed for {passed_s:.0f} s: {self.why or 'no answer yet'}"
 
 
 async def keep(lease: Lease, epoch: int, hold: Hold, pause: Pause = asyncio.sleep) -> Never:
@@ -78,7 +87,8 @@ async def keep(lease: Lease, epoch: int, hold: Hold, pause: Pause = asyncio.slee
             mine = await lease.renew(epoch)
         except Unavailable as error:
             log.warning("lead.not_renewed", epoch=epoch, why=str(error))
+            hold.why = str(error)
             continue
         if not mine:
             raise Deposed("the lead", "another manager has taken it")
-        hold.since_s = asked_s
+        hold.since_s, hold.why = asked_s, ""

@@ -93,7 +93,7 @@ class Postgres:
         """
         with asking(url):
             pool = await asyncpg.create_pool(
-                url, min_size=1, max_size=_READERS, timeout=CONNECT_S, command_timeout=READ_S,
+                url, min_size=0, max_size=_READERS, timeout=CONNECT_S, command_timeout=READ_S,
                 server_settings=_SETTINGS,
             )  # fmt: skip
         made = cls(url, epoch, pool)

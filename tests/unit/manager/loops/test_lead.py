@@ -53,6 +53,21 @@ async def test_who_cannot_renew_is_not_sure_for_longer_than_the_lease_lasts() ->
     ] == seen
 
 
+async def test_who_cannot_renew_says_so_and_why_until_it_can() -> None:
+    clock, said = HandClock(), []
+    hold = Hold(clock, 6.0, 0.0)
+
+    async def pause(seconds: float) -> None:
+        said.append(hold.trouble())
+        clock.passed_s += seconds
+
+    with pytest.raises(Deposed):
+        await keep(Row(clock, AWAY, AWAY, True, False), 1, hold, pause)
+
+    late = f"the lead was not renewed for 6 s: {AWAY}"
+    assert ["", "", late, ""] == said
+
+
 async def test_it_stands_by_until_nobody_leads_and_tells_each_reason_once() -> None:
     other, clock = Led("the other", "http://other"), HandClock()
     told: list[Led | Unavailable] = []
