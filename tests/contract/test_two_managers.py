@@ -136,7 +136,8 @@ async def test_a_leader_whose_database_lets_nobody_in_says_so_line_by_line(
         await here.second.end()  # it might lead afterwards
         await server.admin(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         await server.admin(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'phalanx-manager'"
         )
         _, problem = await readiness(here, one, 503)
         assert "not currently accepting connections" in problem["title"]
