@@ -6,7 +6,8 @@ that the engine has. Bridges: named as ours are, nothing attached, of no network
 has. Firewall rules: naming such a bridge, which is gone. Interfaces: named as engines name theirs,
 and never handed over to a container or a network; the end of a tunnel that stays keeps its number
 from the next network. First layers of containers that it was making: mounted in its own folder,
-where an engine that answers needs them for an instant. Its helpers: for a container in which
+where an engine that answers needs them for an instant; and layers of which nothing but the mount is
+there. Its helpers: for a container in which
 nothing runs, and that the engine does not have. Records of these: of no container that the engine
 has, and whose id no process bears. And all that for a while: an engine notes a container and its
 namespace before it makes anything for it, and a network as soon as its bridge is made, and it ends
@@ -101,7 +102,7 @@ _KINDS: Final[dict[type[_Leftover], _Kind]] = {
     ),
     Layer: _Kind(
         LAYER_STAYS_S,
-        lambda folders: layers.in_the_making(folders.layers),
+        lambda folders: layers.needless(folders.layers),
         lambda _engine, _one: False,
         layers.remove,
     ),

@@ -171,6 +171,26 @@ async def test_a_first_layer_that_stays_mounted_is_unmounted(host: Host) -> None
     assert ["merged"] == host.unmounted
 
 
+async def test_a_layer_of_which_nothing_but_the_mount_is_there_is_unmounted(host: Host) -> None:
+    layer = Path(host.engine.places.layers, "5" * 64)
+    (layer / "merged").mkdir(parents=True)
+    host.is_mounted(f"{layer}/merged", "overlay")
+    soon = await host.look()
+    await host.look(LAYER_STAYS_S)
+
+    assert (True, ["merged"], False) == (soon, host.unmounted, layer.exists())
+
+
+async def test_a_layer_that_its_engine_has_stays_mounted(host: Host) -> None:
+    layer = Path(host.engine.places.layers, "5" * 64)
+    for part in ("merged", "diff"):
+        (layer / part).mkdir(parents=True)
+    host.is_mounted(f"{layer}/merged", "overlay")
+
+    assert (False, False) == (await host.look(), await host.look(LAYER_STAYS_S))
+    assert ([], True) == (host.unmounted, (layer / "merged").is_dir())
+
+
 async def test_the_engine_is_not_asked_while_there_is_nothing_to_ask_for(host: Host) -> None:
     host.mounts(*ALWAYS)
 
