@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from phalanx_lab import daemons, engine
-from phalanx_lab.lab import Host, Lab
+from phalanx_lab.lab import Lab
 from tests.real.conftest import LAB
-from tests.real.failing import FROZEN_S, Site, state_of
+from tests.real.failing import Site
 from tests.real.ground import (
     ACROSS,
     BASE,
@@ -24,9 +18,9 @@ from tests.real.ground import (
     Ground,
     assert_same_traces,
     await_true,
-    beside_engine,
     settled_traces,
 )
+from tests.real.own_agents import Agent, in_swarm, token
 from tests.support.failpoints import MODES, Mode, points
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
@@ -48,38 +42,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(Ground(lab, config))
     finally:
         patch.undo()
-
-
-class Agent:
-    """A host's agent: begun again whenever it is killed, and woken whenever it freezes."""
-
-    def __init__(self, lab: Lab, host: Host, *join: str) -> None:
-        config = daemons.agent_config(lab.plan, host.index, "")
-        program = (sys.executable, "-m", "tests.support.failing_agent", "--config", config)
-        self._argv = beside_engine(lab, host, *program)
-        self._log = Path(lab.state_dir, "logs", f"leaving-{host.index}.log")
-        self._process = self._begun(join)
-
-    def _begun(self, join: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                [*self._argv, *join], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    def look(self) -> int | None:
-        """Its code when it has ended by itself."""
-        code = self._process.poll()
-        if code == -signal.SIGKILL:
-            self._process = self._begun()
-        elif code is None and state_of(self._process.pid) == "T":
-            time.sleep(FROZEN_S)
-            self._process.send_signal(signal.SIGCONT)
-        return code
-
-    def end(self) -> None:
-        """Kill it if it runs."""
-        self._process.kill()
-        self._process.wait()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -115,14 +77,3 @@ def test_agents_that_die_or_freeze_wherever_they_leave_leave_all_the_same(
     assert ["inactive"] * 2 == [in_swarm(host) for host in lab.hosts]
     assert "deleted" == ground.http("GET", f"/v1/clusters/{name}").ok()["state"]
     assert_same_traces(before, ground)
-
-
-def token(site: Site, host: Host, cluster: str) -> str:
-    """What lets a host's agent join a cluster."""
-    wish = {"name": host.name, "cluster": cluster}
-    return str(site.ask("POST", "/v1/agent-tokens", wish).ok()["token"])
-
-
-def in_swarm(host: Host) -> str:
-    """What an engine says of its part in a swarm."""
-    return str(engine.ask(host.engine_socket, "GET", "/info")[1]["Swarm"]["LocalNodeState"])

@@ -23,6 +23,9 @@ MATERIAL_MOUNT: Final = "/run/phalanx"
 UPLOAD_MOUNT: Final = "/workspace"
 SSH_PORT: Final = 2200
 MASTER_PORT: Final = 12345
+SWARM_MANAGERS: Final = 3
+"""Of a swarm that has as many members: it survives the loss of any of them."""
+
 HOST_NETWORK: Final = "host"
 """What every engine calls the network of its host."""
 

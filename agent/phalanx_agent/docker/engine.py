@@ -11,7 +11,16 @@ from typing import Any, Final, Self
 import structlog
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
-from phalanx_agent.docker import clearing, execs, networks, output, possessions, swarm, userfiles
+from phalanx_agent.docker import (
+    clearing,
+    execs,
+    members,
+    networks,
+    output,
+    possessions,
+    swarm,
+    userfiles,
+)
 from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
 from phalanx_agent.docker.containers import Containers, Ulimits
 from phalanx_agent.docker.images import Images
@@ -299,10 +308,10 @@ class DockerEngine:
         return await possessions.all_of(self._line, sandboxes=sandboxes)
 
     async def swarm_canary(self, *, ours: bool) -> None:
-        """Make and remove a network, which proves that the swarm can; see `forget_replaced`."""
+        """Make and remove a network, which proves that the swarm can; see `members.tend`."""
         await swarm.canary(self._line, self.cluster)
         if ours:  # else its other members are somebody's
-            await swarm.forget_replaced(self._line)
+            await members.tend(self._line)
 
 
 def _problem(security_options: Iterable[str]) -> str:

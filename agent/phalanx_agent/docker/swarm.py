@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from phalanx_agent.docker import networks
-from phalanx_agent.docker.call import Line, understanding
-from phalanx_agent.docker.moments import unix_seconds
+from phalanx_agent.docker.call import Line
 from phalanx_agent.docker.port import Unavailable
 from phalanx_wire import names
 from phalanx_wire.control import SwarmReport
 
-_LOG = structlog.get_logger()
 SWARM_PORT: Final = 2377
 _CANARY_SUBNET: Final = "192.0.2.0/29"  # set aside for documentation: nobody routes it
 _CANARY_WITHIN_S: Final = 5.0
@@ -131,62 +126,3 @@ async def canary(line: Line, cluster: str) -> None:
             raise error from None
     else:
         await networks.remove(line, made["Id"])
-
-
-async def forget_replaced(line: Line) -> None:
-    """Take out of the swarm those members in whose place others are. An engine that was installed
-    anew joins as another member; what it was before counts as a manager that is down for ever, and
-    the swarm can do nothing once these are half of them.
-
-    Raises:
-        Unavailable: the engine did not answer; what it refuses is tried again at the next look.
-    """
-    found = await line.ask("GET", "nodes", what="swarm", doing="listing its members")
-    with understanding("swarm", "listing its members"):
-        members = [(networks.checked_id_or_swarm(node["ID"]), node) for node in replaced(found)]
-    for member, node in members:
-        try:
-            await _remove_member(line, member, node)
-        except Unavailable as error:
-            if error.kind != "answered":
-                raise
-            _LOG.warning("swarm.member-stays", member=member, why=str(error))
-        else:
-            _LOG.info("swarm.member-removed", member=member, host=node["Description"]["Hostname"])
-
-
-def replaced(nodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Find members that are down, and where a younger one of the same host's name and address is
-    ready: two that live cannot both be there.
-    """
-    alive = {_place(node): node for node in nodes if node["Status"]["State"] == "ready"}
-    return [
-        node
-        for node in nodes
-        if node["Status"]["State"] == "down"
-        and (other := alive.get(_place(node))) is not None
-        and unix_seconds(node["CreatedAt"]) < unix_seconds(other["CreatedAt"])
-    ]
-
-
-def _place(node: dict[str, Any]) -> tuple[str, str]:
-    """Where a member is: a manager by the address at which the others reach it."""
-    address = (node.get("ManagerStatus") or {}).get("Addr", "").rpartition(":")[0]
-    return node["Description"]["Hostname"], address or node["Status"]["Addr"]
-
-
-async def _remove_member(line: Line, member: str, node: dict[str, Any]) -> None:
-    """Remove one that is down. A manager is made none before, and then is no part of the quorum."""
-    what, doing = "swarm", f"removing member {member}, which is down and was replaced"
-    with understanding(what, doing):
-        spec, version = dict(node["Spec"]), str(node["Version"]["Index"])
-    if spec.get("Role") == "manager":
-        await line.ask(
-            "POST",
-            f"nodes/{member}/update",
-            what=what,
-            doing=doing,
-            params={"version": version},
-            body={**spec, "Role": "worker"},
-        )
-    await line.ask("DELETE", f"nodes/{member}", what=what, doing=doing, params={"force": "1"})

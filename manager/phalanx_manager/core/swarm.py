@@ -13,9 +13,7 @@ from typing import Final
 from phalanx_manager.core.model import AgentRecord, Snapshot
 from phalanx_wire.control import SwarmGoal, SwarmReport
 from phalanx_wire.ids import AgentId, ClusterName
-
-MANAGERS: Final = 3
-"""Swarm managers of a cluster that has as many agents: the loss of one is survived."""
+from phalanx_wire.names import SWARM_MANAGERS
 
 _NO_QUORUM: Final = ("does not have a leader", "most of its managers")
 """What an engine and an agent say of a swarm that has lost too many managers to do anything."""
@@ -150,7 +148,7 @@ def _joins(
     manager = next((report.manager_token for report in managers if report.manager_token), "")
     if not remotes or not worker:
         return {}
-    wanted = MANAGERS if len(reports) >= MANAGERS else 1
+    wanted = SWARM_MANAGERS if len(reports) >= SWARM_MANAGERS else 1
     plan = {name: SwarmGoal("join", worker, remotes) for name in outside}
     if outside and len(managers) < wanted and manager:
         # The others wait for this one where they would be managers too.

@@ -108,3 +108,68 @@ async def test_members_of_a_swarm_that_is_not_ours_are_not_ours_to_remove(
     await docker.swarm_canary(ours=False)
 
     assert [0, 0] == [script.count(DEMOTE), script.count(REMOVE)]
+
+
+# ---------------------------------------------------------------- enough managers
+
+
+def of_host(number: int, role: str, state: str = "ready", **spec: str) -> dict[str, Any]:
+    """The member that the host of that number is, made in the order of these."""
+    fields = {
+        "Description": {"Hostname": f"host{number}"},
+        "Spec": {"Role": role, "Availability": "active", "Labels": {"rack": "a"}, **spec},
+    }
+    return member("_abcd"[number] * 25, state, number, role, **fields)
+
+
+def promotions(script: Script) -> list[str]:
+    """The members that were made managers."""
+    return [
+        call.split("/")[1][0]
+        for call, body in zip(script.calls, script.bodies, strict=True)
+        if call.endswith("/update") and body["Role"] == "manager"
+    ]
+
+
+async def test_a_swarm_of_two_that_has_grown_gets_the_managers_that_survive_a_loss(
+    script: Script, docker: DockerEngine
+) -> None:
+    stage(script, of_host(1, "manager"), of_host(3, "manager"), of_host(2, "worker"))
+    script.on(f"POST nodes/{'b' * 25}/update", says(200))
+
+    await docker.swarm_canary(ours=True)
+
+    wanted = {"Role": "manager", "Availability": "active", "Labels": {"rack": "a"}}
+    assert (["b"], wanted) == (promotions(script), script.bodies[-1])
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [of_host(1, "manager"), of_host(2, "worker")],
+        [of_host(1, "manager"), of_host(2, "worker"), of_host(3, "worker", "down")],
+        [of_host(1, "manager"), of_host(2, "manager"), of_host(3, "manager"), of_host(4, "worker")],
+        [
+            of_host(1, "manager"), of_host(2, "manager"), of_host(3, "manager", "down"),
+            of_host(4, "worker"),
+        ],
+        [of_host(1, "manager"), of_host(2, "manager"), of_host(3, "worker", Availability="drain")],
+    ],
+    ids=["two hosts", "the third is down", "three", "one may come back", "a drained one"],
+)  # fmt: skip
+async def test_no_more_managers_are_made_than_help(
+    script: Script, docker: DockerEngine, members: list[dict[str, Any]]
+) -> None:
+    stage(script, *members)
+
+    await docker.swarm_canary(ours=True)
+
+    assert [] == promotions(script)
+
+
+async def test_nobody_elses_swarm_gets_managers(script: Script, docker: DockerEngine) -> None:
+    stage(script, of_host(1, "manager"), of_host(3, "manager"), of_host(2, "worker"))
+
+    await docker.swarm_canary(ours=False)
+
+    assert [] == promotions(script)
