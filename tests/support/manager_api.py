@@ -317,3 +317,9 @@ def closed(stream: Stream) -> Closed:
     """The end of a stream that has ended."""
     assert stream.closed is not None
     return stream.closed
+
+
+async def turns(count: int = 200) -> None:
+    """Let everything that can go on go on."""
+    for _turn in range(count):
+        await asyncio.sleep(0)
