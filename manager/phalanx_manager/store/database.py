@@ -31,6 +31,9 @@ _FATAL: Final = {
 class Database:
     """See `tables.Tables`. It is used in place: a commit takes a fraction of a millisecond, and
     what was given to be committed since the last one shares it.
+
+    Attributes:
+        epoch: as its table `meta` has it, so that another database in its place is noticed.
     """
 
     def __init__(self, path: str, connection: sqlite3.Connection, lock: int | None) -> None:
@@ -39,7 +42,9 @@ class Database:
         self._lock = lock
         self._queries = queries()
         self._queue: list[Change] = []
+        self.epoch = ""
         self._files = _identities(path)
+        self._written = _state(path)
         self._broken: Unavailable | None = None
 
     @classmethod
@@ -136,6 +141,8 @@ class Database:
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
                     raise
+                finally:
+                    self._written = _state(self.path)
         except Unavailable as error:
             cause = error.__cause__
             if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode in _FATAL:
@@ -169,6 +176,28 @@ class Database:
                 "it, its log or its lock was moved, removed or replaced while in use",
                 "put back what was moved; else stop the manager and restore a backup",
             )
+        written = _state(self.path)
+        if written != self._written:
+            self._judge()
+            self._written = written
+
+    def _judge(self) -> None:
+        """Look at a file that another program has written to. That may be somebody's SQLite, which
+        moves what is in the log; a copy of another database over ours is the end of it.
+        """
+        try:
+            with telling(self.path, "read"), closing(read_only(self.path)) as connection:
+                sound = connection.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
+                told = connection.execute(self._queries["meta_get"], {"key": "epoch"}).fetchone()
+        except Unavailable:
+            sound, told = False, None
+        if not sound or (told or ("",))[0] != self.epoch:
+            self._broken = Unavailable(
+                self.path,
+                "another program has written to it while in use",
+                "stop the manager and restore a backup",
+            )
+            raise self._broken
 
 
 def inspect(path: str) -> int:
@@ -313,6 +342,17 @@ def _identities(path: str) -> tuple[tuple[int, int] | None, ...]:
     if path == MEMORY:
         return ()
     return tuple(_identity(f"{path}{suffix}") for suffix in ("", "-wal", ".lock"))
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Tell the size of a database and when somebody has written to it last, log aside."""
+    if path == MEMORY:
+        return 0, 0
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0  # it was taken away, which is told elsewhere
+    return found.st_size, found.st_mtime_ns
 
 
 def _identity(path: str) -> tuple[int, int] | None:

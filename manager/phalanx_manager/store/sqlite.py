@@ -48,6 +48,7 @@ class SqliteStore(Ledger):
             before = database.rows("meta_get", {"key": "epoch"})
             epoch = max(int(before[0][0]) + 1 if before else 1, int(now.timestamp()))
             database.run("meta_set", {"key": "epoch", "value": str(epoch)})
+        database.epoch = str(epoch)
         store = cls(database, cluster_id, epoch, on_change)
         _finish(store.fill())
         return store

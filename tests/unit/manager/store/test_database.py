@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from phalanx_manager.store.database import MEMORY, Database
 from phalanx_manager.store.ledger import _PRUNED
 from phalanx_manager.store.port import Unavailable
+from phalanx_manager.store.sqlite import SqliteStore
 from phalanx_manager.store.statements import migrations, queries
 from phalanx_wire.lifecycle import TRANSITIONS
 
@@ -59,6 +63,63 @@ def test_a_file_that_was_taken_away_is_not_gone_on_with_until_it_is_back(
     database = Database.open(str(path))
     assert [("b",)] == database.rows("meta_get", {"key": "a"})
     database.close()
+
+
+def opened(path: Path, hour: int = 0) -> SqliteStore:
+    return SqliteStore.open(str(path), datetime(2026, 1, 2, hour, tzinfo=UTC), "c")
+
+
+def emptied(path: Path) -> None:
+    """Move what is in the log to the database, as somebody's SQLite may do at any time."""
+    with closing(sqlite3.connect(path)) as somebodys:
+        somebodys.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def put(database: Database, key: str) -> None:
+    with database.transaction():
+        database.run("meta_set", {"key": key, "value": "x" * 5000})
+
+
+async def test_a_database_that_another_was_copied_over_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Answers would be lost with it: what is committed goes to a file that is another's."""
+    other, path = tmp_path / "other.db", tmp_path / "phalanx.db"
+    opened(other, 1).close()
+    store = opened(path)
+    emptied(path)
+
+    shutil.copyfile(other, path)
+
+    for _time in range(2):
+        with pytest.raises(Unavailable, match="another program has written to it while in use"):
+            await store.last_event()
+    store.close()
+
+
+def test_a_database_that_is_half_anothers_is_not_gone_on_with(tmp_path: Path) -> None:
+    other, path = tmp_path / "other.db", tmp_path / "phalanx.db"
+    Database.open(str(other)).close()
+    database = Database.open(str(path))
+    for key in "abcdefgh":
+        put(database, key)
+    emptied(path)
+    put(database, "in the log alone")
+
+    shutil.copyfile(other, path)
+
+    with pytest.raises(Unavailable, match="another program has written to it while in use"):
+        put(database, "lost")
+    database.close()
+
+
+async def test_what_somebodys_sqlite_moves_from_the_log_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "phalanx.db"
+    store = opened(path)
+    before = path.stat().st_mtime_ns
+    emptied(path)
+    assert path.stat().st_mtime_ns > before
+
+    assert 0 == await store.last_event()
+    store.close()
 
 
 def test_a_database_that_was_taken_from_its_log_is_not_begun_anew(tmp_path: Path) -> None:
