@@ -324,10 +324,10 @@ def asking(url: str) -> Iterator[None]:
         raise Refused(str(error)) from error  # the latter: of a value that no column can hold
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         hint = "check the user and password in `database`, and the server's pg_hba.conf"
-        raise Unavailable(where, f"does not let us in: {error}", hint) from error
+        raise Unavailable(where, f"does not let us in: {_line(error)}", hint) from error
     except asyncpg.InvalidCatalogNameError as error:
         hint = "make it with `createdb`, or check the name in `database`"
-        raise Unavailable(where, f"cannot be used: {error}", hint) from error
+        raise Unavailable(where, f"cannot be used: {_line(error)}", hint) from error
     except asyncpg.ProtocolViolationError as error:
         raise Unavailable(where, f"failed: {_line(error)}", _NO_POOLER) from error
     except _CUT as error:
