@@ -37,6 +37,7 @@ from phalanx_agent.host import (
     systemd,
     task_processes,
 )
+from phalanx_agent.host.confine import confine
 from phalanx_agent.host.guard import Guard
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.scratch import NotInMemory, Scratch
@@ -173,6 +174,7 @@ class _Agent:
             check_ports=lambda wanted: ports.check(wanted, config.host_ports),
             lives=inside.lives,
             mounts_hold=mounted.as_judged,
+            confine=confine,
             end_remains=remains.end,
             silent=neighbours.silent,
             account=Accounts(docker).of,

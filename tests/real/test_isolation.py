@@ -169,6 +169,40 @@ def test_what_a_session_says_within_itself_takes_no_room_in_its_hosts_table_of_c
     assert after - before < 400, "4000 pairs of ports were used"
 
 
+@pytest.mark.parametrize("where", [ACROSS, ("--mode", "single-node")], ids=["across", "one host"])
+def test_the_only_neighbour_on_the_way_out_is_the_gateway(
+    clean: Ground, where: tuple[str, ...]
+) -> None:
+    seek = (
+        "import socket\n"
+        "for last in range(50, 250):\n"
+        "    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:\n"
+        "        out.sendto(b'x', (f'10.212.3.{last}', 9))\n"
+        "rows = [line.split() for line in open('/proc/net/arp')][1:]\n"
+        "print(*{row[0] for row in rows if row[5] == 'eth1'})\n"
+    )
+
+    said = ranks(clean.run("-N", "2", *where, "--", "python3", "-c", seek).ok())
+
+    assert {0: ["10.212.0.1"], 1: ["10.212.0.1"]} == said
+
+
+def test_a_container_has_a_bounded_part_of_its_hosts_terminals(clean: Ground) -> None:
+    take = (
+        "import os\n"
+        "held = []\n"
+        "try:\n"
+        "    while len(held) < 500: held.append(os.open('/dev/ptmx', os.O_RDWR))\n"
+        "except OSError: pass\n"
+        "print(len(held), flush=True)\n"
+    )
+
+    for egress in ((), ("--no-egress",)):
+        said = clean.run("--no-prefix", *egress, "--", "python3", "-c", take).ok()
+
+        assert "128" == said.strip()
+
+
 @pytest.mark.parametrize("mode", ["single-node", "multi-node"])
 def test_the_way_out_is_there_unless_it_is_not_wanted(
     clean: Ground, outside: str, mode: str

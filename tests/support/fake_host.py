@@ -215,6 +215,8 @@ class FakeHost:
         self.runners: dict[KernelId, FakeRunner] = {}
         self.skipped = 0.0
         self.mounts_hold = True
+        self.confine_fails = False
+        self.confined: list[tuple[str, str]] = []
         self.remains_ended: list[str] = []
         self.hidden: frozenset[str] = frozenset()
         self.tried: tuple[str, ...] = ()
@@ -303,6 +305,7 @@ class FakeHost:
             check_ports=self.check_ports,
             lives=lambda _pid: self.lives,
             mounts_hold=lambda _pid, _binds: self.mounts_hold,
+            confine=self.confine,
             end_remains=self.end_remains,
             silent=self.silent,
             account=self.account,
@@ -312,6 +315,11 @@ class FakeHost:
             egress_subnet="10.212.0.0/20",
             run_folder=self.run_folder,
         )
+
+    def confine(self, container_id: str, pid: int, subnet: str) -> None:
+        if self.confine_fails:
+            raise OSError(1, "Operation not permitted")
+        self.confined.append((container_id, subnet))
 
     def run_folder(self, _layers: str, told: str) -> str:
         """Note where the engine keeps what it has while it runs."""

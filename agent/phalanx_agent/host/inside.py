@@ -41,6 +41,16 @@ class ProcessNetwork:
         return True
 
     def tcp_socket(self) -> socket.socket:
+        """Make a socket there for a connection, which does not block.
+
+        Raises:
+            OSError: as for `open_socket`.
+        """
+        made = self.open_socket(socket.AF_INET, socket.SOCK_STREAM)
+        made.setblocking(False)
+        return made
+
+    def open_socket(self, family: int, kind: int) -> socket.socket:
         """Make a socket there. A socket belongs to the network that it was made in for ever.
 
         The thread that enters the network ends at once, since nothing leads it back; making a
@@ -54,7 +64,7 @@ class ProcessNetwork:
         def make() -> None:
             try:
                 _enter(self.network)
-                made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                made.append(socket.socket(family, kind))
             except OSError as error:
                 made.append(error)
 
@@ -64,7 +74,6 @@ class ProcessNetwork:
         (result,) = made
         if isinstance(result, OSError):
             raise result
-        result.setblocking(False)
         return result
 
 

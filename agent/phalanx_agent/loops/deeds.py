@@ -334,7 +334,7 @@ class Deeds:
         """
         if self._case.aim.gang.egress:
             await self._workshop.have_egress()
-        await self._workshop.docker.connect(self._case.container_id)
+        await self._workshop.connect(self._case.container_id, self._case.pid)
 
     def signal(self, number: int) -> bool:
         """Send the command a signal; False when the runner is not there."""

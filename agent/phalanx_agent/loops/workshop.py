@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
+
 from phalanx_agent.core.recipe import Account, Bind, Image
 from phalanx_agent.core.seen import Noted
 from phalanx_agent.docker.port import ContainerFacts, Docker, EngineFacts
@@ -18,6 +20,8 @@ from phalanx_agent.loops.lease import Lease
 from phalanx_runner.messages import Event
 from phalanx_wire.ids import KernelId
 from phalanx_wire.spec import Mount
+
+_LOG = structlog.get_logger()
 
 
 class Scratch(Protocol):
@@ -164,6 +168,8 @@ class Workshop:
         wall: Unix seconds.
         run_folder: given where the engine has its layers, and what it has told of where it keeps
             what it has while it runs, finds the latter again if it has told nothing yet.
+        confine: keeps a container, by its id, its first process and the way out's subnet, from what
+            all containers of the host have in common. Raises `OSError`.
         engine_gone_at: when the engine last stopped to answer, Unix seconds; 0 for never.
     """
 
@@ -188,6 +194,7 @@ class Workshop:
     shortfalls: tuple[str, ...] = ()
     wall: Callable[[], float] = time.time
     run_folder: Callable[[str, str], str] = lambda _layers, told: told
+    confine: Callable[[str, int, str], None] = lambda _id, _pid, _subnet: None
     engine_gone_at: float = 0.0
     once: Once = field(default_factory=Once)
     _images: dict[str, tuple[Image, float]] = field(default_factory=dict)
@@ -255,3 +262,18 @@ class Workshop:
         async with self.once.alone("egress"):
             if self.egress_subnet:
                 await self.docker.ensure_egress(self.egress_subnet)
+
+    async def connect(self, container_id: str, pid: int | None) -> None:
+        """Attach the way out to a container that runs, if it is to have one, and confine it; done
+        already is fine.
+
+        Raises:
+            Unavailable: the engine could not.
+        """
+        await self.docker.connect(container_id)
+        if pid is None:
+            return
+        try:
+            self.confine(container_id, pid, self.egress_subnet)
+        except OSError as error:  # an older kernel: it runs all the same
+            _LOG.warning("container.wide", container=container_id[:12], why=str(error))
