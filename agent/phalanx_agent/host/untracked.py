@@ -9,6 +9,7 @@ tracked as ever.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,6 +19,8 @@ from phalanx_wire import names
 
 _LOG = structlog.get_logger()
 CHAIN: Final = "PHALANX-PRIVATE"
+_SETTINGS: Final = Path("/proc/sys/net/netfilter")
+_NEARLY: Final = 0.9
 _TABLE: Final = ("iptables", "--wait", "10", "-t", "raw")
 _RESTORE: Final = ("iptables-restore", "--wait", "10", "--noflush")
 _HOOK: Final = ("PREROUTING", "-i", "phx+", "-j", CHAIN)
@@ -46,3 +49,24 @@ async def remove() -> None:
     await succeeds(*_TABLE, "-D", *_HOOK)
     await succeeds(*_TABLE, "-F", CHAIN)
     await succeeds(*_TABLE, "-X", CHAIN)
+
+
+def crowded(settings: Path = _SETTINGS) -> tuple[str, ...]:
+    """Say that the host's table of connections is nearly full; nothing while it is not, or where
+    the host has none.
+    """
+    try:
+        used, most = (
+            int((settings / f"nf_conntrack_{name}").read_text(encoding="ascii"))
+            for name in ("count", "max")
+        )
+    except (OSError, ValueError):
+        return ()
+    if used < most * _NEARLY:
+        return ()
+    said = (
+        f"This host tracks nearly as many connections as it can ({most}): new ones, its own too, "
+        "may be dropped, and sessions start late. Somebody here talks to very many places "
+        "outside; end that, or raise net.netfilter.nf_conntrack_max."
+    )
+    return (said,)

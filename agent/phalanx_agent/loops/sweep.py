@@ -11,7 +11,7 @@ from typing import Final, Never, Protocol
 import structlog
 
 from phalanx_agent.config import AgentConfig
-from phalanx_agent.host import belongings, inventory, ports
+from phalanx_agent.host import belongings, inventory, ports, untracked
 from phalanx_agent.host.guard import GuardFailed
 from phalanx_agent.host.logstore import LogStore
 from phalanx_agent.host.uploads import Uploads
@@ -38,6 +38,7 @@ class HostFigures:
     def tell(self) -> None:
         """Look once."""
         self._board.hinder("files", self._lost())
+        self._board.warn("connections", untracked.crowded())
         capacity, gpus, address = self._config.capacity, inventory.gpus(), self._address()
         self._board.host(
             Slots(
