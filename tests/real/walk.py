@@ -189,13 +189,14 @@ def leave_a_command(walk: Walk, session: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while any("docker.end_exec" in left for left in site.left(walk.armed)):
         assert time.monotonic() < deadline, "nobody ends a command"
-        words = ("exec", session, "--all", "--", "sh", "-c", "echo on; exec sleep 1234")
-        with site.ground.start(*words) as beside:
-            assert beside.stdout is not None
-            if [beside.stdout.readline() for _ in range(2)][-1]:
-                for component in ("agent-1", "agent-2"):
-                    site.restart(component)
-            beside.kill()
+        for rank in range(2):
+            words = ("exec", f"{session}/{rank}", "--", "sh", "-c", "echo on; exec sleep 1234")
+            with site.ground.start(*words) as beside:
+                assert beside.stdout is not None
+                if beside.stdout.readline():
+                    for component in ("agent-1", "agent-2"):
+                        site.restart(component)
+                beside.kill()
 
 
 def fail_and_be_kept(walk: Walk, _session: str) -> None:
