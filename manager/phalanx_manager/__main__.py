@@ -18,12 +18,13 @@ from phalanx_manager.http.app import CannotListenError
 from phalanx_manager.log import processors
 from phalanx_manager.rpc import failure
 from phalanx_manager.serve import serve
-from phalanx_manager.store.backup import backup, restore
+from phalanx_manager.store.backup import backup, restore, waiting
 from phalanx_manager.store.port import Unavailable
 from phalanx_wire.diary import Diary
 from phalanx_wire.standard import fill_standard_streams
 
 DEFAULT_CONFIG: Final = Path("/etc/phalanx/manager.toml")
+_NAMED: Final = 20
 
 
 def _arguments() -> argparse.Namespace:
@@ -54,6 +55,14 @@ def _copy(config: ManagerConfig, verb: str, file: Path, *, force: bool) -> None:
         return
     kept = restore(file, database, force=force)
     print(f"{database}: as in {file}" + (f"; what was there is {kept}" if kept else ""))
+    begun = waiting(database)
+    if begun:
+        more = ", ..." if len(begun) > _NAMED else ""
+        print(
+            f"{len(begun)} wait for their start in it: {', '.join(begun[:_NAMED])}{more}. They are "
+            "begun when a manager starts, also when they have run since or still do; "
+            "docs/OPERATIONS.md says how to stop them before."
+        )
 
 
 async def _until_signalled(config: ManagerConfig) -> None:

@@ -61,6 +61,17 @@ def restore(copy: Path, database: Path, *, force: bool) -> Path | None:
         give_lock(lock)
 
 
+def waiting(database: Path) -> tuple[str, ...]:
+    """Name the sessions that wait for their start in a database that no manager has open.
+
+    Raises:
+        Unavailable: it is damaged.
+    """
+    with telling(str(database), "read"), closing(read_only(str(database))) as connection:
+        text = "SELECT name FROM session WHERE state = 'pending' ORDER BY created_at, id"
+        return tuple(name for (name,) in connection.execute(text))
+
+
 def _must_be_there(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         raise Unavailable(str(path), "is no database file", "check the path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from phalanx_manager.store.backup import backup, restore
 from phalanx_manager.store.database import Database
 from phalanx_manager.store.port import Unavailable
+from tests.support.store_case import Case, in_sqlite
 
 
 def put(database: Database, key: str, value: str) -> None:
@@ -226,6 +228,19 @@ def test_one_command_each_backs_up_and_restores(tmp_path: Path) -> None:
     assert (0, f"{copy}: a copy of {tmp_path}/phalanx.db\n") == backed_up
     assert (0, f"{tmp_path}/phalanx.db: as in {copy}\n") == restored
     assert "first" == said(tmp_path / "phalanx.db")
+
+
+async def test_who_restores_is_told_what_will_be_begun(tmp_path: Path) -> None:
+    config, copy = tmp_path / "manager.toml", tmp_path / "copy.db"
+    config.write_text(f'data_dir = "{tmp_path}"\n')
+    case = Case(functools.partial(in_sqlite, str(copy)))
+    await case.begin()
+    await case.submit(name="train")
+    await case.end()
+
+    code, told = run("restore", str(copy), "--config", str(config))
+
+    assert (0, True) == (code, "1 wait for their start in it: train. They are begun" in told)
 
 
 def test_a_server_is_backed_up_by_its_own_tools(tmp_path: Path) -> None:
