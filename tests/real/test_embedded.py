@@ -88,7 +88,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     name = f"phalanx-up-{str(folder).strip('/').replace('/', '-')}-data"
     for memory in (Path("/run") / name, Path("/dev/shm") / name):
         if memory.exists():
-            (memory / "k").rmdir()  # which fails when a key was left behind
+            for part in ("k", "x"):
+                (memory / part).rmdir()  # which fails when a key or a note was left behind
             memory.rmdir()
 
 
