@@ -60,8 +60,8 @@ def _copy(config: ManagerConfig, verb: str, file: Path, *, force: bool) -> None:
         more = ", ..." if len(begun) > _NAMED else ""
         print(
             f"{len(begun)} wait for their start in it: {', '.join(begun[:_NAMED])}{more}. They are "
-            "begun when a manager starts, also when they have run since or still do; "
-            "docs/OPERATIONS.md says how to stop them before."
+            "begun some minutes after a manager starts, also when they have run since; "
+            "docs/OPERATIONS.md says why, and how to stop them before."
         )
 
 

@@ -45,7 +45,7 @@ def onward(session: Session, kernels: Sequence[Kernel], now: datetime) -> Sessio
     if session.attempt >= LAST_ATTEMPT:
         text = f"{session.reason}; it is not tried again after {LAST_ATTEMPT} attempts"
         return replace(session, charged=charged, reason=text)
-    pause_s = _pause_s(session, now)
+    due = max(now + timedelta(seconds=_pause_s(session, now)), session.not_before or now)
     return replace(
         session,
         state="pending",
@@ -59,7 +59,7 @@ def onward(session: Session, kernels: Sequence[Kernel], now: datetime) -> Sessio
         network=None,
         charged=charged,
         because=session.reason,
-        not_before=now + timedelta(seconds=pause_s) if pause_s else None,
+        not_before=due if due > now else None,
         warned_at=None,
         extended_s=0.0,
         kept_until=None,

@@ -17,6 +17,7 @@ from phalanx_manager.store.database import (
     telling,
 )
 from phalanx_manager.store.port import Unavailable
+from phalanx_manager.store.sqlite import RESTORED
 
 _LOGS = ("-wal", "-shm")
 _BESIDE = ("", *_LOGS)
@@ -81,7 +82,7 @@ def _copy(source: Path, target: Path, *, like: Path | None, aside: Path | None =
     """Write a whole, checked copy that only its owner can read, or nothing at all.
 
     Args:
-        like: give it to the owner of this, if we may.
+        like: it is restored: give it to the owner of this, if we may.
         aside: where to put what is at the target; without it that is replaced.
     """
     draft = draft_of(target)
@@ -91,6 +92,9 @@ def _copy(source: Path, target: Path, *, like: Path | None, aside: Path | None =
             os.chmod(draft, 0o600)
             with closing(read_only(str(source))) as theirs, closing(sqlite3.connect(draft)) as ours:
                 theirs.backup(ours)
+                if like is not None:  # a restore: see `sqlite.RESTORED`
+                    ours.execute("INSERT OR REPLACE INTO meta VALUES (?, '')", (RESTORED,))
+                    ours.commit()
                 ours.execute("PRAGMA journal_mode = DELETE")  # one file, whole in itself
             inspect(str(draft))
             _sync(draft)

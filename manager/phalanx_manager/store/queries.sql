@@ -10,6 +10,9 @@ INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO NOTHING
 INSERT INTO meta (key, value) VALUES (:key, :value)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value;
 
+-- name: meta_drop
+DELETE FROM meta WHERE key = :key;
+
 -- name: session_add
 INSERT INTO session (id, number, name, "user", cluster, spec, state, attempt, created_at, warnings)
 VALUES (:id, :number, :name, :user, :cluster, :spec, 'pending', 1, :created_at, :warnings);

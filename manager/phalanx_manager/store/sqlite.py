@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from datetime import datetime
-from typing import Any
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
 
+from phalanx_manager.core.session import lost_after_s
+from phalanx_manager.store import rows
 from phalanx_manager.store.database import Database
 from phalanx_manager.store.ledger import Ledger
 from phalanx_wire.ids import SessionId
+
+RESTORED: Final = "restored"
+"""Is in `meta` of a copy that was put in a database's place, until a manager has opened it."""
+
+_RESTORED_TEXT: Final = (
+    "the database was restored: it waits until what may run of it, by a newer one, has ended"
+)
+_MARGIN: Final = timedelta(seconds=15)
+"""Between the last beat that is answered and the goals by which its agent lets go."""
 
 
 class SqliteStore(Ledger):
@@ -51,7 +63,23 @@ class SqliteStore(Ledger):
         database.epoch = str(epoch)
         store = cls(database, cluster_id, epoch, on_change)
         _finish(store.fill())
+        if database.rows("meta_get", {"key": RESTORED}):
+            store._pause_restored(now)
         return store
+
+    def _pause_restored(self, now: datetime) -> None:
+        """Give no session of a restored database a place before whatever runs of it, by a database
+        that was newer, has ended: no goal claims that, so its lease is over by then.
+        """
+        with self._database.transaction():
+            for row in self._live.values():
+                ended_by = now + timedelta(seconds=lost_after_s(row.session)) + _MARGIN
+                told = f"{_RESTORED_TEXT}, {ended_by:%H:%M:%S} UTC"
+                reason = told if row.session.state == "pending" else row.session.reason
+                held = replace(row.session, not_before=ended_by, reason=reason)
+                self._database.run("session_set", rows.session_values(held, done=False))
+            self._database.run("meta_drop", {"key": RESTORED})
+        _finish(self.fill())
 
     def close(self) -> None:
         """Close the file."""

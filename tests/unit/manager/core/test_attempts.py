@@ -222,6 +222,12 @@ def test_attempts_that_end_soon_are_followed_by_a_pause_that_doubles(
     assert (None if pause_s is None else later(pause_s)) == session.not_before
 
 
+def test_what_is_held_back_for_longer_than_its_pause_stays_so() -> None:
+    held = with_session(failing(LOST, requeue=True), not_before=later(500))
+
+    assert later(500) == over(held).not_before
+
+
 def test_there_is_a_last_attempt_whatever_is_asked_for() -> None:
     one = with_session(failing(LOST, requeue=True), attempt=attempts.LAST_ATTEMPT)
     session = over(one, 3600)

@@ -8,13 +8,18 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from phalanx_manager.core.model import Session
 from phalanx_manager.store.backup import backup, restore
 from phalanx_manager.store.database import Database
 from phalanx_manager.store.port import Unavailable
+from phalanx_manager.store.sqlite import SqliteStore
+from tests.support.house import NOW, later
 from tests.support.store_case import Case, in_sqlite
 
 
@@ -241,6 +246,32 @@ async def test_who_restores_is_told_what_will_be_begun(tmp_path: Path) -> None:
     code, told = run("restore", str(copy), "--config", str(config))
 
     assert (0, True) == (code, "1 wait for their start in it: train. They are begun" in told)
+
+
+async def test_a_restored_session_gets_no_place_before_what_may_run_of_it_has_ended(
+    tmp_path: Path,
+) -> None:
+    copy, database = tmp_path / "copy.db", tmp_path / "phalanx.db"
+    case = Case(functools.partial(in_sqlite, str(copy)))
+    await case.begin()
+    await case.submit(name="train", lost_after_s=60.0)
+    await case.end()
+
+    restore(copy, database, force=False)
+    first = await opened(database, NOW)
+    again = await opened(database, later(3600))
+
+    due = later(60 + 15)
+    assert (due, due) == (first.not_before, again.not_before)
+    assert first.reason.endswith(f"has ended, {due:%H:%M:%S} UTC")
+    assert (await opened(copy, NOW)).not_before is None
+
+
+async def opened(path: Path, now: datetime) -> Session:
+    """The one live session of a database that a manager opens now."""
+    with closing(SqliteStore.open(str(path), now, "cid")) as store:
+        (row,) = (await store.load()).sessions.values()
+        return row.session
 
 
 def test_a_server_is_backed_up_by_its_own_tools(tmp_path: Path) -> None:
