@@ -138,6 +138,7 @@ class Site:
             await_true(f"{session} is {' or '.join(states)}", there, within)
         except AssertionError as late:
             late.add_note(json.dumps(seen, indent=2))
+            late.add_note(json.dumps(self.ask("GET", "/v1/nodes").ok(), indent=2))
             raise
         return seen
 
