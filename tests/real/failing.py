@@ -219,9 +219,11 @@ def thawing(site: Site, armed: Armed) -> Iterator[None]:
     """Meanwhile, let each daemon that froze go on after a while, and kill each second one."""
     over, turn = threading.Event(), itertools.count()
     frozen: dict[int, float] = {}
+    # A call that one agent makes for all may freeze one that has no points of its own.
+    daemons = armed.keys() | {f"agent-{host.index}" for host in site.ground.lab.hosts}
 
     def look() -> None:
-        for component in armed:
+        for component in daemons:
             pid = site.ground.lab.pid(component)
             if not pid or state_of(pid) != "T":
                 frozen.pop(pid, None)
@@ -242,7 +244,7 @@ def thawing(site: Site, armed: Armed) -> Iterator[None]:
     finally:
         over.set()
         watching.join()
-        for component in armed:
+        for component in daemons:
             pid = site.ground.lab.pid(component)
             if pid and state_of(pid) == "T":
                 os.kill(pid, signal.SIGCONT)
