@@ -89,12 +89,13 @@ def test_events_tell_the_life_of_a_session_in_order(clean: Ground) -> None:
     name = clean.detached("--", "true")
     clean.phalanx("wait", name).ok()
 
-    table = clean.phalanx("events", name).ok()
+    # Its containers are removed after its end, so each answer may have more than the one before.
     said = clean.phalanx("events", name, "-o", "json").ok().splitlines()
     told = [json.loads(line) for line in said]
     kinds = clean.phalanx("events", name, "-o", "name").ok().split()
+    table = clean.phalanx("events", name).ok()
 
-    assert [one["kind"] for one in told] == kinds
+    assert [one["kind"] for one in told] == kinds[: len(told)]
     assert "session.submitted" == kinds[0]
     places = [
         kinds.index(kind) for kind in ("session.submitted", "kernel.running", "kernel.exited")
