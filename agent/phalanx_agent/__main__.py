@@ -191,7 +191,7 @@ class _Agent:
         self._entered_at = partial(belongings.entered_swarm_at, config.state_dir)
         self.swarm = SwarmMember(docker, address, self.board.swarm, note, self._entered_at)
         execs = Execs(docker, Commands(docker, scratch.commands), tasks)
-        self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, execs)
+        self.streams = Streams(docker, self.fleet, self.logs, inside.network_of, execs, own[0])
         self.figures = HostFigures(config, address, self.board)
         self.figures.tell()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from ipaddress import IPv4Network
+from pathlib import Path
 from sqlite3 import SQLITE_FULL, OperationalError
 from sqlite3 import Connection as SqliteConnection
 from typing import Final
@@ -229,7 +230,7 @@ class AgentLife(Process):
         self.watch = Watch(self.workshop, self.fleet, self.board, self.guard.look_again)
         self.swarm = SwarmMember(docker, lambda: host.address, self.board.swarm, self._enters)
         execs = Execs(docker, Commands(docker, FakeNotes()))
-        self.streams = Streams(docker, self.fleet, logs, network_of, execs)
+        self.streams = Streams(docker, self.fleet, logs, network_of, execs, Path())
         self.hub = Hub(
             self.board,
             self.fleet,

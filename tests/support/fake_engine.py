@@ -97,6 +97,7 @@ class FakeEngine:
         self.networks: dict[str, NetworkFacts] = {}
         self.output: dict[str, list[LogLine]] = defaultdict(list)
         self.files: dict[str, bytes] = {}
+        self.given: list[str] = []
         self.calls: list[str] = []
         self.failures: dict[str, deque[Unavailable]] = defaultdict(deque)
         self.held: dict[str, asyncio.Event] = {}
@@ -338,6 +339,7 @@ class FakeEngine:
         if path not in self.files:
             raise refusal(404, f"{path} is not in the container.")
         yield self.files[path]
+        self.given.append(path)
 
     async def write_archive(
         self, container_id: str, path: str, chunks: AsyncIterator[bytes]

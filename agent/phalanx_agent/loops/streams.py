@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import assert_never
 
 import structlog
 
 from phalanx_agent.core.seen import Absent, Created, Running
 from phalanx_agent.docker.port import Docker, Unavailable
+from phalanx_agent.host.spool import Spool
 from phalanx_agent.loops.alongside import alongside, left
 from phalanx_agent.loops.converge import Fleet
 from phalanx_agent.loops.execs import Execs
@@ -53,8 +55,11 @@ class Streams:
         output: OutputStore,
         network_of: NetworkOf,
         execs: Execs,
+        folder: Path,
     ) -> None:
+        """Args: folder: on the disk that holds what callers have not taken or sent yet."""
         self._docker = docker
+        self._folder = folder
         self._execs = execs
         self._forwards = Forwards(docker, network_of)
         self._looks = Looks(docker, network_of)
@@ -91,6 +96,10 @@ class Streams:
                 await stream.close(code=code, why=str(error))
             except StreamClosed:
                 return  # the other side has gone
+            except OSError as error:
+                _LOG.warning("stream.host-failed", call=type(message.call).__name__, why=str(error))
+                why = f"The host failed: {error.strerror or error}."
+                await stream.close(code="unavailable", why=why)
             except Exception:  # noqa: BLE001 - this is the streams' one supervisor
                 _LOG.exception("stream.failed", call=type(message.call).__name__)
                 await stream.close(code="internal", why="The agent failed; its log says how.")
@@ -104,14 +113,9 @@ class Streams:
             case LogsCall():
                 await self._logs(call, stream)
             case ReadCall(kernel=kernel, path=path):
-                container_id = self._container(kernel)
-                async for chunk in self._docker.read_archive(container_id, path):
-                    await stream.write(STDOUT, chunk)
-                await stream.close()
+                await self._read(self._container(kernel), path, stream)
             case WriteCall(kernel=kernel, path=path):
-                container_id = self._container(kernel)
-                await self._docker.write_archive(container_id, path, _stdin(stream))
-                await stream.close()
+                await self._write(self._container(kernel), path, stream)
             case SignalCall():
                 await self._signal(call)
                 await stream.close()
@@ -123,6 +127,32 @@ class Streams:
                 raise Refusal("bad_call", "That is what agents ask for, and do not give.")
             case _:
                 assert_never(call)
+
+    # ---------------------------------------------------------------- files
+
+    # While an engine reads or writes an archive of a container nobody else gets near that: it
+    # cannot be looked at or stopped, and its end is not noticed. So it never waits for a caller.
+
+    async def _read(self, container_id: str, path: str, stream: Stream) -> None:
+        with Spool(self._folder) as spool:
+
+            async def send() -> None:
+                async for chunk in spool.chunks():
+                    await stream.write(STDOUT, chunk)
+
+            coming = spool.fill(self._docker.read_archive(container_id, path))
+            await alongside(send(), coming, left(stream))
+        await stream.close()
+
+    async def _write(self, container_id: str, path: str, stream: Stream) -> None:
+        with Spool(self._folder) as spool:
+
+            async def unpack() -> None:
+                await spool.ready()
+                await self._docker.write_archive(container_id, path, spool.chunks())
+
+            await alongside(unpack(), spool.fill(_stdin(stream)))
+        await stream.close()
 
     # ---------------------------------------------------------------- output
 

@@ -19,6 +19,8 @@ from phalanx_wire.stream import STDIN, Data, ReadCall, WriteCall
 MAX_ARCHIVE_BYTES: Final = 64 << 30
 _FIRST_S: Final = 60.0
 _PIECE_S: Final = 300.0
+_UNPACK_S: Final = 590.0
+"""Agents unpack when all has come; clients wait for ten minutes."""
 
 
 async def read(ask: Ask) -> web.StreamResponse:
@@ -62,7 +64,7 @@ async def write(ask: Ask) -> web.Response:
                     async with asyncio.timeout(_PIECE_S):
                         await stream.write(STDIN, piece)
                 await stream.eof()
-                await _next(stream, _PIECE_S)
+                await _next(stream, _UNPACK_S)
             except StreamClosed:
                 pass  # `closed` says why
             except TimeoutError as error:

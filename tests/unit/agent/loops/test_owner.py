@@ -27,7 +27,7 @@ from tests.support.agent_life import MAIN1, Life, assignment, goals, living
 from tests.support.execs import execs_of
 from tests.support.fake_engine import FakeEngine, refusal
 from tests.support.fake_host import FakeHost
-from tests.unit.agent.loops.test_streams import Kept
+from tests.unit.agent.loops.test_streams import TEMPORARY, Kept
 
 NETWORK = "phx-aaaaaaaaaaaa-1"
 WELCOME = Welcome("c1", ClusterName("default"), 5.0, "10.212.0.0/20")
@@ -346,7 +346,8 @@ async def never() -> None:
 
 def hub_of(life: Life, host: FakeHost, welcomes: list[Welcome]) -> Hub:
     swarm = SwarmMember(host.engine, lambda: "", life.board.swarm)
-    streams = Streams(host.engine, life.fleet, Kept(), network_of, execs_of(host.engine))
+    execs = execs_of(host.engine)
+    streams = Streams(host.engine, life.fleet, Kept(), network_of, execs, TEMPORARY)
     return Hub(life.board, life.fleet, swarm, streams, welcomes.append, lambda _: None)
 
 

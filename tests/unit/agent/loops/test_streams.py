@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,7 @@ from phalanx_wire.stream import (
     STDERR,
     STDIN,
     STDOUT,
+    WINDOW_BYTES,
     Call,
     Data,
     ExecCall,
@@ -37,6 +40,7 @@ from tests.support.execs import FakeNotes, execs_of
 from tests.support.fake_engine import FakeExec
 from tests.support.fake_host import FakeHost
 
+TEMPORARY = Path(tempfile.gettempdir())
 STRANGE = KernelId("zzzzzzzzzzzz-1-0")
 LINES = [LogLine(number, stderr=False, text=f"line {number}") for number in range(1, 6)]
 
@@ -82,13 +86,18 @@ class OwnNetwork:
 class Desk:
     """The manager's end."""
 
-    def __init__(self, life: Life, host: FakeHost) -> None:
+    def __init__(self, life: Life, host: FakeHost, folder: Path = TEMPORARY) -> None:
         self.life, self.host = life, host
         self.kept = Kept()
         self.notes = FakeNotes()
         self.network = OwnNetwork(host)
         self.streams = Streams(
-            host.engine, life.fleet, self.kept, self.network.of, execs_of(host.engine, self.notes)
+            host.engine,
+            life.fleet,
+            self.kept,
+            self.network.of,
+            execs_of(host.engine, self.notes),
+            folder,
         )
         self._there = Mux(self._to_agent, 0, _nobody)
         self._here = Mux(self._to_manager, 1, self.streams.opened)
@@ -119,11 +128,13 @@ def _nobody(message: Open, stream: Stream) -> None:
 
 
 @asynccontextmanager
-async def desk(host: FakeHost, goal: S | None = S.RUNNING) -> AsyncIterator[Desk]:
+async def desk(
+    host: FakeHost, goal: S | None = S.RUNNING, folder: Path = TEMPORARY
+) -> AsyncIterator[Desk]:
     async with living(host) as life:
         if goal is not None:
             await life.reach(goal)
-        made = Desk(life, host)
+        made = Desk(life, host, folder)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(made.streams.run())
             try:
@@ -257,6 +268,37 @@ async def test_half_an_archive_is_not_taken_for_a_whole_one(host: FakeHost) -> N
         await manager.life.settle()
 
         assert "/y" not in host.engine.files
+
+
+async def test_an_engine_does_not_wait_for_whoever_takes_an_archive_slowly(
+    host: FakeHost,
+) -> None:
+    host.engine.files["/x"] = b"x" * (3 * WINDOW_BYTES)
+    async with desk(host) as manager:
+        stream = await manager.ask(ReadCall(MAIN1, "/x"))
+        await manager.life.until(lambda: "/x" in host.engine.given)
+        taken = [item.data async for item in stream if isinstance(item, Data)]
+
+    assert host.engine.files["/x"] == b"".join(taken)
+
+
+async def test_an_engine_does_not_wait_for_whoever_sends_an_archive_slowly(host: FakeHost) -> None:
+    async with desk(host) as manager:
+        stream = await manager.ask(WriteCall(MAIN1, "/y"))
+        await stream.write(STDIN, b"ar")
+        await manager.life.settle()
+        before = list(host.engine.calls)
+        await stream.write(STDIN, b"chive")
+        await stream.eof()
+        await manager.life.until(lambda: stream.closed)
+
+        assert "write_archive" not in before
+        assert b"archive" == host.engine.files["/y"]
+
+
+async def test_a_disk_that_cannot_hold_an_archive_is_named(host: FakeHost, tmp_path: Path) -> None:
+    async with desk(host, folder=tmp_path / "gone") as manager:
+        assert "unavailable" == await manager.refusal(WriteCall(MAIN1, "/y"))
 
 
 async def test_a_signal_goes_through_the_runner(host: FakeHost) -> None:
