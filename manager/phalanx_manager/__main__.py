@@ -59,7 +59,7 @@ def _copy(config: ManagerConfig, verb: str, file: Path, *, force: bool) -> None:
     if begun:
         more = ", ..." if len(begun) > _NAMED else ""
         print(
-            f"{len(begun)} wait for their start in it: {', '.join(begun[:_NAMED])}{more}. They are "
+            f"{len(begun)} have not begun in it: {', '.join(begun[:_NAMED])}{more}. They are "
             "begun some minutes after a manager starts, also when they have run since; "
             "docs/OPERATIONS.md says why, and how to stop them before."
         )

@@ -63,13 +63,14 @@ def restore(copy: Path, database: Path, *, force: bool) -> Path | None:
 
 
 def waiting(database: Path) -> tuple[str, ...]:
-    """Name the sessions that wait for their start in a database that no manager has open.
+    """Name the sessions that have not begun in a database that no manager has open.
 
     Raises:
         Unavailable: it is damaged.
     """
     with telling(str(database), "read"), closing(read_only(str(database))) as connection:
-        text = "SELECT name FROM session WHERE state = 'pending' ORDER BY created_at, id"
+        unbegun = "started_at IS NULL AND ended_at IS NULL AND stop_cause IS NULL"
+        text = f"SELECT name FROM session WHERE {unbegun} ORDER BY created_at, id"  # noqa: S608 - ours
         return tuple(name for (name,) in connection.execute(text))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from phalanx_manager.core.model import Stop, StopCause
 from phalanx_manager.core.session import lost_after_s
 from phalanx_manager.store import rows
 from phalanx_manager.store.database import Database
@@ -68,15 +69,21 @@ class SqliteStore(Ledger):
         return store
 
     def _pause_restored(self, now: datetime) -> None:
-        """Give no session of a restored database a place before whatever runs of it, by a database
-        that was newer, has ended: no goal claims that, so its lease is over by then.
+        """Begin nothing of a restored database before whatever runs of it, by a database that was
+        newer, has ended: no goal claims that, so its lease is over by then. What has a place and
+        has not begun gives it up: a later attempt may run elsewhere.
         """
         with self._database.transaction():
             for row in self._live.values():
-                ended_by = now + timedelta(seconds=lost_after_s(row.session)) + _MARGIN
+                session = row.session
+                ended_by = now + timedelta(seconds=lost_after_s(session)) + _MARGIN
                 told = f"{_RESTORED_TEXT}, {ended_by:%H:%M:%S} UTC"
-                reason = told if row.session.state == "pending" else row.session.reason
-                held = replace(row.session, not_before=ended_by, reason=reason)
+                stop, reason = session.stop, session.reason
+                if session.state == "pending":
+                    reason = told
+                elif session.ended_at is None and session.started_at is None and stop is None:
+                    stop = Stop(StopCause.REQUEUE, told, now, then="again")
+                held = replace(session, not_before=ended_by, reason=reason, stop=stop)
                 self._database.run("session_set", rows.session_values(held, done=False))
             self._database.run("meta_drop", {"key": RESTORED})
         _finish(self.fill())

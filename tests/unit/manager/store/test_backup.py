@@ -19,8 +19,11 @@ from phalanx_manager.store.backup import backup, restore
 from phalanx_manager.store.database import Database
 from phalanx_manager.store.port import Unavailable
 from phalanx_manager.store.sqlite import SqliteStore
+from phalanx_wire.lifecycle import KernelState as S
 from tests.support.house import NOW, later
 from tests.support.store_case import Case, in_sqlite
+
+UP = (S.PREPARING, S.CREATED, S.STARTING, S.READY, S.MESHED, S.RUNNING)
 
 
 def put(database: Database, key: str, value: str) -> None:
@@ -245,7 +248,7 @@ async def test_who_restores_is_told_what_will_be_begun(tmp_path: Path) -> None:
 
     code, told = run("restore", str(copy), "--config", str(config))
 
-    assert (0, True) == (code, "1 wait for their start in it: train. They are begun" in told)
+    assert (0, True) == (code, "1 have not begun in it: train. They are begun" in told)
 
 
 async def test_a_restored_session_gets_no_place_before_what_may_run_of_it_has_ended(
@@ -265,6 +268,30 @@ async def test_a_restored_session_gets_no_place_before_what_may_run_of_it_has_en
     assert (due, due) == (first.not_before, again.not_before)
     assert first.reason.endswith(f"has ended, {due:%H:%M:%S} UTC")
     assert (await opened(copy, NOW)).not_before is None
+
+
+@pytest.mark.parametrize("runs", [False, True])
+async def test_a_restored_session_gives_its_place_up_unless_it_has_begun(
+    tmp_path: Path, *, runs: bool
+) -> None:
+    copy, database = tmp_path / "copy.db", tmp_path / "phalanx.db"
+    case = Case(functools.partial(in_sqlite, str(copy)))
+    await case.begin()
+    await case.join()
+    await case.submit(lost_after_s=60.0)
+    assert await case.place()
+    if runs:
+        assert await case.move(0, *UP)
+    await case.end()
+
+    restore(copy, database, force=False)
+    held = await opened(database, NOW)
+
+    assert (None if runs else ("requeue", "again")) == (
+        held.stop and (held.stop.cause, held.stop.then)
+    )
+    assert later(60 + 15) == held.not_before
+    assert held == await opened(database, later(3600))
 
 
 async def opened(path: Path, now: datetime) -> Session:
