@@ -51,9 +51,16 @@ async def test_a_command_whose_beginning_is_refused_is_not_started(
     assert 0 == script.count(f"POST exec/{COMMAND}/start")
 
 
+@pytest.mark.parametrize("listed", [True, False])
 async def test_a_command_that_is_about_to_begin_is_ended_with_all_that_it_has_started(
-    script: Script, docker: DockerEngine, process: subprocess.Popen[str]
+    script: Script,
+    docker: DockerEngine,
+    process: subprocess.Popen[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    listed: bool,
 ) -> None:
+    monkeypatch.setattr(execs, "_CHILDREN_ARE_LISTED", listed)
     assert process.stdout is not None
     child = int(process.stdout.readline())
     script.on(
@@ -67,6 +74,20 @@ async def test_a_command_that_is_about_to_begin_is_ended_with_all_that_it_has_st
 
     assert -signal.SIGKILL == await asyncio.to_thread(process.wait, 10)
     assert "" == await asyncio.to_thread(process.stdout.read), f"{child} has the pipe too"
+
+
+async def test_a_command_is_ended_without_a_look_at_what_others_run(
+    script: Script,
+    docker: DockerEngine,
+    process: subprocess.Popen[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(execs, "_everybodys_children", None)
+    script.on(LOOK, says(200, seen(running=True, pid=process.pid)))
+
+    await docker.end_exec(COMMAND)
+
+    assert -signal.SIGKILL == await asyncio.to_thread(process.wait, 10)
 
 
 @pytest.mark.parametrize("code", [0, 137])
