@@ -23,6 +23,7 @@ from phalanx_manager.http.app import listen
 from phalanx_manager.http.auth import is_secret, secret_hash, spell_secret
 from phalanx_manager.http.doors import Doors, Joining, Rates
 from phalanx_manager.http.entrance import Entrance
+from phalanx_manager.http.logs_live import Outputs
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.inside.dispatch import Inside
 from phalanx_manager.loops import systemd
@@ -251,7 +252,10 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
         site.surely_leads,
     )
     directory = Directory(store, clock)
-    async with Agents.listen(config.rpc, site.keys, loops.converge, directory, house) as agents:
+    async with (
+        Agents.listen(config.rpc, site.keys, loops.converge, directory, house) as agents,
+        asyncio.TaskGroup() as following,
+    ):
         loops.converge.attach(agents)
         loops.stuck.attach(agents)
         shares = Shares(agents)
@@ -274,6 +278,7 @@ async def _lead(site: _Site, store: Ledger, address: str = "") -> None:
             ready=site.trouble,
             shares=shares,
             steps=steps,
+            outputs=Outputs(shares, following),
         )
         site.entrance.open(doors)
         async with contextlib.AsyncExitStack() as stack:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -172,14 +172,21 @@ class RealStage:
         return await self.docker.exec(container_id, command, tty=False, stdin=stdin, begins=begins)
 
 
+async def each(pieces: AsyncIterator[Iterator[LogLine]]) -> AsyncIterator[LogLine]:
+    """A log's lines, one after the other."""
+    async for piece in pieces:
+        for line in piece:
+            yield line
+
+
 @asynccontextmanager
 async def aclosing_lines(
     docker: Docker, container_id: str
 ) -> AsyncIterator[AsyncIterator[LogLine]]:
     """A followed log whose connection is closed at the end of the block."""
-    lines = docker.logs(container_id, follow=True)
-    async with aclosing(lines):  # type: ignore[type-var] # the port promises an iterator only
-        yield lines
+    pieces = docker.logs(container_id, follow=True)
+    async with aclosing(pieces):  # type: ignore[type-var] # the port promises an iterator only
+        yield each(pieces)
 
 
 async def first(count: int, lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine]:

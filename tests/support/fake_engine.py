@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
@@ -300,12 +300,17 @@ class FakeEngine:
             yield await self._events.get()
 
     async def logs(
-        self, container_id: str, *, since_ns: int = 0, tail: int = -1, follow: bool = False
-    ) -> AsyncIterator[LogLine]:
+        self,
+        container_id: str,
+        *,
+        session: str = "",
+        since_ns: int = 0,
+        tail: int = -1,
+        follow: bool = False,
+    ) -> AsyncIterator[Iterator[LogLine]]:
         await self._call("logs")
         lines = [line for line in self.output[container_id] if line.at_ns > since_ns]
-        for line in lines if tail < 0 else lines[len(lines) - min(tail, len(lines)) :]:
-            yield line
+        yield iter(lines if tail < 0 else lines[len(lines) - min(tail, len(lines)) :])
         if follow:
             await asyncio.Event().wait()
 

@@ -23,6 +23,7 @@ from phalanx_manager.http import auth
 from phalanx_manager.http.app import build
 from phalanx_manager.http.doors import Doors, Joining, Rates
 from phalanx_manager.http.entrance import Entrance
+from phalanx_manager.http.logs_live import Outputs
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.shares import Shares
@@ -286,6 +287,7 @@ async def scene(
             rates or Rates(),
             shares=shares,
             steps=Steps(shares),
+            outputs=Outputs(shares, tasks),
         )
         entrance = Entrance.to(doors)
         server = TestServer(build(entrance))

@@ -9,6 +9,7 @@ from typing import Protocol
 from phalanx_manager.clock import Clock
 from phalanx_manager.core.model import Limits
 from phalanx_manager.core.session import LOST_AFTER_S
+from phalanx_manager.http.logs_live import Outputs
 from phalanx_manager.http.uploads import Uploads
 from phalanx_manager.rpc.shares import Shares
 from phalanx_manager.rpc.steps import Steps
@@ -72,6 +73,7 @@ class Doors:
         ready: why the manager cannot work now, a sentence; empty when it can.
         shares: streams to agents, of each user within bounds.
         steps: runs tasks in running sessions.
+        outputs: what is followed now.
     """
 
     store: Store
@@ -88,3 +90,4 @@ class Doors:
     ready: Callable[[], str] = str
     shares: Shares = field(kw_only=True)
     steps: Steps = field(kw_only=True)
+    outputs: Outputs = field(kw_only=True)

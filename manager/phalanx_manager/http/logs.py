@@ -15,13 +15,14 @@ from phalanx_manager.core.model import Kernel, SessionRow
 from phalanx_manager.http import cursor, sse
 from phalanx_manager.http.ask import Ask
 from phalanx_manager.http.logs_follow import Follower
-from phalanx_manager.http.logs_read import Batch, Batches, Merger, Missing, Put, Wanted
+from phalanx_manager.http.logs_pieces import Batch, Piece, Put, spell
+from phalanx_manager.http.logs_read import Batches, Merger, Missing, PutLines, Wanted
 from phalanx_manager.http.problems import refused
 from phalanx_manager.wake import Bell
-from phalanx_wire.api import ENDED_STATES, LogEvent, LogLine
+from phalanx_wire.api import ENDED_STATES, LogLine
 from phalanx_wire.ids import SessionId
 
-_WAITING_BATCHES: Final = 64
+_WAITING_PIECES: Final = 2
 _EVENTS: Final = 256
 _LAST_CHARACTERS: Final = 16 << 20
 _FEW: Final = 16
@@ -30,6 +31,7 @@ _NEWS: Final = frozenset({"session.stuck", "session.unshared"})
 """Events that are told amid the output: without them its silence means nothing."""
 
 Producer = Callable[[Put, Missing], Awaitable[None]]
+LinesProducer = Callable[[PutLines, Missing], Awaitable[None]]
 
 
 class LogEnd(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,11 +53,12 @@ async def stream(ask: Ask) -> web.StreamResponse:
     if ask.values.get("follow", False):
         follower = Follower(ask, row, kernels, wanted)
         return await _send(ask, follower.run, wanted, few=few, news_of=row.session.id)
-    producer: Producer = Merger(ask.open, kernels, wanted).run
+    lines: LinesProducer = Merger(ask.open, kernels, wanted).run
     if wanted.tail >= 0:
-        producer = _last(producer, wanted.tail)
+        lines = _last(lines, wanted.tail)
     lives = row.session.state not in ENDED_STATES
-    return await _send(ask, producer, wanted, few=few, news_of=row.session.id if lives else None)
+    news_of = row.session.id if lives else None
+    return await _send(ask, _spelled(lines, wanted), wanted, few=few, news_of=news_of)
 
 
 async def _attempt(ask: Ask, row: SessionRow) -> SessionRow:
@@ -84,10 +87,25 @@ def _wanted(ask: Ask) -> Wanted:
     return Wanted(since_ns, int(ask.values.get("tail", -1)), positions)
 
 
-def _last(producer: Producer, count: int) -> Producer:
-    """Keep the last lines of all ranks together, and of them no more than memory bears."""
+def _spelled(producer: LinesProducer, wanted: Wanted) -> Producer:
+    """Spell lines as they come."""
+    positions = dict(wanted.positions)
 
     async def run(put: Put, missing: Missing) -> None:
+        async def put_lines(batch: Batch) -> None:
+            piece = spell(batch, positions)
+            positions.update(piece.ends)
+            await put(piece)
+
+        await producer(put_lines, missing)
+
+    return run
+
+
+def _last(producer: LinesProducer, count: int) -> LinesProducer:
+    """Keep the last lines of all ranks together, and of them no more than memory bears."""
+
+    async def run(put: PutLines, missing: Missing) -> None:
         lines: deque[tuple[Kernel, LogLine]] = deque()
         held = 0
 
@@ -112,9 +130,9 @@ async def _send(
     ask: Ask, producer: Producer, wanted: Wanted, *, few: bool, news_of: SessionId | None = None
 ) -> web.StreamResponse:
     clock = ask.doors.clock
-    speller = _Speller(wanted)
+    positions = dict(wanted.positions)
     missing = Missing()
-    queue: asyncio.Queue[Batch | None] = asyncio.Queue(_WAITING_BATCHES)
+    queue: asyncio.Queue[Piece | None] = asyncio.Queue(_WAITING_PIECES)
     told_s = 0.0
 
     async def produce() -> None:
@@ -128,11 +146,12 @@ async def _send(
                 tasks.create_task(produce())
                 if news_of is not None:
                     tasks.create_task(news.tell(news_of))
-                while (batch := await queue.get()) is not None:
+                while (piece := await queue.get()) is not None:
+                    positions.update(piece.ends)
                     now_s = clock.monotonic_s()
                     resumable = few or now_s - told_s > _CURSOR_EVERY_S
                     told_s = now_s if resumable else told_s
-                    await events.send(speller.spell(batch, resumable=resumable))
+                    await events.send(piece.identified(positions if resumable else None))
                 news.finish()
             end = msgspec.json.encode(LogEnd(missing.sentences()))
             await events.send(sse.spell(end, "end"))
@@ -167,21 +186,3 @@ class _News:
         """All output was sent."""
         self._over = True
         self._bell.ring()
-
-
-class _Speller:
-    """Spells lines; the last of a batch carries the point from which a new stream goes on."""
-
-    def __init__(self, wanted: Wanted) -> None:
-        self._positions = dict(wanted.positions)
-
-    def spell(self, batch: Batch, *, resumable: bool) -> bytes:
-        out: list[bytes] = []
-        for at, (kernel, line) in enumerate(batch):
-            before_ns, count = self._positions.get(kernel.rank, (-1, 0))
-            self._positions[kernel.rank] = (line.at_ns, count + 1 if line.at_ns == before_ns else 1)
-            event = LogEvent(kernel.rank, kernel.host_name, line.at_ns, line.stderr, line.text)
-            here = resumable and at == len(batch) - 1
-            event_id = cursor.spell(self._positions) if here else ""
-            out.append(sse.spell(msgspec.json.encode(event), "log", event_id))
-        return b"".join(out)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
 
 from phalanx_manager.core.model import Kernel, SessionRow
 from phalanx_manager.http.ask import Ask
-from phalanx_manager.http.logs_read import Missing, Put, Source, Wanted, may_have_output
+from phalanx_manager.http.logs_pieces import Put
+from phalanx_manager.http.logs_read import Missing, Source, Wanted, may_have_output
 from phalanx_manager.wake import Bell
 from phalanx_wire.lifecycle import KernelState
 
@@ -98,12 +98,11 @@ class Follower:
             await self._news_or(_AWAY_S)
 
     async def _read(self, source: Source, put: Put) -> None:
-        async with AsyncExitStack() as stack:
-            stream = await source.open(self._ask.open, stack, follow=True)
-            if stream is None:
-                return
-            async for lines in source.read(stream, None):
-                await put([(source.kernel, line) for line in lines])
+        """Read until the end, or until it fails; `source.closed` tells."""
+        now = self._current.kernels[source.kernel.rank]
+        outputs = self._ask.doors.outputs
+        async with outputs.reader(source, self._row.session.user) as reader:
+            await reader.run(self._ask.open, now.state, put)
 
     async def _news_or(self, seconds: float) -> None:
         try:

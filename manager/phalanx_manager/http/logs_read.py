@@ -13,6 +13,7 @@ import msgspec
 
 from phalanx_manager.core.model import Kernel
 from phalanx_manager.http.cursor import Position
+from phalanx_manager.http.logs_pieces import MOST_CHARACTERS, MOST_LINES, Batch, following
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.steps import OpenStream
 from phalanx_wire import loglines
@@ -21,12 +22,9 @@ from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import Closed, Data, LogsCall
 
-Batch = list[tuple[Kernel, LogLine]]
-Put = Callable[[Batch], Awaitable[None]]
+PutLines = Callable[[Batch], Awaitable[None]]
 
 _CHUNK_S: Final = 60.0
-_BATCH_LINES: Final = 256
-_BATCH_CHARACTERS: Final = 64 << 10
 _NEVER_RAN: Final = frozenset({"cancelled", "hosts-apart", "refused", "start-failed"})
 """Causes of ends that have an exit code where there was a process."""
 
@@ -135,9 +133,7 @@ class Source:
                     seen += 1
                     continue
                 fresh.append(line)
-                same = self.position is not None and self.position[0] == line.at_ns
-                count = self.position[1] + 1 if self.position is not None and same else 1
-                self.position = (line.at_ns, count)
+                self.position = following(self.position, line.at_ns)
             if fresh:
                 yield fresh
 
@@ -145,7 +141,7 @@ class Source:
 class Batches:
     """Hands over lines together, but not so many that a slow reader fills our memory."""
 
-    def __init__(self, put: Put) -> None:
+    def __init__(self, put: PutLines) -> None:
         self._put = put
         self._batch: Batch = []
         self._held = 0
@@ -154,7 +150,7 @@ class Batches:
         """Take one line more."""
         self._batch.append((kernel, line))
         self._held += len(line.text)
-        if len(self._batch) >= _BATCH_LINES or self._held >= _BATCH_CHARACTERS:
+        if len(self._batch) >= MOST_LINES or self._held >= MOST_CHARACTERS:
             await self.flush()
 
     async def flush(self) -> None:
@@ -175,7 +171,7 @@ class Merger:
             if may_have_output(kernel)
         ]
 
-    async def run(self, put: Put, missing: Missing) -> None:
+    async def run(self, put: PutLines, missing: Missing) -> None:
         """Hand over all lines in batches."""
         async with AsyncExitStack() as stack:
             lines: list[AsyncIterator[list[LogLine]]] = []
@@ -191,7 +187,7 @@ class Merger:
                 missing.note(source.kernel, source.closed.why or source.closed.code)
 
     async def _merge(
-        self, sources: list[Source], chunks: list[AsyncIterator[list[LogLine]]], put: Put
+        self, sources: list[Source], chunks: list[AsyncIterator[list[LogLine]]], put: PutLines
     ) -> None:
         heads: list[tuple[int, int, int, list[LogLine]]] = []
         for at, chunk in enumerate(chunks):
