@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final, NoReturn
 
 from aiohttp import web
 
+from phalanx_manager.core.model import Kernel
 from phalanx_manager.http import bodies
 from phalanx_manager.http.ask import Ask, answer
 from phalanx_manager.http.commands import not_running, open_stream
@@ -23,31 +26,36 @@ _UNPACK_S: Final = 590.0
 """Agents unpack when all has come; clients wait for ten minutes."""
 
 
+@asynccontextmanager
+async def _copy(ask: Ask, kernel: Kernel, call: ReadCall | WriteCall) -> AsyncIterator[Stream]:
+    async with ask.turnstile.copy(ask.caller), open_stream(ask, kernel, call) as stream:
+        yield stream
+
+
 async def read(ask: Ask) -> web.StreamResponse:
     """Send a path of a container."""
     row = await ask.row()
     kernel = ask.kernel(row)
     if kernel.state is KernelState.REMOVED or (not kernel.container_id and kernel.agent is None):
         raise not_running(kernel)
-    with ask.turnstile.stream(ask.caller):
-        async with open_stream(ask, kernel, ReadCall(kernel.id, ask.values["path"])) as stream:
-            first = await _next(stream, _FIRST_S)
-            if first is None:
-                _raise_end(stream)
-            response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-            await response.prepare(ask.request)
-            piece: bytes | None = first
-            while piece is not None:
-                async with asyncio.timeout(_PIECE_S):
-                    await response.write(piece)
-                piece = await _next(stream, _PIECE_S)
-            if stream.closed is not None and stream.closed.code:
-                # Too late for a problem: an archive that is cut off must look so.
-                if ask.request.transport is not None:
-                    ask.request.transport.abort()
-                return response
-            await response.write_eof()
+    async with _copy(ask, kernel, ReadCall(kernel.id, ask.values["path"])) as stream:
+        first = await _next(stream, _FIRST_S)
+        if first is None:
+            _raise_end(stream)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+        await response.prepare(ask.request)
+        piece: bytes | None = first
+        while piece is not None:
+            async with asyncio.timeout(_PIECE_S):
+                await response.write(piece)
+            piece = await _next(stream, _PIECE_S)
+        if stream.closed is not None and stream.closed.code:
+            # Too late for a problem: an archive that is cut off must look so.
+            if ask.request.transport is not None:
+                ask.request.transport.abort()
             return response
+        await response.write_eof()
+        return response
 
 
 async def write(ask: Ask) -> web.Response:
@@ -57,21 +65,20 @@ async def write(ask: Ask) -> web.Response:
     if kernel.ended or not kernel.container_id:
         raise not_running(kernel)
     pieces = bodies.pieces(ask.request, MAX_ARCHIVE_BYTES)
-    with ask.turnstile.stream(ask.caller):
-        async with open_stream(ask, kernel, WriteCall(kernel.id, ask.values["path"])) as stream:
-            try:
-                async for piece in pieces:
-                    async with asyncio.timeout(_PIECE_S):
-                        await stream.write(STDIN, piece)
-                await stream.eof()
-                await _next(stream, _UNPACK_S)
-            except StreamClosed:
-                pass  # `closed` says why
-            except TimeoutError as error:
-                why = f"agent {kernel.agent} takes nothing"
-                raise refused("unavailable", 503, why, hint="try again") from error
-            if stream.closed is None or stream.closed.code:
-                _raise_end(stream)
+    async with _copy(ask, kernel, WriteCall(kernel.id, ask.values["path"])) as stream:
+        try:
+            async for piece in pieces:
+                async with asyncio.timeout(_PIECE_S):
+                    await stream.write(STDIN, piece)
+            await stream.eof()
+            await _next(stream, _UNPACK_S)
+        except StreamClosed:
+            pass  # `closed` says why
+        except TimeoutError as error:
+            why = f"agent {kernel.agent} takes nothing"
+            raise refused("unavailable", 503, why, hint="try again") from error
+        if stream.closed is None or stream.closed.code:
+            _raise_end(stream)
     return web.Response(status=204)
 
 

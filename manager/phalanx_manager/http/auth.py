@@ -8,9 +8,10 @@ import hashlib
 import hmac
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 
@@ -27,6 +28,8 @@ SECRET_BYTES: Final = 32
 _SECRET: Final = re.compile(r"phx_[A-Za-z0-9_-]{43}")
 _BEARER: Final = re.compile(rf"[Bb]earer +(?P<token>{_SECRET.pattern})")
 _CALLERS_KEPT: Final = 4096
+_COPIES: Final = 16
+_COPY_WITHIN_S: Final = 60.0
 _LEVEL: Final[dict[Scope, int]] = {"read-only": 0, "user": 1, "admin": 2}
 
 
@@ -93,6 +96,7 @@ class Turnstile:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._streams: Counter[str] = Counter()
+        self._copies: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._served: dict[str, set[asyncio.Task[object]]] = {}
 
     @contextmanager
@@ -141,6 +145,23 @@ class Turnstile:
             self._streams[caller.user] -= 1
             if not self._streams[caller.user]:
                 del self._streams[caller.user]
+
+    @asynccontextmanager
+    async def copy(self, caller: Caller) -> AsyncIterator[None]:
+        """Hold a stream that copies files, once few enough of the caller's do: what one does not
+        take lies on a host's disk meanwhile.
+        """
+        turn = self._copies.setdefault(caller.user, asyncio.Semaphore(_COPIES))
+        with self.stream(caller):
+            try:
+                async with asyncio.timeout(_COPY_WITHIN_S):
+                    await turn.acquire()
+            except TimeoutError as error:
+                raise _slow_down(f"more than {_COPIES} copies at once") from error
+            try:
+                yield
+            finally:
+                turn.release()
 
 
 def _slow_down(what: str) -> Refused:

@@ -339,6 +339,44 @@ async def test_a_path_that_is_not_there_is_not_found(tmp_path: Path) -> None:
         assert (404, "there is no /nothing") == (response.status, found.title)
 
 
+async def test_of_a_users_many_copies_some_wait_for_others_to_end_and_nobody_else_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_manager.http.auth._COPIES", 2)
+    taken = asyncio.Event()
+
+    async def slow(stream: Stream) -> None:
+        await stream.write(STDOUT, bytes(1000))
+        await taken.wait()
+        await stream.close()
+
+    async with scene(tmp_path, slow) as api:
+        await api.running()
+        await api.running("bob", name="bobs")
+        first = await asyncio.gather(api.get(ARCHIVE), api.get(ARCHIVE))
+        third = asyncio.ensure_future(api.get(ARCHIVE))
+        other = await api.get(ARCHIVE.replace("demo", "bobs"), "bob")
+        opened = len(api.link.calls)
+        taken.set()
+
+        served = [response.status for response in (*first, other, await third)]
+    assert (3, [200] * 4) == (opened, served)
+
+
+async def test_a_copy_that_waits_for_too_long_is_refused_and_may_be_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_manager.http.auth._COPIES", 0)
+    monkeypatch.setattr("phalanx_manager.http.auth._COPY_WITHIN_S", 0.0)
+    async with scene(tmp_path, shelf) as api:
+        await api.running()
+        response = await api.get(ARCHIVE)
+        refused = await problem(response)
+
+    assert (429, "too_many_requests") == (response.status, refused.code)
+    assert "1" == response.headers["Retry-After"]
+
+
 async def test_an_archive_that_breaks_off_looks_so(tmp_path: Path) -> None:
     async def broken(stream: Stream) -> None:
         await stream.write(STDOUT, bytes(1000))
