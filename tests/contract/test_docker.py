@@ -32,6 +32,7 @@ from tests.support.engine_stage import (
     RealStage,
     Stage,
     Wanted,
+    each,
     eventually,
     listening,
     network,
@@ -268,7 +269,7 @@ async def test_many_containers_live_side_by_side(stage: Stage, wanted: Wanted) -
 
 async def test_output_is_read_in_order_by_its_stream(stage: Stage, running: str) -> None:
     await stage.spoken(running)
-    lines = [line async for line in stage.docker.logs(running)]
+    lines = [line async for line in each(stage.docker.logs(running))]
 
     assert ["out 1", "out 3"] == [line.text for line in lines if not line.stderr]
     assert ["err 2"] == [line.text for line in lines if line.stderr]
@@ -276,11 +277,11 @@ async def test_output_is_read_in_order_by_its_stream(stage: Stage, running: str)
 
 async def test_output_is_read_from_a_moment_on_or_from_its_end(stage: Stage, running: str) -> None:
     await stage.spoken(running)
-    first, *rest = [line async for line in stage.docker.logs(running)]
+    first, *rest = [line async for line in each(stage.docker.logs(running))]
 
-    assert rest == [line async for line in stage.docker.logs(running, since_ns=first.at_ns)]
-    assert rest[-1:] == [line async for line in stage.docker.logs(running, tail=1)]
-    assert [] == [line async for line in stage.docker.logs(running, tail=0)]
+    assert rest == [line async for line in each(stage.docker.logs(running, since_ns=first.at_ns))]
+    assert rest[-1:] == [line async for line in each(stage.docker.logs(running, tail=1))]
+    assert [] == [line async for line in each(stage.docker.logs(running, tail=0))]
 
 
 async def test_a_command_beside_gives_its_output_and_code(stage: Stage, running: str) -> None:

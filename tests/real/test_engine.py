@@ -26,7 +26,15 @@ from phalanx_agent.host import inventory
 from phalanx_lab import engine_root
 from phalanx_lab.lab import Host, Lab
 from phalanx_wire.ids import kernel_id
-from tests.support.engine_stage import EGRESS, SESSION, Wanted, eventually, listening, network
+from tests.support.engine_stage import (
+    EGRESS,
+    SESSION,
+    Wanted,
+    each,
+    eventually,
+    listening,
+    network,
+)
 
 pytestmark = pytest.mark.real
 
@@ -372,7 +380,7 @@ async def test_a_followed_log_ends_with_its_container(here: Site, bridge: Wanted
     container = await here.runs(replace(recipe, entrypoint=command[:1], command=command[1:]))
 
     async with asyncio.timeout(30):
-        lines = [line.text async for line in here.docker.logs(container, follow=True)]
+        lines = [line.text async for line in each(here.docker.logs(container, follow=True))]
 
     assert ["line 1", "line 2", "line 3", "rest"] == lines
 
@@ -394,9 +402,9 @@ async def test_output_without_end_takes_a_bounded_place_and_its_end_is_kept(
     container = await here.runs(replace(recipe, entrypoint=("sh", "-c"), command=(script,)))
 
     async with asyncio.timeout(30):
-        async for _line in here.docker.logs(container, follow=True):
+        async for _line in each(here.docker.logs(container, follow=True)):
             pass
-        kept = [line.text async for line in here.docker.logs(container)]
+        kept = [line.text async for line in each(here.docker.logs(container))]
     looked = await here.docker._line.ask("GET", f"containers/{container}/json", doing="looking")
     log = Path(looked["LogPath"])
     taken = size_of(log)

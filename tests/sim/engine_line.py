@@ -6,7 +6,7 @@ What was asked is done by the engine whether or not the agent lives to hear of i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -207,9 +207,17 @@ class EngineLine:
     # ---------------------------------------------------------------- users' bytes
 
     def logs(
-        self, container_id: str, *, since_ns: int = 0, tail: int = -1, follow: bool = False
-    ) -> AsyncIterator[LogLine]:
-        return self._engine.logs(container_id, since_ns=since_ns, tail=tail, follow=follow)
+        self,
+        container_id: str,
+        *,
+        session: str = "",
+        since_ns: int = 0,
+        tail: int = -1,
+        follow: bool = False,
+    ) -> AsyncIterator[Iterator[LogLine]]:
+        return self._engine.logs(
+            container_id, session=session, since_ns=since_ns, tail=tail, follow=follow
+        )
 
     async def exec(
         self,

@@ -228,7 +228,9 @@ class SimLogs:
     def has(self, kernel: KernelId) -> bool:
         return kernel in self._host.files.logs
 
-    def lines(self, kernel: KernelId, *, since_ns: int = 0, tail: int = -1) -> Iterator[LogLine]:
+    def lines(
+        self, kernel: KernelId, *, since_ns: int = 0, tail: int = -1
+    ) -> Iterator[Iterator[LogLine]]:
         yield from ()
 
 

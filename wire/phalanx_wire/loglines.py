@@ -24,7 +24,8 @@ def pack(lines: Iterable[LogLine]) -> Iterator[bytes]:
     size = _OVERHEAD
     for line in lines:
         for piece in _pieces(line):
-            cost = len(piece.text.encode()) + _OVERHEAD
+            text = piece.text
+            cost = (len(text) if text.isascii() else len(text.encode())) + _OVERHEAD
             if batch and size + cost > CHUNK_BYTES:
                 yield _ENCODER.encode(batch)
                 batch, size = [], _OVERHEAD

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from phalanx_agent.core.refused import SHORTAGES
+from phalanx_agent.docker.answer import Answer, get
 from phalanx_agent.docker.passing import passes
 from phalanx_agent.docker.port import Unavailable
 
@@ -173,6 +176,39 @@ class Line:
             ):
                 scope.reschedule(None)
                 yield answer
+
+    @asynccontextmanager
+    async def trickle(
+        self, path: str, *, what: str, doing: str, params: Mapping[str, Any]
+    ) -> AsyncIterator[Answer]:
+        """Make a call whose long answer is read no further than it is taken.
+
+        Raises:
+            Unavailable: no beginning, or the connection broke while the block was in it.
+        """
+        target = f"/{self.docker.api_version}/{path}?{urlencode(params)}"
+        with speaking(what, doing):
+            async with asyncio.timeout(CALL_S) as scope:
+                try:
+                    connection = await _connected(self.socket)
+                except OSError as error:
+                    hint = _unconnected(error)
+                    raise Unavailable(what, doing, hint, kind="not_sent") from error
+                with connection:
+                    answer = await get(connection, target)
+                    scope.reschedule(None)
+                    yield answer
+
+
+async def _connected(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, path)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 @asynccontextmanager

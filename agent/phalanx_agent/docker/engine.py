@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
@@ -16,7 +16,6 @@ from phalanx_agent.docker import (
     execs,
     members,
     networks,
-    output,
     possessions,
     swarm,
     userfiles,
@@ -25,6 +24,7 @@ from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
 from phalanx_agent.docker.containers import Containers, Ulimits
 from phalanx_agent.docker.images import Images
 from phalanx_agent.docker.moments import unix_seconds
+from phalanx_agent.docker.output import Output
 from phalanx_agent.docker.port import (
     Broke,
     ContainerFacts,
@@ -63,6 +63,7 @@ class DockerEngine:
         self._images = Images(line)
         self._setting_up = Turns()
         self._containers = Containers(line, ulimits, self._setting_up)
+        self._output = Output(line)
         self.root = ""
         self._layers_in = ""
         self._cleared = False
@@ -224,10 +225,18 @@ class DockerEngine:
         )
 
     def logs(
-        self, container_id: str, *, since_ns: int = 0, tail: int = -1, follow: bool = False
-    ) -> AsyncIterator[LogLine]:
+        self,
+        container_id: str,
+        *,
+        session: str = "",
+        since_ns: int = 0,
+        tail: int = -1,
+        follow: bool = False,
+    ) -> AsyncIterator[Iterator[LogLine]]:
         """Read its output."""
-        return output.lines(self._line, container_id, since_ns=since_ns, tail=tail, follow=follow)
+        return self._output.lines(
+            container_id, session=session, since_ns=since_ns, tail=tail, follow=follow
+        )
 
     async def exec(
         self,

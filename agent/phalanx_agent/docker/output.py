@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
-import aiohttp
-
-from phalanx_agent.docker.call import Line, checked_id, speaking, understanding
+from phalanx_agent.docker.call import CALL_S, Line, checked_id, understanding
 from phalanx_agent.docker.port import Unavailable
+from phalanx_agent.docker.rounds import Rounds
+from phalanx_wire import loglines
 from phalanx_wire.api import LogLine
 
 _HEADER: Final = struct.Struct(">BxxxL")
@@ -22,106 +25,141 @@ _REMOVED: Final = (404, 409)
 _PAUSE_S: Final = 0.2
 """Until an engine is asked again that followed, and had nothing to tell."""
 
+_OPENINGS: Final = 4
+"""Readers at once for which an engine looks for their beginning: it may read 64 MB for that."""
+
+_FOLLOWER_BEGINS_S: Final = 0.5
+"""So long a follower may be one of them; it cannot be told from one that waits for a new line."""
+
 _NS: Final = 1_000_000_000
-MAX_LINE_BYTES: Final = 1 << 20
+MAX_LINE_BYTES: Final = loglines.MAX_TEXT_BYTES
 """A longer line is given in pieces, so that a container cannot fill our memory."""
 
 
-async def lines(
-    line: Line, container_id: str, *, since_ns: int, tail: int, follow: bool
-) -> AsyncIterator[LogLine]:
-    """Read a container's output in the order in which the engine kept it."""
-    newest = since_ns
-    while True:
-        begun = newest
-        old = newest > since_ns or tail < 0
-        async for found in _pass(
-            line, container_id, since_ns=newest, tail=-1 if old else tail, follow=follow
-        ):
-            newest = found.at_ns
-            yield found
-        if not follow:
-            return
-        # An engine that follows may leave out what a container said last, when that had no newline;
-        # and it may stop while the container goes on: at output that is put aside faster than read.
-        runs = await _runs(line, container_id)
-        if newest > since_ns or tail < 0:
-            try:
-                async for found in _pass(
-                    line, container_id, since_ns=newest, tail=-1, follow=False
-                ):
-                    newest = found.at_ns
-                    yield found
-            except Unavailable as error:
-                if error.status not in _REMOVED:  # meanwhile
-                    raise
-        if not runs:
-            return
-        if newest == begun:
-            await asyncio.sleep(_PAUSE_S)
+@dataclass(slots=True)
+class _Reader:
+    """One who reads a container's output.
+
+    Attributes:
+        session: openings of readers go round by it.
+        newest_ns: of the line that was given last; none before the first is later than that.
+    """
+
+    container_id: str
+    session: str
+    newest_ns: int
 
 
-async def _runs(line: Line, container_id: str) -> bool:
-    what, doing = f"container {container_id[:12]}", "looking whether it runs"
-    path = f"containers/{checked_id(container_id)}/json"
-    try:
-        found = await line.ask("GET", path, what=what, doing=doing)
-    except Unavailable as error:
-        if error.status in _REMOVED:
-            return False
-        raise
-    with understanding(what, doing):
-        return bool(found["State"]["Running"])
+class Output:
+    """Reads what containers say out of one engine."""
 
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._openings = Rounds(_OPENINGS)
 
-async def _pass(
-    line: Line, container_id: str, *, since_ns: int, tail: int, follow: bool
-) -> AsyncIterator[LogLine]:
-    """Read it once, to the end of what is there, or of the container."""
-    what = f"container {container_id[:12]}"
-    params: dict[str, Any] = {
-        "stdout": "1",
-        "stderr": "1",
-        "timestamps": "1",
-        "follow": "1" if follow else "0",
-        "tail": "all" if tail < 0 else str(tail),
-    }
-    if since_ns:
-        params["since"] = f"{since_ns // _NS}.{since_ns % _NS:09}"
-    joiner = Joiner()
-    path = f"containers/{checked_id(container_id)}/logs"
-    async with line.stream(path, what=what, doing="reading its log", params=params) as answer:
-        async for channel, entry in _frames(answer, what):
-            for found in joiner.take(channel, entry):
-                if found.at_ns > since_ns:
-                    yield found
-    for rest in joiner.rest():
-        if rest.at_ns > since_ns:
-            yield rest
+    async def lines(
+        self, container_id: str, *, session: str, since_ns: int, tail: int, follow: bool
+    ) -> AsyncIterator[Iterator[LogLine]]:
+        """Read a container's output in the order in which the engine kept it.
 
-
-async def _frames(answer: aiohttp.ClientResponse, what: str) -> AsyncIterator[tuple[int, bytes]]:
-    with speaking(what, "reading its log"):
+        A piece of it is taken apart as it is iterated: wholly, before the next is asked for.
+        """
+        reader = _Reader(container_id, session, since_ns)
         while True:
-            header = await _exactly(answer, _HEADER.size)
-            if header is None:
+            begun = reader.newest_ns
+            old = begun > since_ns or tail < 0
+            async for piece in self._pass(reader, tail=-1 if old else tail, follow=follow):
+                yield piece
+            if not follow:
                 return
-            channel, size = _HEADER.unpack(header)
-            entry = await _exactly(answer, size)
-            if entry is None:
+            # An engine that follows may leave out what a container said last, when that had no
+            # newline; and it may stop while the container goes on: at output that is put aside
+            # faster than read.
+            runs = await self._runs(container_id)
+            if reader.newest_ns > since_ns or tail < 0:
+                try:
+                    async for piece in self._pass(reader, tail=-1, follow=False):
+                        yield piece
+                except Unavailable as error:
+                    if error.status not in _REMOVED:  # meanwhile
+                        raise
+            if not runs:
                 return
-            yield channel, entry
+            if reader.newest_ns == begun:
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _runs(self, container_id: str) -> bool:
+        what, doing = f"container {container_id[:12]}", "looking whether it runs"
+        path = f"containers/{checked_id(container_id)}/json"
+        try:
+            found = await self._line.ask("GET", path, what=what, doing=doing)
+        except Unavailable as error:
+            if error.status in _REMOVED:
+                return False
+            raise
+        with understanding(what, doing):
+            return bool(found["State"]["Running"])
+
+    async def _pass(
+        self, reader: _Reader, *, tail: int, follow: bool
+    ) -> AsyncIterator[Iterator[LogLine]]:
+        """Read it once, to the end of what is there, or of the container."""
+        since_ns = reader.newest_ns
+        params: dict[str, Any] = {
+            "stdout": "1",
+            "stderr": "1",
+            "timestamps": "1",
+            "follow": "1" if follow else "0",
+            "tail": "all" if tail < 0 else str(tail),
+        }
+        if since_ns:
+            params["since"] = f"{since_ns // _NS}.{since_ns % _NS:09}"
+        frames, joiner = Frames(), Joiner()
+        async with AsyncExitStack() as stack:
+            async with self._openings.of(reader.session):
+                answer = await stack.enter_async_context(
+                    self._line.trickle(
+                        f"containers/{checked_id(reader.container_id)}/logs",
+                        what=f"container {reader.container_id[:12]}",
+                        doing="reading its log",
+                        params=params,
+                    )
+                )
+                if not follow or (since_ns and tail < 0):
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_FOLLOWER_BEGINS_S if follow else CALL_S):
+                            await answer.begins()
+            while piece := await answer.read():
+                yield _later(since_ns, joiner.join(frames.take(piece)), reader)
+        yield _later(since_ns, joiner.rest(), reader)
 
 
-async def _exactly(answer: aiohttp.ClientResponse, size: int) -> bytes | None:
-    """Read so much; None when the stream ends before (a killed engine cuts it anywhere)."""
-    parts = bytearray()
-    while len(parts) < size:
-        part = await answer.content.read(size - len(parts))
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
+def _later(since_ns: int, lines: Iterator[LogLine], reader: _Reader) -> Iterator[LogLine]:
+    """Leave out what the engine gives besides: it knows moments less exactly than lines have."""
+    for line in lines:
+        if line.at_ns > since_ns:
+            reader.newest_ns = line.at_ns
+            yield line
+
+
+class Frames:
+    """Takes the engine's stream apart into entries of the log, wherever its pieces are cut."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def take(self, piece: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take a piece; the entries that it completes. A killed engine may leave half of one."""
+        data, at = self._rest + piece, 0
+        size = len(data)
+        while at + _HEADER.size <= size:
+            channel, length = _HEADER.unpack_from(data, at)
+            begin = at + _HEADER.size
+            if begin + length > size:
+                break
+            at = begin + length
+            yield channel, data[begin:at]
+        self._rest = data[at:]
 
 
 class Joiner:
@@ -129,32 +167,56 @@ class Joiner:
 
     def __init__(self) -> None:
         self._begun: dict[int, tuple[int, bytearray]] = {}
+        self._given: set[int] = set()  # of what has begun, a part was given
 
-    def take(self, channel: int, entry: bytes) -> Iterator[LogLine]:
-        """Take one entry of the log; the lines that it completes."""
-        stamp, _, text = entry.partition(b" ")
-        at_ns, begun = self._begun.pop(channel, (nanoseconds(stamp), bytearray()))
-        begun += text
-        if text.endswith(b"\n") or len(begun) > MAX_LINE_BYTES:
-            yield _line(at_ns, channel, begun)
-        else:
-            self._begun[channel] = (at_ns, begun)
+    def join(self, entries: Iterator[tuple[int, bytes]]) -> Iterator[LogLine]:
+        """Take entries of the log; the lines that they complete."""
+        for channel, entry in entries:
+            stamp, _, text = entry.partition(b" ")
+            if channel in self._begun or not text.endswith(b"\n"):
+                line = self._longer(channel, nanoseconds(stamp), text)
+                if line is not None:
+                    yield line
+            else:
+                yield _line(nanoseconds(stamp), channel, text.rstrip(b"\r\n"))
 
     def rest(self) -> Iterator[LogLine]:
         """Give what never got its newline."""
         for channel, (at_ns, begun) in self._begun.items():
-            yield _line(at_ns, channel, begun)
+            if begun:
+                yield _line(at_ns, channel, begun.rstrip(b"\r\n"))
+
+    def _longer(self, channel: int, at_ns: int, text: bytes) -> LogLine | None:
+        """Add to a line; itself when it has ended, or what there is of it when that is much."""
+        at_ns, begun = self._begun.pop(channel, (at_ns, bytearray()))
+        given = channel in self._given
+        begun += text
+        if text.endswith(b"\n"):
+            self._given.discard(channel)
+            whole = begun.rstrip(b"\r\n")
+            return _line(at_ns, channel, whole) if whole or not given else None
+        if len(begun) > MAX_LINE_BYTES:
+            self._given.add(channel)
+            self._begun[channel] = (at_ns, bytearray())
+            return _line(at_ns, channel, begun)
+        self._begun[channel] = (at_ns, begun)
+        return None
 
 
-def _line(at_ns: int, channel: int, text: bytearray) -> LogLine:
-    return LogLine(at_ns, channel == _STDERR, text.rstrip(b"\r\n").decode(errors="replace"))
+def _line(at_ns: int, channel: int, text: bytes | bytearray) -> LogLine:
+    return LogLine(at_ns, channel == _STDERR, text.decode(errors="replace"))
 
 
 def nanoseconds(stamp: bytes) -> int:
     """Read the engine's time, `2026-01-02T03:04:05.123456789Z`; 0 when it is no time."""
-    whole, _, fraction = stamp.decode("ascii", "replace").removesuffix("Z").partition(".")
+    whole, _, fraction = stamp.removesuffix(b"Z").partition(b".")
     try:
-        seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
-        return seconds * _NS + int(fraction.ljust(9, "0")[:9] or 0)
+        return _seconds(whole) * _NS + int(fraction.ljust(9, b"0")[:9])
     except ValueError:
         return 0
+
+
+@lru_cache(maxsize=64)
+def _seconds(whole: bytes) -> int:
+    """Lines that follow each other mostly have the same one."""
+    return int(datetime.fromisoformat(f"{whole.decode('ascii')}+00:00").timestamp())

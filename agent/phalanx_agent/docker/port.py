@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -233,9 +233,17 @@ class Docker(Protocol):
         """Follow what happens, for ever: it opens again by itself."""
 
     def logs(
-        self, container_id: str, *, since_ns: int = 0, tail: int = -1, follow: bool = False
-    ) -> AsyncIterator[LogLine]:
-        """Read its output."""
+        self,
+        container_id: str,
+        *,
+        session: str = "",
+        since_ns: int = 0,
+        tail: int = -1,
+        follow: bool = False,
+    ) -> AsyncIterator[Iterator[LogLine]]:
+        """Read its output, a small piece at a time. A piece is taken apart as it is iterated:
+        wholly, before the next is asked for. Readers are let in going round by session.
+        """
 
     async def exec(
         self,

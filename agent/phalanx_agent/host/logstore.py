@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -18,14 +18,20 @@ _LENGTH_BYTES: Final = 4
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(LogLine)
 
-ReadLog = Callable[[str], AsyncIterator[LogLine]]
+_PIECE_BYTES: Final = 16 << 10
+
+
+class ReadLog(Protocol):
+    """An engine's way to give a container's whole output, in pieces."""
+
+    def __call__(self, container_id: str, /, *, session: str) -> AsyncIterator[Iterator[LogLine]]:
+        """See `docker.port.Docker.logs`."""
 
 
 class LogStore:
     """Each file is msgpack `LogLine`s, each after its length (4 bytes, big-endian)."""
 
     def __init__(self, folder: Path, read_log: ReadLog) -> None:
-        """Args: read_log: gives a container's whole output."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for half_made in folder.glob("*.new"):
             half_made.unlink()
@@ -40,9 +46,11 @@ class LogStore:
         fresh = path.with_suffix(".new")
         try:
             with fresh.open("wb") as file:
-                async for line in self._read_log(container_id):
-                    packed = _ENCODER.encode(line)
-                    file.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
+                session, _, _ = split_kernel_id(kernel)
+                async for piece in self._read_log(container_id, session=session):
+                    for line in piece:
+                        packed = _ENCODER.encode(line)
+                        file.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
                 file.flush()
                 os.fsync(file.fileno())  # the container with the original goes next
             fresh.rename(path)
@@ -53,18 +61,22 @@ class LogStore:
         """Tell whether a whole copy is there."""
         return self._path(kernel).exists()
 
-    def lines(self, kernel: KernelId, *, since_ns: int = 0, tail: int = -1) -> Iterator[LogLine]:
-        """Read a copy; the lines after a moment, and of them the last ones."""
+    def lines(
+        self, kernel: KernelId, *, since_ns: int = 0, tail: int = -1
+    ) -> Iterator[Iterator[LogLine]]:
+        """Read a copy; the lines after a moment, and of them the last ones.
+
+        A small piece of the file at a time is taken apart as it is iterated: wholly, before the
+        next is asked for. The last lines are counted first, in pieces that give none.
+        """
         path = self._path(kernel)
-        skip = 0
+        wanted = _Wanted(since_ns)
         if tail >= 0:
-            skip = max(0, sum(line.at_ns > since_ns for line in _read(path)) - tail)
-        for line in _read(path):
-            if line.at_ns > since_ns:
-                if skip:
-                    skip -= 1
-                else:
-                    yield line
+            for piece in _read(path):
+                yield wanted.count(piece)
+            wanted.skip -= tail
+        for piece in _read(path):
+            yield wanted.of(piece)
 
     def forget_old(self, now: float) -> int:
         """Remove what is older than `KEEP_S`, and the oldest beyond `KEEP_BYTES`; how many."""
@@ -85,10 +97,52 @@ class LogStore:
         return self._folder / f"{kernel}.log"
 
 
-def _read(path: Path) -> Iterator[LogLine]:
+class _Wanted:
+    """The lines after a moment, without the first `skip` of them."""
+
+    def __init__(self, since_ns: int) -> None:
+        self.skip = 0
+        self._since_ns = since_ns
+
+    def count(self, lines: Iterator[LogLine]) -> Iterator[LogLine]:
+        """Let `skip` be all of them; no line is given."""
+        self.skip += sum(line.at_ns > self._since_ns for line in lines)
+        yield from ()
+
+    def of(self, lines: Iterator[LogLine]) -> Iterator[LogLine]:
+        """Choose them."""
+        for line in lines:
+            if line.at_ns > self._since_ns:
+                if self.skip > 0:
+                    self.skip -= 1
+                else:
+                    yield line
+
+
+def _read(path: Path) -> Iterator[Iterator[LogLine]]:
+    entries = _Entries()
     try:
-        with path.open("rb") as file:
-            while header := file.read(_LENGTH_BYTES):
-                yield _DECODER.decode(file.read(int.from_bytes(header, "big")))
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield entries.take(piece)
     except FileNotFoundError:
         return
+
+
+class _Entries:
+    """Takes a file apart, wherever its pieces are cut."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def take(self, piece: bytes) -> Iterator[LogLine]:
+        """Take a piece; the lines that it completes."""
+        data, at = self._rest + piece, 0
+        while at + _LENGTH_BYTES <= len(data):
+            begin = at + _LENGTH_BYTES
+            end = begin + int.from_bytes(data[at:begin], "big")
+            if end > len(data):
+                break
+            yield _DECODER.decode(data[begin:end])
+            at = end
+        self._rest = data[at:]

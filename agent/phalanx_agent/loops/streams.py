@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -12,6 +13,7 @@ import structlog
 
 from phalanx_agent.core.seen import Absent, Created, Running
 from phalanx_agent.docker.port import Docker, Unavailable
+from phalanx_agent.docker.rounds import Rounds
 from phalanx_agent.host.spool import Spool
 from phalanx_agent.loops.alongside import alongside, left
 from phalanx_agent.loops.converge import Fleet
@@ -21,7 +23,7 @@ from phalanx_agent.loops.keeper import Keeper
 from phalanx_agent.loops.look import Looks
 from phalanx_agent.loops.output import OutputStore, kept, send_lines
 from phalanx_agent.loops.refusal import Refusal
-from phalanx_wire.ids import KernelId
+from phalanx_wire.ids import KernelId, split_kernel_id
 from phalanx_wire.lifecycle import ENDED
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import (
@@ -65,6 +67,7 @@ class Streams:
         self._looks = Looks(docker, network_of)
         self._fleet = fleet
         self._output = output
+        self._reading = Rounds()
         self._serving: asyncio.TaskGroup | None = None
         self._early: list[tuple[Open, Stream]] = []
 
@@ -167,18 +170,23 @@ class Streams:
         ):
             await alongside(keeper.case.news.wait(), left(stream))
         container_id = keeper.case.container_id if keeper is not None else ""
+        session, _, _ = split_kernel_id(call.kernel)
         if container_id and not self._output.has(call.kernel):
-            lines = self._docker.logs(
-                container_id, since_ns=call.since_ns, tail=call.tail, follow=call.follow
+            pieces = self._docker.logs(
+                container_id,
+                session=session,
+                since_ns=call.since_ns,
+                tail=call.tail,
+                follow=call.follow,
             )
         elif self._output.has(call.kernel):
-            lines = kept(self._output, call.kernel, since_ns=call.since_ns, tail=call.tail)
+            pieces = kept(self._output, call.kernel, since_ns=call.since_ns, tail=call.tail)
         elif keeper is None:
             raise Refusal("output_gone", f"The output of {call.kernel} is not kept here any more.")
         else:
             await stream.close()
             return
-        await send_lines(lines, stream)
+        await send_lines(pieces, stream, partial(self._reading.of, session))
         await stream.close()
 
     # ---------------------------------------------------------------- signals and look-ups

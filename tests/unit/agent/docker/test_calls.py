@@ -19,7 +19,7 @@ from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Conflict, Unavailable
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId
-from tests.support.engine_stage import SESSION, Wanted, listening
+from tests.support.engine_stage import SESSION, Wanted, each, listening
 from tests.support.hunger import no_more_files
 from tests.support.scripted_engine import VERSION, Answer, Script, breaks, says, waits
 
@@ -333,7 +333,7 @@ async def test_a_container_that_is_removed_while_it_is_followed_has_ended(
 ) -> None:
     script.on(f"GET containers/{ONE}/logs", prints(b"last words\n"), gone)
 
-    assert ["last words"] == [line.text async for line in docker.logs(ONE, follow=True)]
+    assert ["last words"] == [line.text async for line in each(docker.logs(ONE, follow=True))]
 
 
 async def test_a_container_is_followed_further_when_its_engine_stops_before_its_end(
@@ -347,6 +347,6 @@ async def test_a_container_is_followed_further_when_its_engine_stops_before_its_
     passes = (prints(b"%d\n" % second, second) for second in (1, 2, 3, 4))
     script.on(f"GET containers/{ONE}/logs", *passes)
 
-    told = [line.text async for line in docker.logs(ONE, follow=True)]
+    told = [line.text async for line in each(docker.logs(ONE, follow=True))]
 
     assert ["1", "2", "3", "4"] == told

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from itertools import cycle
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phalanx_agent.docker.call import checked_id, version_of
 from phalanx_agent.docker.moments import unix_seconds
-from phalanx_agent.docker.output import MAX_LINE_BYTES, Joiner, nanoseconds
+from phalanx_agent.docker.output import MAX_LINE_BYTES, Frames, Joiner, nanoseconds
 from phalanx_agent.docker.port import Unavailable
 
 
@@ -27,19 +31,21 @@ def test_moments_keep_their_fraction() -> None:
     assert 0 == nanoseconds(b"no time")
 
 
+STAMP = b"1970-01-01T00:00:01Z "
+
+
 def test_the_pieces_of_a_long_line_are_one_line_with_the_first_ones_time() -> None:
     joiner = Joiner()
 
-    assert [] == list(joiner.take(1, b"1970-01-01T00:00:01Z begin, "))
-    (line,) = joiner.take(1, b"1970-01-01T00:00:02Z end\n")
+    assert [] == list(joiner.join(iter([(1, STAMP + b"begin, ")])))
+    (line,) = joiner.join(iter([(1, b"1970-01-01T00:00:02Z end\n")]))
 
     assert (1_000_000_000, False, "begin, end") == (line.at_ns, line.stderr, line.text)
 
 
 def test_two_streams_do_not_mix_and_an_unended_line_is_not_lost() -> None:
     joiner = Joiner()
-    assert [] == list(joiner.take(1, b"1970-01-01T00:00:01Z out"))
-    (err,) = joiner.take(2, b"1970-01-01T00:00:01Z err\xff\n")
+    (err,) = joiner.join(iter([(1, STAMP + b"out"), (2, STAMP + b"err\xff\n")]))
 
     assert (True, "err�") == (err.stderr, err.text)
     assert ["out"] == [line.text for line in joiner.rest()]
@@ -47,10 +53,52 @@ def test_two_streams_do_not_mix_and_an_unended_line_is_not_lost() -> None:
 
 def test_a_line_without_end_cannot_fill_our_memory() -> None:
     joiner = Joiner()
-    piece = b"1970-01-01T00:00:01Z " + b"x" * (16 << 10)
+    piece = STAMP + b"x" * (16 << 10)
 
-    given = sum(len(line.text) for _ in range(100) for line in joiner.take(1, piece))
+    given = sum(len(line.text) for line in joiner.join(iter([(1, piece)] * 100)))
     held = sum(len(line.text) for line in joiner.rest())
 
     assert 100 * (16 << 10) == given + held
     assert held <= MAX_LINE_BYTES
+
+
+@pytest.mark.parametrize("pieces", range(1, 8))
+def test_the_parts_of_a_very_long_line_are_all_of_it_and_nothing_besides(pieces: int) -> None:
+    joiner = Joiner()
+    entries = [(1, STAMP + b"x\r" * (8 << 10))] * pieces
+    ended = [*entries, (1, b"1970-01-01T00:00:02Z \r\n"), (1, b"1970-01-01T00:00:03Z next\n")]
+
+    *parts, following = joiner.join(iter(ended))
+
+    whole = b"x\r" * (8 << 10) * pieces
+    assert whole.rstrip(b"\r").decode() == "".join(part.text for part in parts).rstrip("\r")
+    assert all(part.text for part in parts)
+    assert {1_000_000_000} == {part.at_ns for part in parts}
+    assert (3_000_000_000, "next") == (following.at_ns, following.text)
+
+
+def framed(channel: int, entry: bytes) -> bytes:
+    return bytes((channel, 0, 0, 0)) + len(entry).to_bytes(4, "big") + entry
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((1, 2)), st.binary(max_size=40)), max_size=12),
+    st.lists(st.integers(1, 30), min_size=1, max_size=8),
+)
+def test_entries_are_the_same_wherever_their_stream_is_cut(
+    entries: list[tuple[int, bytes]], sizes: list[int]
+) -> None:
+    stream = b"".join(framed(*entry) for entry in entries)
+    frames = Frames()
+
+    assert entries == [entry for piece in cut(stream, sizes) for entry in frames.take(piece)]
+
+
+def cut(stream: bytes, sizes: list[int]) -> list[bytes]:
+    pieces: list[bytes] = []
+    for size in cycle(sizes):
+        if not stream:
+            return pieces
+        pieces.append(stream[:size])
+        stream = stream[size:]
+    return pieces

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,9 +130,15 @@ def test_a_number_is_never_taken_for_the_name_that_an_image_gives_to_root() -> N
 # ---------------------------------------------------------------- logs
 
 
-async def _three_lines(_container: str) -> AsyncIterator[LogLine]:
+async def _three_lines(_container: str, *, session: str) -> AsyncIterator[Iterator[LogLine]]:
+    assert KERNEL.startswith(session)
     for number in range(3):
-        yield LogLine(at_ns=number + 1, stderr=number == 1, text=f"line {number}")
+        yield iter([LogLine(at_ns=number + 1, stderr=number == 1, text=f"line {number}")])
+
+
+def _read(store: LogStore, *, since_ns: int = 0, tail: int = -1) -> list[str]:
+    pieces = store.lines(KERNEL, since_ns=since_ns, tail=tail)
+    return [line.text for piece in pieces for line in piece]
 
 
 async def test_a_copy_of_the_log_gives_what_the_engine_gave(tmp_path: Path) -> None:
@@ -142,10 +148,11 @@ async def test_a_copy_of_the_log_gives_what_the_engine_gave(tmp_path: Path) -> N
     await store.keep(KERNEL, "container")
 
     assert store.has(KERNEL)
-    assert ["line 0", "line 1", "line 2"] == [line.text for line in store.lines(KERNEL)]
-    assert ["line 2"] == [line.text for line in store.lines(KERNEL, tail=1)]
-    assert ["line 1", "line 2"] == [line.text for line in store.lines(KERNEL, since_ns=1)]
-    assert [] == list(store.lines(KERNEL, tail=0))
+    assert ["line 0", "line 1", "line 2"] == _read(store)
+    assert ["line 2"] == _read(store, tail=1)
+    assert ["line 1", "line 2"] == _read(store, since_ns=1)
+    assert ["line 2"] == _read(store, since_ns=1, tail=1)
+    assert [] == _read(store, tail=0)
 
 
 async def test_old_copies_are_forgotten_and_new_ones_kept(tmp_path: Path) -> None:
@@ -207,7 +214,7 @@ async def test_a_reader_that_goes_away_leaves_nobody_waiting(tmp_path: Path) -> 
     archive = _archive()
     digest = f"sha256:{hashlib.sha256(archive).hexdigest()}"
     (tmp_path / f"{digest.removeprefix('sha256:')}.tar").write_bytes(archive)
-    uploads = Uploads(tmp_path, lambda _digest: _three_lines(""), SECRET)  # type: ignore[arg-type, return-value]
+    uploads = Uploads(tmp_path, lambda _digest: _three_lines("", session=""), SECRET)  # type: ignore[arg-type, return-value]
 
     chunks = uploads.chunks(digest, Account(0, 0))
     await anext(chunks)

@@ -54,9 +54,11 @@ class Kept:
     def has(self, kernel: KernelId) -> bool:
         return kernel in self.texts
 
-    def lines(self, kernel: KernelId, *, since_ns: int = 0, tail: int = -1) -> Iterator[LogLine]:
+    def lines(
+        self, kernel: KernelId, *, since_ns: int = 0, tail: int = -1
+    ) -> Iterator[Iterator[LogLine]]:
         lines = [line for line in self.texts[kernel] if line.at_ns > since_ns]
-        return iter(lines if tail < 0 else lines[-tail:])
+        return iter([iter(lines if tail < 0 else lines[-tail:])])
 
 
 class OwnNetwork:

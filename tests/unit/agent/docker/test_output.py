@@ -1,0 +1,155 @@
+"""Many readers of one engine's output: who is let in when, and what is read for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from aiohttp import web
+
+from phalanx_agent.docker.engine import DockerEngine
+from phalanx_agent.docker.output import _OPENINGS
+from phalanx_agent.docker.port import Unavailable
+from phalanx_wire.api import LogLine
+from tests.support.scripted_engine import Answer, Script
+
+ONE = "1" * 64
+LOGS = f"GET containers/{ONE}/logs"
+MANY = 5 * _OPENINGS
+ENTRY = b"1970-01-01T00:00:01Z " + b"x" * 100 + b"\n"
+FRAME = b"\x01\0\0\0" + len(ENTRY).to_bytes(4, "big") + ENTRY
+TURNS = 2000
+
+Reader = AsyncIterator[Iterator[LogLine]]
+
+
+class Flood:
+    """Answers with output without end once it is let; how many answers have begun, and how much
+    was taken of them.
+    """
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+        self.begun = 0
+        self.taken = 0
+        self.more = asyncio.Event()
+
+    def __call__(self, size: int) -> Answer:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)  # an engine tells at once that it is going to answer
+            self.begun += 1
+            self.more.set()
+            await self.let.wait()
+            for _ in range(size):
+                await response.write(FRAME * 10)
+                self.taken += 10 * len(FRAME)
+            return response
+
+        return answer
+
+    async def has_begun(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while self.begun < count:
+                self.more.clear()
+                await self.more.wait()
+
+
+@pytest.fixture
+def flood() -> Flood:
+    return Flood()
+
+
+async def settle() -> None:
+    for _turn in range(TURNS):
+        await asyncio.sleep(0)
+
+
+async def count(reader: Reader) -> int:
+    return sum([len(list(piece)) async for piece in reader])
+
+
+async def test_an_engine_looks_for_the_beginning_of_a_few_readers_at_once(
+    script: Script, docker: DockerEngine, flood: Flood
+) -> None:
+    script.on(LOGS, flood(3))
+    reading = [asyncio.ensure_future(count(docker.logs(ONE, session="a"))) for _ in range(MANY)]
+    await flood.has_begun(_OPENINGS)
+    await settle()
+    begun = flood.begun
+    flood.let.set()
+
+    assert [30] * MANY == await asyncio.gather(*reading)
+    assert _OPENINGS == begun
+
+
+async def test_who_leaves_while_its_beginning_is_looked_for_lets_the_next_in(
+    script: Script, docker: DockerEngine, flood: Flood
+) -> None:
+    script.on(LOGS, flood(3))
+    reading = [asyncio.ensure_future(count(docker.logs(ONE, session="a"))) for _ in range(MANY)]
+    await flood.has_begun(_OPENINGS)
+    for task in reading[:-1]:
+        task.cancel()
+    await flood.has_begun(_OPENINGS + 1)
+    flood.let.set()
+
+    assert 30 == await reading[-1]
+
+
+async def test_followers_that_wait_for_a_word_keep_nobody_out(
+    script: Script, docker: DockerEngine, flood: Flood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx_agent.docker.output._FOLLOWER_BEGINS_S", 0.01)
+    script.on(LOGS, flood(1))
+    followers = [
+        asyncio.ensure_future(count(docker.logs(ONE, since_ns=since, tail=tail, follow=True)))
+        for since, tail in [(0, -1), (0, 0), (9, 5), (9, -1)] * MANY
+    ]
+    await flood.has_begun(4 * MANY)
+    for task in followers:
+        task.cancel()
+    await asyncio.gather(*followers, return_exceptions=True)
+
+    assert 4 * MANY == flood.begun
+
+
+async def test_readers_of_which_nothing_is_taken_are_all_begun_and_read_no_further(
+    script: Script, docker: DockerEngine, flood: Flood
+) -> None:
+    """As a merge needs it: the first lines of each before it takes more of any."""
+    flood.let.set()
+    script.on(LOGS, flood(1_000_000))
+    readers = [docker.logs(ONE, session="a") for _ in range(MANY)]
+    async with asyncio.timeout(10):
+        firsts = [len(list(await anext(reader))) for reader in readers]
+        await settle()
+        taken = flood.taken
+        await settle()
+        seconds = [len(list(await anext(reader))) for reader in reversed(readers)]
+    for reader in readers:
+        await reader.aclose()  # type: ignore[attr-defined] # the port promises an iterator only
+
+    assert all(firsts)
+    assert all(seconds)
+    assert taken <= MANY << 20
+
+
+async def test_an_output_that_breaks_off_is_not_taken_for_a_whole_one(
+    script: Script, docker: DockerEngine
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(FRAME)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    script.on(LOGS, answer)
+    reader = docker.logs(ONE)
+
+    assert 1 == len(list(await anext(reader)))
+    with pytest.raises(Unavailable, match="The connection broke"):
+        await anext(reader)
