@@ -22,7 +22,7 @@ from phalanx_manager.store.port import AlreadyThere, Created, NewSession, Unavai
 from phalanx_manager.store.postgres import Postgres, fit, open_postgres
 from phalanx_wire.ids import SessionId
 from tests.support.house import NOW, admitted
-from tests.support.postgres import Server
+from tests.support.postgres import USER, Server
 from tests.support.store_case import ADA, ONE, TWO
 
 FIRST = Candidate("one", "http://one", "key")
@@ -325,6 +325,25 @@ async def test_a_pooler_that_drops_our_settings_is_refused(server: Server) -> No
     with pytest.raises(Unavailable, match="does not take our settings; name the server itself"):
         await fit(url, connection)
     await connection.close()
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_a_lease_is_renewed_amid_a_commit_however_its_user_isolates(
+    server: Server, isolation: str
+) -> None:
+    url = await server.fresh()
+    await server.admin(f"ALTER ROLE {USER} SET default_transaction_isolation = '{isolation}'")
+    try:
+        async with PostgresLease.open(url, FIRST) as lease:
+            epoch = await lease.take()
+            assert isinstance(epoch, int)
+            connection = await postgres.connect(url)
+            await connection.execute("BEGIN; SELECT 1")  # where transactions have a snapshot: now
+            assert await lease.renew(epoch)
+            await connection.execute(f"SELECT phalanx_fence({epoch}); COMMIT")
+            await connection.close()
+    finally:
+        await server.admin(f"ALTER ROLE {USER} RESET ALL")
 
 
 async def test_what_hinders_a_new_leader_is_told_in_a_sentence(

@@ -35,6 +35,7 @@ _AGAIN_S: Final = (0.1, 2.0)
 _SETTINGS: Final = {
     "application_name": "phalanx-manager",
     "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",  # else a renewed lease fails commits
     "idle_in_transaction_session_timeout": f"{IDLE_S * 1000:.0f}",
     "statement_timeout": f"{WRITE_S * 1000:.0f}",
     "lock_timeout": f"{WRITE_S * 500:.0f}",
