@@ -84,6 +84,11 @@ class _Live:
         return self._reading is not None
 
     @property
+    def up_to_date(self) -> bool:
+        """Whether all that came was taken, and more is waited for."""
+        return self.begun and self._hungry.is_set()
+
+    @property
     def followed(self) -> bool:
         """Whether anybody reads it."""
         return self._readers > 0
@@ -194,7 +199,7 @@ class Reader:
         live, source = self._live, self._source
         while True:
             self._mark()
-            if live.begun or state >= KernelState.RUNNING or source.position is not None:
+            if not self._wants_nothing_kept(state):
                 await self._read_kept(open_stream, put)
                 if state in ENDED or source.closed is None or source.closed.code:
                     return
@@ -206,6 +211,14 @@ class Reader:
             if await self._take_all(put):
                 source.closed = live.closed
                 return
+
+    def _wants_nothing_kept(self, state: KernelState) -> bool:
+        """Tell whether what comes is all, without asking."""
+        live, source = self._live, self._source
+        if source.position is not None:
+            return False
+        not_started = state < KernelState.RUNNING and not live.begun
+        return not_started or (source.wanted.tail == 0 and live.up_to_date)
 
     def _mark(self) -> None:
         """Have all that comes from now on held for this reader."""

@@ -250,6 +250,23 @@ async def test_a_container_that_is_not_started_yet_is_asked_once() -> None:
         ]
 
 
+async def test_whoever_wants_no_old_lines_does_not_ask_for_them_where_others_are_up_to_date() -> (
+    None
+):
+    async with house() as scene:
+        scene.talker.say(1)
+        first = scene.tasks.create_task(scene.follow(ALL))
+        await scene.link.until(lambda: scene.told == 1)
+        await turns()
+        late = scene.tasks.create_task(scene.follow(Wanted(0, 0, {})))
+        await turns()
+        scene.talker.say(2)
+        await scene.link.until(lambda: scene.told == 3)
+        scene.talker.end()
+        assert [["line 0", "line 1"], ["line 1"]] == [await first, await late]
+        assert 2 == len(scene.link.calls)
+
+
 Steps = list[tuple[str, int, int]]
 """Say something so much later, begin to follow at such a pace, lose all links; turns after it."""
 
