@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 from typing import Final
 
 import msgspec
@@ -28,10 +26,9 @@ from phalanx_wire.mux import Stream
 from phalanx_wire.stream import STDIN, ConnectCall, Data, Eof
 
 PING_S: Final = 10.0
-"""A client that is gone while nobody takes its data is found by these, within half a minute."""
+"""Without one proxies cut a connection that stands still."""
 
 _EOF: Final = '{"eof": true}'
-_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 log = structlog.get_logger(__name__)
 
@@ -69,8 +66,7 @@ async def connect(ask: Ask) -> web.StreamResponse:
 async def _relay(request: web.Request, stream: Stream) -> web.WebSocketResponse:
     # A connection may stand still as long as it likes. So pings keep proxies from cutting it, but
     # no answer is waited for behind data that nobody takes: whether the client is there at all,
-    # TCP asks.
-    _keep_alive(request)
+    # TCP asks; see `guests`.
     socket = web.WebSocketResponse(max_msg_size=MAX_FRAME_BYTES, compress=False, timeout=5.0)
     await socket.prepare(request)
     try:
@@ -86,17 +82,6 @@ async def _relay(request: web.Request, stream: Stream) -> web.WebSocketResponse:
     except* (ConnectionError, TimeoutError):
         log.debug("forward.client_gone", stream=stream.number)
     return socket
-
-
-def _keep_alive(request: web.Request) -> None:
-    transport = request.transport
-    connection = transport.get_extra_info("socket") if transport is not None else None
-    if connection is None or connection.family == socket.AF_UNIX:
-        return
-    with contextlib.suppress(OSError):  # it may be gone already, which the relay will find
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _ping(socket: web.WebSocketResponse) -> None:

@@ -13,7 +13,14 @@ import structlog
 from aiohttp import web
 
 MOST: Final = 8192
+GONE_S: Final = 300.0
+"""Whose machine has taken nothing, or said nothing, for so long is gone; it may have left without
+a word: a lid was closed, a cable pulled. By itself the kernel gives up after hours, and with
+something to be sent after a quarter of one.
+"""
+
 _PAUSE_S: Final = 1.0
+_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10))
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +39,12 @@ class Guests:
 
     Args of the constructor:
         most: how many may be there at once.
+        gone_s: after how long of silence one is ended.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, gone_s: float = GONE_S) -> None:
         self._most = most
+        self._gone_s = gone_s
         self._served: set[web.RequestHandler] = set()
 
     @contextmanager
@@ -54,6 +63,7 @@ class Guests:
             try:
                 line, _address = await loop.sock_accept(listener)
                 if self._make_room(server):
+                    self._ask_after(line)
                     await loop.connect_accepted_socket(server, line)
                 else:
                     log.warning("http.full", connections=self._most)
@@ -63,6 +73,16 @@ class Guests:
             except OSError as error:
                 log.warning("http.not_accepted", why=error.strerror, again_in_s=_PAUSE_S)
                 await asyncio.sleep(_PAUSE_S)
+
+    def _ask_after(self, line: socket.socket) -> None:
+        """Have the kernel find out whether the other side is still there."""
+        if line.family == socket.AF_UNIX:
+            return
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, seconds in _KEEPALIVE:
+            line.setsockopt(socket.IPPROTO_TCP, option, seconds)
+        gone_ms = round(self._gone_s * 1000)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, gone_ms)
 
     def _make_room(self, server: web.Server) -> bool:
         """End what has been there longest of all that ask nothing; False when all are served."""
