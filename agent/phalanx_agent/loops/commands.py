@@ -8,10 +8,11 @@ the engine for those that are noted still.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -21,6 +22,10 @@ from phalanx_agent.loops.refusal import Refusal
 _LOG = structlog.get_logger()
 
 AGAIN_S: Final = 5.0
+_BEGUN_AT_ONCE: Final = 2
+"""In a container: an engine begins them there one after the other, and nobody takes back what it
+was told, so that of thousands none would be left to it whose caller has gone.
+"""
 
 
 class Notes(Protocol):
@@ -58,10 +63,47 @@ class Commands:
         self._notes = notes
         self._running: set[str] = set()
         self._left = asyncio.Event()
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def begin(
+        self,
+        container_id: str,
+        command: Command,
+        wanted: Callable[[], None] = lambda: None,
+        begins: Callable[[str], None] | None = None,
+    ) -> ExecSession:
+        """Start a command when it is its turn, and return when it has begun.
+
+        Args:
+            wanted: raises when nobody wants it any more.
+            begins: see `Docker.exec`.
+
+        Raises:
+            Unavailable: the engine fails.
+        """
+        turn = self._turns.setdefault(container_id, asyncio.Semaphore(_BEGUN_AT_ONCE))
+        async with turn:
+            wanted()
+            session = await self._docker.exec(
+                container_id,
+                command.words,
+                tty=command.tty,
+                stdin=command.stdin,
+                env=command.env,
+                begins=begins,
+            )
+            try:
+                await session.pid()
+            except BaseException:
+                await session.kill()
+                raise
+        return session
 
     @asynccontextmanager
-    async def run(self, container_id: str, command: Command) -> AsyncIterator[ExecSession]:
-        """Start a command; at the end of the block it is over, or is ended.
+    async def run(
+        self, container_id: str, command: Command, wanted: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[ExecSession]:
+        """Start a command, see `begin`; at the end of the block it is over, or is ended.
 
         Raises:
             Refusal: it could not be noted, and was not started.
@@ -75,14 +117,7 @@ class Commands:
 
         over = False
         try:
-            session = await self._docker.exec(
-                container_id,
-                command.words,
-                tty=command.tty,
-                stdin=command.stdin,
-                env=command.env,
-                begins=begins,
-            )
+            session = await self.begin(container_id, command, wanted, begins)
             try:
                 yield session
                 over = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from typing import Final
 
 from phalanx_agent.docker.port import Docker, ExecSession
@@ -59,7 +60,7 @@ class Execs:
         command = Command(
             _SHELL if call.shell else call.command, call.tty, call.stdin or call.tty, call.env
         )
-        async with self._commands.run(container_id, command) as session:
+        async with self._commands.run(container_id, command, partial(_wanted, stream)) as session:
             if call.tty:
                 await session.resize(call.rows, call.columns)
             await alongside(_show(session, stream), _feed(session, stream))
@@ -70,13 +71,10 @@ class Execs:
         """Run a command as a task: it hears signals, and leaves nothing behind."""
 
         async def start(mark: str) -> ExecSession:
-            session = await self._docker.exec(
-                container_id,
-                call.command,
-                tty=call.tty,
-                stdin=call.stdin or call.tty,
-                env=call.env | {MARK: mark},
+            command = Command(
+                call.command, call.tty, call.stdin or call.tty, call.env | {MARK: mark}
             )
+            session = await self._commands.begin(container_id, command, partial(_wanted, stream))
             if call.tty:
                 await session.resize(call.rows, call.columns)
             return session
@@ -93,6 +91,12 @@ class Execs:
     async def _runs(self, container_id: str) -> bool:
         facts = await self._docker.inspect(container_id)
         return facts is not None and facts.status == "running"
+
+
+def _wanted(stream: Stream) -> None:
+    """Raise `StreamClosed` when the caller has left."""
+    if stream.closed is not None:
+        raise StreamClosed(stream.closed)
 
 
 async def _show(session: ExecSession, stream: Stream) -> None:

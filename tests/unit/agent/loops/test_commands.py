@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -16,6 +17,26 @@ from tests.support.execs import FakeNotes
 from tests.support.fake_engine import FakeEngine, FakeExec, refusal
 
 CAT = Command(("cat",), stdin=True)
+
+
+@dataclass
+class SlowExec(FakeExec):
+    """A command that an engine begins when it is let to."""
+
+    told: asyncio.Semaphore = field(kw_only=True)
+    let: asyncio.Event = field(kw_only=True)
+
+    async def pid(self) -> int:
+        self.told.release()
+        await self.let.wait()
+        return await super().pid()
+
+
+class NeverBegins(FakeExec):
+    """A command that an engine has taken and does not begin."""
+
+    async def pid(self) -> int:
+        raise Unavailable("c", "running a command", "It does not begin.")
 
 
 class Stage:
@@ -146,3 +167,48 @@ async def test_a_command_that_the_engine_did_not_end_when_told_is_ended_later() 
         clearing.cancel()
 
     assert stage.first.killed
+
+
+async def test_commands_of_a_container_begin_two_at_once_and_keep_no_other_container_waiting() -> (
+    None
+):
+    stage = Stage()
+    told, let = asyncio.Semaphore(0), asyncio.Event()
+    stage.engine.execs = deque(SlowExec(deque(), told=told, let=let) for _ in range(4))
+    words = [("first",), ("second",), ("third",), ("other",)]
+    executed = stage.engine.executed
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for word, container in zip(words, "cccd", strict=True):
+            group.create_task(stage.commands.begin(container, Command(word)))
+        for _ in range(3):
+            await told.acquire()
+        before = list(executed)
+        let.set()
+
+    assert [("first",), ("second",), ("other",)] == before
+    assert ("third",) == executed[-1]
+
+
+async def test_a_command_whose_asker_has_gone_before_its_turn_is_not_started() -> None:
+    stage = Stage()
+
+    def gone() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        async with stage.commands.run("c", CAT, gone):
+            pytest.fail("it runs")
+
+    assert [] == stage.engine.executed
+
+
+async def test_a_command_that_does_not_begin_is_ended() -> None:
+    stage = Stage()
+    stage.engine.execs = deque([NeverBegins(deque())])
+
+    with pytest.raises(Unavailable, match="does not begin"):
+        async with stage.commands.run("c", CAT):
+            pytest.fail("it runs")
+
+    assert all(one.killed for one in stage.engine.known_execs.values())
