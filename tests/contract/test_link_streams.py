@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from typing import Any
 
 import pytest
+import zmq
+import zmq.asyncio
 
+from phalanx_manager.rpc import agents
 from phalanx_wire.ids import AgentId, KernelId
 from phalanx_wire.mux import Stream, StreamClosed
 from phalanx_wire.stream import STDIN, STDOUT, Data, Eof, ExecCall, ReadCall, UploadCall
@@ -78,6 +83,67 @@ async def test_a_slow_reader_slows_its_own_stream_only() -> None:
             assert 1 << 20 >= sent["slow"]
             assert 4 << 20 == await _count(slow)
             serving.cancel()
+
+
+class Crowded:
+    """A socket that has no room for so many messages."""
+
+    def __init__(self, socket: zmq.asyncio.Socket, full: float) -> None:
+        self._socket = socket
+        self.full = full
+
+    async def send_multipart(self, *parts: Any, **options: Any) -> object:
+        if self.full > 0:
+            self.full -= 1
+            raise zmq.Again
+        return await self._socket.send_multipart(*parts, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+async def test_what_an_agent_has_no_room_for_is_sent_when_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        monkeypatch.setattr(here.agents, "_socket", Crowded(here.agents._socket, full=20))
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(agent.serve(_counted))
+            call = ExecCall(KernelId("k"), ("wc",))
+            streams = [await here.agents.open(AgentId("gpu-1"), call) for _stream in range(3)]
+            await asyncio.gather(*(_send(stream, 1 << 20) for stream in streams))
+            ends = [(await stream.ended()).exit_code for stream in streams]
+            serving.cancel()
+        monkeypatch.undo()
+
+    assert [1 << 20] * 3 == ends
+
+
+async def _counted(stream: Stream) -> None:
+    size = 0
+    async for item in stream:
+        if isinstance(item, Eof):
+            break
+        size += len(item.data) if isinstance(item, Data) else 0
+    await stream.close(exit_code=size)
+
+
+async def test_an_agent_that_takes_nothing_more_loses_its_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(agents, "_TAKES_S", 0.05)
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        stream = await here.agents.open(AgentId("gpu-1"), READ)
+        monkeypatch.setattr(here.agents, "_socket", Crowded(here.agents._socket, full=math.inf))
+        async with asyncio.timeout(30):
+            await stream.write(STDIN, b"x")
+            ended = await stream.ended()
+        monkeypatch.undo()
+
+    assert "link_lost" == ended.code
+    assert ended.why.endswith("it has taken nothing for 0.05 s")
 
 
 async def test_an_agent_fetches_an_archive_by_a_stream_of_its_own() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -47,6 +47,10 @@ _PROBE: Final = Credit(-1, 0)
 """Ignored by every agent; sending it tells whether the connection is there."""
 
 _PROBES_S: Final = (0.0, 0.05, 1.0)
+_TAKES_S: Final = 10.0
+"""Whoever takes no message for so long is as good as gone, and must greet again."""
+
+_FULL_S: Final = 0.005
 _NONSENSE_ALLOWED: Final = 10
 _KEPT: Final = 4096
 
@@ -55,7 +59,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Link:
-    """One connection that has said hello."""
+    """One connection that has said hello.
+
+    Attributes:
+        turn: of what is sent to it: first come, first served.
+    """
 
     agent: AgentId
     key: str
@@ -63,6 +71,7 @@ class _Link:
     descriptor: int
     incarnation: str
     mux: Mux
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     nonsense: int = 0
 
 
@@ -175,14 +184,26 @@ class Agents:
         if len(data) > MAX_GOALS_BYTES:
             log.error("rpc.message.too_big", agent=link.agent, bytes=len(data))
             return False
-        try:
-            await self._socket.send_multipart([link.route, data], flags=zmq.DONTWAIT)
-        except zmq.ZMQError as error:
-            # EHOSTUNREACH: the connection is gone. EAGAIN: it takes nothing for so long that
-            # thousands of messages wait; then it is as good as gone, and must greet again.
-            self._drop(link, f"its connection is gone ({error.strerror})")
-            return False
-        return True
+        async with link.turn:
+            try:
+                async with asyncio.timeout(_TAKES_S):
+                    return await self._pass(link, data)
+            except TimeoutError:
+                self._drop(link, f"it has taken nothing for {_TAKES_S:g} s")
+        return False
+
+    async def _pass(self, link: _Link, data: bytes) -> bool:
+        """Hand a message over as soon as there is room for it; False when the link is gone."""
+        while self._routes.get(link.route) is link:
+            try:
+                await self._socket.send_multipart([link.route, data], flags=zmq.DONTWAIT)
+            except zmq.Again:
+                await asyncio.sleep(_FULL_S)  # a ROUTER does not tell when one of many takes more
+            except zmq.ZMQError as error:  # EHOSTUNREACH
+                self._drop(link, f"its connection is gone ({error.strerror})")
+            else:
+                return True
+        return False
 
     def _answer(self, link: _Link, message: Message) -> None:
         if self._tasks is not None:

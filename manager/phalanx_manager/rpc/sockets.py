@@ -34,7 +34,7 @@ def bind_router(
     socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without it a dead door would let everybody in
     socket.router_mandatory = 1  # sending to who is gone fails, instead of pretending
     # No ROUTER_HANDOVER: routes are made by us, so nobody can take over somebody else's.
-    socket.sndhwm = 20_000
+    socket.sndhwm = 512  # to each agent; what is said to it next stands behind so much
     socket.rcvhwm = 1_000
     socket.maxmsgsize = MAX_MESSAGE_BYTES
     socket.backlog = 1_024
