@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 _LEFT_FREE_BYTES: Final = 256 << 20
 _CHUNK_BYTES: Final = 256 << 10
@@ -16,17 +17,20 @@ _CHUNK_BYTES: Final = 256 << 10
 
 class Spool:
     """A queue in a file without a name, which is gone with this process. One task fills it, one
-    takes. Used as a context. All raise `OSError` where the disk fails.
+    takes. Used as a context. While the disk has no room each chunk waits until it is taken.
 
     Args of the constructor:
         folder: on the disk that keeps it.
-        left_free_bytes: with less room on the disk whoever fills waits for whoever takes.
+        left_free_bytes: of the disk, for others.
     """
 
     def __init__(self, folder: Path, left_free_bytes: int = _LEFT_FREE_BYTES) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - see `__exit__`
+        self._file: BinaryIO | None = None
+        with contextlib.suppress(OSError):  # no room even for its name
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - `__exit__`
         self._left_free_bytes = left_free_bytes
         self._put = self._taken = 0
+        self._passing = b""  # what does not go by the disk
         self._over = False
         self._news, self._empty, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -34,16 +38,22 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     async def fill(self, chunks: AsyncIterator[bytes]) -> None:
-        """Keep all that comes."""
+        """Keep all that comes.
+
+        Raises:
+            OSError: the disk failed.
+        """
         async with aclosing(chunks) as coming:  # type: ignore[type-var]
             async for chunk in coming:
-                if not self._has_room():
-                    self._ready.set()
-                    await self._empty.wait()
-                self._keep(chunk)
+                self._empty.clear()
+                if self._file is not None and self._has_room(self._file):
+                    self._keep(self._file, chunk)
+                else:
+                    await self._pass(chunk)
         self._over = True
         self._ready.set()
         self._news.set()
@@ -54,12 +64,14 @@ class Spool:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Take what there is, as it comes, until all is taken."""
-        file = self._file.fileno()
         while True:
-            if self._taken < self._put:
+            if self._file is not None and self._taken < self._put:
                 size = min(_CHUNK_BYTES, self._put - self._taken)
-                data = os.pread(file, size, self._taken)
+                data = os.pread(self._file.fileno(), size, self._taken)
                 self._taken += len(data)
+                yield data
+            elif self._passing:
+                data, self._passing = self._passing, b""
                 yield data
             elif self._over:
                 return
@@ -68,18 +80,23 @@ class Spool:
                 self._news.clear()
                 await self._news.wait()
 
-    def _keep(self, chunk: bytes) -> None:
-        self._empty.clear()
+    def _keep(self, file: BinaryIO, chunk: bytes) -> None:
         if self._taken == self._put > 0:
-            os.ftruncate(self._file.fileno(), 0)
+            os.ftruncate(file.fileno(), 0)
             self._taken = self._put = 0
         rest = memoryview(chunk)
         while rest:
-            written = os.pwrite(self._file.fileno(), rest, self._put)
+            written = os.pwrite(file.fileno(), rest, self._put)
             rest = rest[written:]
             self._put += written
         self._news.set()
 
-    def _has_room(self) -> bool:
-        disk = os.fstatvfs(self._file.fileno())
+    async def _pass(self, chunk: bytes) -> None:
+        self._passing = chunk  # after all that is on the disk, and nothing follows before
+        self._ready.set()
+        self._news.set()
+        await self._empty.wait()
+
+    def _has_room(self, file: BinaryIO) -> bool:
+        disk = os.fstatvfs(file.fileno())
         return disk.f_bavail * disk.f_frsize > self._left_free_bytes

@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -39,7 +39,10 @@ async def test_whoever_fills_does_not_wait_while_there_is_room(tmp_path: Path) -
     assert b"ab" == taken
 
 
-async def test_without_room_each_piece_waits_until_the_one_before_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", [".", "gone"])
+async def test_without_room_each_piece_waits_until_the_one_before_is_taken(
+    tmp_path: Path, folder: str
+) -> None:
     given: list[bytes] = []
 
     async def noting() -> AsyncIterator[bytes]:
@@ -47,7 +50,7 @@ async def test_without_room_each_piece_waits_until_the_one_before_is_taken(tmp_p
             given.append(piece)
             yield piece
 
-    with Spool(tmp_path, left_free_bytes=ALL_OF_IT) as spool:
+    with Spool(tmp_path / folder, left_free_bytes=ALL_OF_IT) as spool:
         filling = asyncio.ensure_future(spool.fill(noting()))
         await spool.ready()
         before = list(given)
@@ -59,12 +62,22 @@ async def test_without_room_each_piece_waits_until_the_one_before_is_taken(tmp_p
 
 
 async def test_what_was_taken_takes_no_room_any_more(tmp_path: Path) -> None:
-    with Spool(tmp_path, left_free_bytes=ALL_OF_IT) as spool:
-        filling = asyncio.ensure_future(spool.fill(each([b"a" * 5000, b"b"])))
-        async with aclosing(spool.chunks()) as chunks:  # type: ignore[type-var]
-            assert b"a" * 5000 == await anext(chunks)
-            assert b"b" == await anext(chunks)
+    room = iter([True, False, True, True])
+    sizes: list[int] = []
+
+    class Tight(Spool):
+        def _has_room(self, file: BinaryIO) -> bool:
+            sizes.append(os.fstat(file.fileno()).st_size)
+            return next(room)
+
+    pieces = [b"a" * 5000, b"b", b"c", b"d"]
+    with Tight(tmp_path) as spool:
+        filling = asyncio.ensure_future(spool.fill(each(pieces)))
+        taken = [chunk async for chunk in spool.chunks()]
         await filling
+
+    assert b"".join(pieces) == b"".join(taken)
+    assert [0, 5000, 5000, 1] == sizes
 
 
 async def test_a_source_that_fails_is_closed_and_its_error_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import tempfile
 from collections import deque
@@ -298,9 +299,14 @@ async def test_an_engine_does_not_wait_for_whoever_sends_an_archive_slowly(host:
         assert b"archive" == host.engine.files["/y"]
 
 
-async def test_a_disk_that_cannot_hold_an_archive_is_named(host: FakeHost, tmp_path: Path) -> None:
-    async with desk(host, folder=tmp_path / "gone") as manager:
-        assert "unavailable" == await manager.refusal(WriteCall(MAIN1, "/y"))
+async def test_a_disk_that_fails_is_named(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    host.engine.files["/x"] = b"archive"
+    async with desk(host) as manager:
+        monkeypatch.setattr("phalanx_agent.host.spool.os.pwrite", full)
+        assert "unavailable" == await manager.refusal(ReadCall(MAIN1, "/x"))
 
 
 async def test_a_signal_goes_through_the_runner(host: FakeHost) -> None:
