@@ -74,6 +74,10 @@ class Answer:
         finally:
             loop.remove_reader(self._connection)
 
+    def close(self) -> None:
+        """Let the engine know that no more of it is wanted."""
+        self._connection.close()
+
     def _over(self) -> bool:
         return self._left == 0 if self._chunks is None else self._chunks.over
 

@@ -11,19 +11,26 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
+from phalanx_agent.docker.answer import Answer
 from phalanx_agent.docker.call import CALL_S, Line, checked_id, understanding
+from phalanx_agent.docker.places import Places
 from phalanx_agent.docker.port import Unavailable
 from phalanx_agent.docker.rounds import Rounds
 from phalanx_wire import loglines
 from phalanx_wire.api import LogLine
 
 _HEADER: Final = struct.Struct(">BxxxL")
+"""Of an entry: its channel, and how long it is."""
+
 _STDERR: Final = 2
 _REMOVED: Final = (404, 409)
 """Gone, or on its way."""
 
 _PAUSE_S: Final = 0.2
 """Until an engine is asked again that followed, and had nothing to tell."""
+
+_PLACES: Final = 16
+"""Readers at once of what there is: an engine holds 4,096 entries of 16 KiB ready for each."""
 
 _OPENINGS: Final = 4
 """Readers at once for which an engine looks for their beginning: it may read 64 MB for that."""
@@ -32,6 +39,10 @@ _FOLLOWER_BEGINS_S: Final = 0.5
 """So long a follower may be one of them; it cannot be told from one that waits for a new line."""
 
 _NS: Final = 1_000_000_000
+DISORDER_NS: Final = 10_000_000
+"""The two channels of a container get their times and are written by two that do not wait for each
+other: an entry may be earlier than one before it."""
+
 MAX_LINE_BYTES: Final = loglines.MAX_TEXT_BYTES
 """A longer line is given in pieces, so that a container cannot fill our memory."""
 
@@ -55,6 +66,7 @@ class Output:
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self._places = Places(_PLACES)
         self._openings = Rounds(_OPENINGS)
 
     async def lines(
@@ -105,6 +117,37 @@ class Output:
     ) -> AsyncIterator[Iterator[LogLine]]:
         """Read it once, to the end of what is there, or of the container."""
         since_ns = reader.newest_ns
+        frames, joiner = Frames(), Joiner()
+        pieces = self._follow(reader, tail) if follow else self._read(reader, frames, tail)
+        async for piece in pieces:
+            yield _later(since_ns, joiner.join(frames.take(piece)), reader)
+        yield _later(since_ns, joiner.rest(), reader)
+
+    async def _follow(self, reader: _Reader, tail: int) -> AsyncIterator[bytes]:
+        async with AsyncExitStack() as stack:
+            answer = await self._open(stack, reader, reader.newest_ns, tail, follow=True)
+            while piece := await answer.read():
+                yield piece
+
+    async def _read(self, reader: _Reader, frames: Frames, tail: int) -> AsyncIterator[bytes]:
+        """Read in a place, and where it is lost go on in another."""
+        since_ns = reader.newest_ns
+        lost = True
+        while lost:
+            async with self._places.of(reader.session) as place, AsyncExitStack() as stack:
+                answer = await self._open(stack, reader, since_ns, tail, follow=False)
+                while not place.lost and (piece := await answer.read()):
+                    if fresh := frames.fresh(piece):
+                        with place.resting(answer.close):
+                            yield fresh
+                lost = place.lost
+            if lost and (newest_ns := frames.again()):
+                since_ns, tail = max(since_ns, newest_ns - DISORDER_NS), -1
+
+    async def _open(
+        self, stack: AsyncExitStack, reader: _Reader, since_ns: int, tail: int, *, follow: bool
+    ) -> Answer:
+        """Open it until the stack unwinds, when the engine is through with what is left out."""
         params: dict[str, Any] = {
             "stdout": "1",
             "stderr": "1",
@@ -114,24 +157,20 @@ class Output:
         }
         if since_ns:
             params["since"] = f"{since_ns // _NS}.{since_ns % _NS:09}"
-        frames, joiner = Frames(), Joiner()
-        async with AsyncExitStack() as stack:
-            async with self._openings.of(reader.session):
-                answer = await stack.enter_async_context(
-                    self._line.trickle(
-                        f"containers/{checked_id(reader.container_id)}/logs",
-                        what=f"container {reader.container_id[:12]}",
-                        doing="reading its log",
-                        params=params,
-                    )
+        async with self._openings.of(reader.session):
+            answer = await stack.enter_async_context(
+                self._line.trickle(
+                    f"containers/{checked_id(reader.container_id)}/logs",
+                    what=f"container {reader.container_id[:12]}",
+                    doing="reading its log",
+                    params=params,
                 )
-                if not follow or (since_ns and tail < 0):
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_FOLLOWER_BEGINS_S if follow else CALL_S):
-                            await answer.begins()
-            while piece := await answer.read():
-                yield _later(since_ns, joiner.join(frames.take(piece)), reader)
-        yield _later(since_ns, joiner.rest(), reader)
+            )
+            if not follow or (since_ns and tail < 0):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_FOLLOWER_BEGINS_S if follow else CALL_S):
+                        await answer.begins()
+            return answer
 
 
 def _later(since_ns: int, lines: Iterator[LogLine], reader: _Reader) -> Iterator[LogLine]:
@@ -143,23 +182,66 @@ def _later(since_ns: int, lines: Iterator[LogLine], reader: _Reader) -> Iterator
 
 
 class Frames:
-    """Takes the engine's stream apart into entries of the log, wherever its pieces are cut."""
+    """Takes the engine's stream apart into entries of the log: channel, time, text."""
 
     def __init__(self) -> None:
         self._rest = b""
+        self._newest: dict[int, tuple[bytes, int]] = {}  # times, and how many entries have them
+        self._last = 0  # channel
+        self._sought = 0  # entries of that time and channel, until what follows is new
 
-    def take(self, piece: bytes) -> Iterator[tuple[int, bytes]]:
-        """Take a piece; the entries that it completes. A killed engine may leave half of one."""
+    def take(self, piece: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+        """Take a piece, wherever it is cut; the entries that it completes. A killed engine may
+        leave half of one.
+        """
         data, at = self._rest + piece, 0
-        size = len(data)
-        while at + _HEADER.size <= size:
-            channel, length = _HEADER.unpack_from(data, at)
-            begin = at + _HEADER.size
-            if begin + length > size:
-                break
-            at = begin + length
-            yield channel, data[begin:at]
+        while end := _end(data, at):
+            channel = data[at]
+            stamp, _, text = data[at + _HEADER.size : end].partition(b" ")
+            before, count = self._newest.get(channel, (b"", 0))
+            self._newest[channel] = (stamp, count + 1 if stamp == before else 1)
+            self._last = channel
+            at = end
+            yield channel, stamp, text
         self._rest = data[at:]
+
+    def again(self) -> int:
+        """Prepare for the same stream from its beginning, or from `DISORDER_NS` before the entry
+        that was given last: its time in nanoseconds, 0 before any.
+        """
+        self._rest = b""
+        stamp, self._sought = self._newest.get(self._last, (b"", 0))
+        return nanoseconds(stamp)
+
+    def fresh(self, piece: bytes) -> bytes:
+        """Leave out of a piece what was given before the stream began anew."""
+        if not self._sought:
+            return piece
+        data, at = self._rest + piece, 0
+        while self._sought and (end := _end(data, at)) and self._is_old(data[at:end]):
+            at = end
+        self._rest = data[at:] if self._sought else b""
+        return b"" if self._sought else data[at:]
+
+    def _is_old(self, entry: bytes) -> bool:
+        last, _ = self._newest[self._last]
+        stamp = entry[_HEADER.size :].partition(b" ")[0]
+        if entry[0] == self._last and stamp == last:
+            self._sought -= 1
+            return True
+        if nanoseconds(stamp) <= nanoseconds(last) + DISORDER_NS:
+            return True
+        self._sought = 0  # what was given last is not kept any more: this one came later
+        return False
+
+
+def _end(data: bytes, at: int) -> int:
+    """Where the entry ends that begins there; 0 when it is not all there."""
+    begin = at + _HEADER.size
+    if begin > len(data):
+        return 0
+    _, length = _HEADER.unpack_from(data, at)
+    return begin + length if begin + length <= len(data) else 0
 
 
 class Joiner:
@@ -169,10 +251,9 @@ class Joiner:
         self._begun: dict[int, tuple[int, bytearray]] = {}
         self._given: set[int] = set()  # of what has begun, a part was given
 
-    def join(self, entries: Iterator[tuple[int, bytes]]) -> Iterator[LogLine]:
+    def join(self, entries: Iterator[tuple[int, bytes, bytes]]) -> Iterator[LogLine]:
         """Take entries of the log; the lines that they complete."""
-        for channel, entry in entries:
-            stamp, _, text = entry.partition(b" ")
+        for channel, stamp, text in entries:
             if channel in self._begun or not text.endswith(b"\n"):
                 line = self._longer(channel, nanoseconds(stamp), text)
                 if line is not None:

@@ -1,0 +1,104 @@
+"""Places that are lent: others get those of whoever has had one for long, or does not use it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Final
+
+from phalanx_agent.docker.rounds import Rounds
+
+REST_S: Final = 0.5
+HOLD_S: Final = 2.0
+"""For so long nobody takes a place away from who rests in it, or goes on working in it."""
+
+_LOOK_S: Final = 0.02
+"""Until those are looked at again who may lose their places and work at that moment."""
+
+
+class Place:
+    """One of them. Attribute `lost`: others have it now."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._begun_at: float | None = None
+        self._rests_since: float | None = None
+        self._give_up: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def resting(self, give_up: Callable[[], object]) -> Iterator[None]:
+        """Do in the block what may take long and needs no place, which may be lost meanwhile.
+
+        Args:
+            give_up: called at that moment.
+        """
+        self._give_up = give_up
+        self._rests_since = asyncio.get_running_loop().time()
+        self._begun_at = self._begun_at or self._rests_since
+        try:
+            yield
+        finally:
+            self._rests_since = None
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is not used just now."""
+        return self._rests_since is not None
+
+    def due_at(self) -> float:
+        """Tell from when on it may be taken away from who rests; not before anything came of it."""
+        if self._begun_at is None:
+            return float("inf")
+        held_until = self._begun_at + HOLD_S
+        return (
+            held_until if self._rests_since is None else min(held_until, self._rests_since + REST_S)
+        )
+
+    def lose(self) -> None:
+        """Be taken away."""
+        self.lost = True
+        self._give_up()
+
+
+class Places:
+    """So many of them. Who wants one waits going round by name."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._door = Rounds()
+        self._held: set[Place] = set()
+        self._left = asyncio.Event()
+
+    @asynccontextmanager
+    async def of(self, name: str) -> AsyncIterator[Place]:
+        """Wait for a place, and have it until the end of the block or until it is lost."""
+        place = Place()
+        async with self._door.of(name):
+            while len(self._held) >= self._count:
+                await self._one_less()
+            self._held.add(place)
+        try:
+            yield place
+        finally:
+            self._leave(place)
+
+    async def _one_less(self) -> None:
+        """Take a place away, or wait until one has left or may be taken."""
+        now = asyncio.get_running_loop().time()
+        resting = [place for place in self._held if place.rests and place.due_at() <= now]
+        if resting:
+            longest = min(resting, key=Place.due_at)
+            longest.lose()
+            self._leave(longest)
+            return
+        # Who comes to rest meanwhile may be due before this one is, and not before `REST_S`.
+        wait_s = min(place.due_at() for place in self._held) - now
+        self._left.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(max(wait_s, _LOOK_S), REST_S)):
+                await self._left.wait()
+
+    def _leave(self, place: Place) -> None:
+        self._held.discard(place)
+        self._left.set()

@@ -1,0 +1,94 @@
+"""Places that are lent, and taken away again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from phalanx_agent.docker import places
+from phalanx_agent.docker.places import Place, Places
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "REST_S", 0.02)
+    monkeypatch.setattr(places, "HOLD_S", 0.1)
+    monkeypatch.setattr(places, "_LOOK_S", 0.001)
+
+
+async def idle(lent: Places, name: str, given_up: list[str]) -> Place:
+    """Take a place, and do nothing in it until it is lost."""
+    async with lent.of(name) as place:
+        gone = asyncio.Event()
+
+        def give_up() -> None:
+            given_up.append(name)
+            gone.set()
+
+        with place.resting(give_up):
+            await gone.wait()
+    return place
+
+
+async def test_who_rests_loses_its_place_when_another_wants_one() -> None:
+    lent, given_up = Places(2), list[str]()
+    resting = [asyncio.ensure_future(idle(lent, name, given_up)) for name in "ab"]
+    async with asyncio.timeout(5):
+        async with lent.of("c") as place:
+            assert not place.lost
+            (first,) = (await asyncio.wait(resting, return_when="FIRST_COMPLETED"))[0]
+            assert first.result().lost
+        assert 1 == len(given_up)
+        async with lent.of("d"):
+            assert 1 == len(given_up)
+    for task in resting:
+        task.cancel()
+    await asyncio.gather(*resting, return_exceptions=True)
+
+
+async def test_who_rests_keeps_its_place_while_nobody_wants_it() -> None:
+    lent, given_up = Places(2), list[str]()
+    resting = asyncio.ensure_future(idle(lent, "a", given_up))
+    async with asyncio.timeout(5), lent.of("b"):
+        await asyncio.sleep(0.1)
+
+    assert [] == given_up
+    resting.cancel()
+    await asyncio.gather(resting, return_exceptions=True)
+
+
+async def test_who_works_without_end_loses_its_place_after_a_while() -> None:
+    lent = Places(1)
+
+    async def work() -> Place:
+        async with lent.of("a") as place:
+            while not place.lost:
+                with place.resting(lambda: None):
+                    await asyncio.sleep(0)
+        return place
+
+    working = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5), lent.of("b"):
+        assert (await working).lost
+
+
+async def test_nobody_loses_a_place_that_has_not_come_to_anything() -> None:
+    lent = Places(1)
+    async with lent.of("a") as place:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), lent.of("b"):
+                pass
+        assert not place.lost
+    async with asyncio.timeout(5), lent.of("c"):
+        pass
+
+
+async def test_a_place_comes_back_from_whoever_is_cut_off() -> None:
+    lent, given_up = Places(1), list[str]()
+    resting = asyncio.ensure_future(idle(lent, "a", given_up))
+    await asyncio.sleep(0)
+    resting.cancel()
+    async with asyncio.timeout(5), lent.of("b"):
+        assert [] == given_up
