@@ -61,6 +61,7 @@ class Stream:
     Attributes:
         call: what the stream is for.
         closed: its end, as soon as that is known; data that came before can still be read.
+        window: bytes that the peer may have on the way to us.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Stream:
         self.closed: Closed | None = None
         self._send = send
         self._room = windows[0]
-        self._window = windows[1]
+        self.window = windows[1]
         self._held = 0
         self._uncredited = 0
         self._inbox: deque[Data | Eof] = deque()
@@ -171,7 +172,7 @@ class Stream:
             self._held -= price
             self._uncredited += price
             # A quarter of the window at a time: few messages, and always room for a whole chunk.
-            if self._uncredited >= self._window // 4 and self.closed is None:
+            if self._uncredited >= self.window // 4 and self.closed is None:
                 given, self._uncredited = self._uncredited, 0
                 await self._send(Credit(self.number, given))
         return item
@@ -190,7 +191,7 @@ class Stream:
                 self._end(message, told=True)
             case Data() | Eof() if self._their_eof and not _is_signal(message):
                 self._break("data after the end of data")
-            case Data() if self._held + cost(message.data) > self._window:
+            case Data() if self._held + cost(message.data) > self.window:
                 self._break("more data than its window")
             case Data():
                 self._held += cost(message.data)

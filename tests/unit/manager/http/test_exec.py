@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from pathlib import Path
 
 import aiohttp
@@ -12,7 +13,7 @@ from aiohttp import web
 
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream, StreamClosed
-from phalanx_wire.stream import STDERR, STDOUT, Data, Eof, ExecCall, Resize
+from phalanx_wire.stream import STDERR, STDOUT, WINDOW_BYTES, Data, Eof, ExecCall, Resize
 from tests.support.manager_api import PATIENCE_S, Scene, problem, scene
 
 CAT = '/v1/sessions/demo/exec?rank=1&stdin=1&command=["cat"]'
@@ -275,3 +276,24 @@ async def test_a_writer_learns_of_the_end(tmp_path: Path) -> None:
             await socket.receive_bytes()
         await api.link.until(lambda: bool(told))
     assert ["cancelled"] == told
+
+
+async def test_no_more_waits_in_the_kernel_than_in_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: set[tuple[int, ...]] = set()
+    really = socket.socket.setsockopt
+
+    def noting(connection: socket.socket, *option: int) -> None:
+        told.add(option)
+        really(connection, *option)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", noting)
+    async with scene(tmp_path, cat) as api:
+        await api.running()
+        async with api.client.ws_connect(CAT, headers=api.as_("ada")) as line:
+            await line.send_str('{"eof": true}')
+            await frames(line)
+
+    for direction in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        assert (socket.SOL_SOCKET, direction, WINDOW_BYTES // 2) in told
