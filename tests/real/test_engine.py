@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
-from phalanx_agent.docker import containers
+from phalanx_agent.docker import containers, places
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import Unavailable
@@ -32,6 +32,7 @@ from tests.support.engine_stage import (
     Wanted,
     each,
     eventually,
+    first,
     listening,
     network,
 )
@@ -412,6 +413,31 @@ async def test_output_without_end_takes_a_bounded_place_and_its_end_is_kept(
     assert "x" == kept[-1]
     assert set("z") == set(kept[-2])
     assert 0 < taken <= 4 * (64 << 10) + (64 << 10)  # the newest file is cut after its last entry
+
+
+async def test_more_readers_than_an_engine_has_places_for_are_all_told_everything_once(
+    here: Site, bridge: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "REST_S", 0.0)
+    (recipe,) = members(replace(bridge, egress=False), 1)
+    script = (
+        "for i in 1 2 3; do seq 700; seq 700 >&2 & head -c 40000 /dev/zero | tr '\\0' z; wait; done"
+    )
+    container = await here.runs(replace(recipe, entrypoint=("sh", "-c"), command=(script,)))
+
+    async with asyncio.timeout(60):
+        async for _line in each(here.docker.logs(container, follow=True)):
+            pass
+        told = [line async for line in each(here.docker.logs(container))]
+        readers = [each(here.docker.logs(container)) for _ in range(20)]
+        taken = [[await anext(reader)] for reader in readers]
+        for _ in range((len(told) - 1) // 50):
+            for at, reader in enumerate(readers):
+                taken[at] += [line async for line in first(50, reader)]
+        for at, reader in enumerate(readers):
+            taken[at] += [line async for line in reader]
+
+    assert [told] * len(readers) == taken
 
 
 # -------------------------------------------------------------------- an engine that goes away

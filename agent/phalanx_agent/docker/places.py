@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from math import inf
 from typing import Final
 
 from phalanx_agent.docker.rounds import Rounds
 
-REST_S: Final = 0.5
+REST_S: Final = 1.0
+"""For so long a place is left to who does nothing in it."""
+
 HOLD_S: Final = 2.0
-"""For so long nobody takes a place away from who rests in it, or goes on working in it."""
+"""For so long it is left to who goes on working in it, when others want one."""
 
 _LOOK_S: Final = 0.02
 """Until those are looked at again who may lose their places and work at that moment."""
@@ -20,8 +23,9 @@ _LOOK_S: Final = 0.02
 class Place:
     """One of them. Attribute `lost`: others have it now."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.lost = False
+        self._name = name
         self._begun_at: float | None = None
         self._rests_since: float | None = None
         self._give_up: Callable[[], object] = lambda: None
@@ -46,14 +50,15 @@ class Place:
         """Whether it is not used just now."""
         return self._rests_since is not None
 
-    def due_at(self) -> float:
-        """Tell from when on it may be taken away from who rests; not before anything came of it."""
+    def due_at(self, name: str) -> float:
+        """Tell from when on one of a name may have it while it rests; not before anything came of
+        it. Those of its own name do not cut it short: each time costs an engine a new beginning.
+        """
         if self._begun_at is None:
-            return float("inf")
-        held_until = self._begun_at + HOLD_S
-        return (
-            held_until if self._rests_since is None else min(held_until, self._rests_since + REST_S)
-        )
+            return inf
+        held_until = inf if name == self._name else self._begun_at + HOLD_S
+        rested_until = inf if self._rests_since is None else self._rests_since + REST_S
+        return min(held_until, rested_until)
 
     def lose(self) -> None:
         """Be taken away."""
@@ -73,27 +78,27 @@ class Places:
     @asynccontextmanager
     async def of(self, name: str) -> AsyncIterator[Place]:
         """Wait for a place, and have it until the end of the block or until it is lost."""
-        place = Place()
+        place = Place(name)
         async with self._door.of(name):
             while len(self._held) >= self._count:
-                await self._one_less()
+                await self._one_less(name)
             self._held.add(place)
         try:
             yield place
         finally:
             self._leave(place)
 
-    async def _one_less(self) -> None:
+    async def _one_less(self, name: str) -> None:
         """Take a place away, or wait until one has left or may be taken."""
         now = asyncio.get_running_loop().time()
-        resting = [place for place in self._held if place.rests and place.due_at() <= now]
+        resting = [place for place in self._held if place.rests and place.due_at(name) <= now]
         if resting:
-            longest = min(resting, key=Place.due_at)
+            longest = min(resting, key=lambda place: place.due_at(name))
             longest.lose()
             self._leave(longest)
             return
         # Who comes to rest meanwhile may be due before this one is, and not before `REST_S`.
-        wait_s = min(place.due_at() for place in self._held) - now
+        wait_s = min(place.due_at(name) for place in self._held) - now
         self._left.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(max(wait_s, _LOOK_S), REST_S)):

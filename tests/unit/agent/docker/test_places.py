@@ -74,6 +74,23 @@ async def test_who_works_without_end_loses_its_place_after_a_while() -> None:
         assert (await working).lost
 
 
+async def test_those_of_a_name_let_each_other_work_to_the_end() -> None:
+    lent = Places(1)
+    order: list[str] = []
+
+    async def work(name: str, steps: int) -> None:
+        async with lent.of("a") as place:
+            for _ in range(steps):
+                with place.resting(lambda: order.append("lost")):
+                    await asyncio.sleep(0.005)
+            order.append(name)
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(work("first", 50), work("second", 1))
+
+    assert ["first", "second"] == order
+
+
 async def test_nobody_loses_a_place_that_has_not_come_to_anything() -> None:
     lent = Places(1)
     async with lent.of("a") as place:

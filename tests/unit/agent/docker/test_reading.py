@@ -97,7 +97,7 @@ def cut(stream: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def stamp(number: int) -> bytes:
-    return b"1970-01-01T00:00:01.%09dZ" % number
+    return b"1970-01-01T00:00:%02d.%09dZ" % divmod(number + 1_000_000_000, 1_000_000_000)
 
 
 CHANNELS = st.sampled_from((1, 2))
