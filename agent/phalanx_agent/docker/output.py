@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -71,7 +71,7 @@ class Output:
 
     async def lines(
         self, container_id: str, *, session: str, since_ns: int, tail: int, follow: bool
-    ) -> AsyncIterator[Iterator[LogLine]]:
+    ) -> AsyncGenerator[Iterator[LogLine], None]:
         """Read a container's output in the order in which the engine kept it.
 
         A piece of it is taken apart as it is iterated: wholly, before the next is asked for.
@@ -80,8 +80,11 @@ class Output:
         while True:
             begun = reader.newest_ns
             old = begun > since_ns or tail < 0
-            async for piece in self._pass(reader, tail=-1 if old else tail, follow=follow):
-                yield piece
+            async with aclosing(
+                self._pass(reader, tail=-1 if old else tail, follow=follow)
+            ) as pieces:
+                async for piece in pieces:
+                    yield piece
             if not follow:
                 return
             # An engine that follows may leave out what a container said last, when that had no
@@ -90,8 +93,9 @@ class Output:
             runs = await self._runs(container_id)
             if reader.newest_ns > since_ns or tail < 0:
                 try:
-                    async for piece in self._pass(reader, tail=-1, follow=False):
-                        yield piece
+                    async with aclosing(self._pass(reader, tail=-1, follow=False)) as pieces:
+                        async for piece in pieces:
+                            yield piece
                 except Unavailable as error:
                     if error.status not in _REMOVED:  # meanwhile
                         raise
@@ -114,22 +118,25 @@ class Output:
 
     async def _pass(
         self, reader: _Reader, *, tail: int, follow: bool
-    ) -> AsyncIterator[Iterator[LogLine]]:
+    ) -> AsyncGenerator[Iterator[LogLine], None]:
         """Read it once, to the end of what is there, or of the container."""
         since_ns = reader.newest_ns
         frames, joiner = Frames(), Joiner()
         pieces = self._follow(reader, tail) if follow else self._read(reader, frames, tail)
-        async for piece in pieces:
-            yield _later(since_ns, joiner.join(frames.take(piece)), reader)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield _later(since_ns, joiner.join(frames.take(piece)), reader)
         yield _later(since_ns, joiner.rest(), reader)
 
-    async def _follow(self, reader: _Reader, tail: int) -> AsyncIterator[bytes]:
+    async def _follow(self, reader: _Reader, tail: int) -> AsyncGenerator[bytes, None]:
         async with AsyncExitStack() as stack:
             answer = await self._open(stack, reader, reader.newest_ns, tail, follow=True)
             while piece := await answer.read():
                 yield piece
 
-    async def _read(self, reader: _Reader, frames: Frames, tail: int) -> AsyncIterator[bytes]:
+    async def _read(
+        self, reader: _Reader, frames: Frames, tail: int
+    ) -> AsyncGenerator[bytes, None]:
         """Read in a place, and where it is lost go on in another."""
         since_ns = reader.newest_ns
         lost = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -47,10 +48,12 @@ class LogStore:
         try:
             with fresh.open("wb") as file:
                 session, _, _ = split_kernel_id(kernel)
-                async for piece in self._read_log(container_id, session=session):
-                    for line in piece:
-                        packed = _ENCODER.encode(line)
-                        file.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
+                pieces = self._read_log(container_id, session=session)
+                async with aclosing(pieces):  # type: ignore[type-var] # whatever ends this
+                    async for piece in pieces:
+                        for line in piece:
+                            packed = _ENCODER.encode(line)
+                            file.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
                 file.flush()
                 os.fsync(file.fileno())  # the container with the original goes next
             fresh.rename(path)

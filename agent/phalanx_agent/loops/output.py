@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Protocol
 
 from phalanx_agent.loops.alongside import alongside, left
@@ -59,8 +59,9 @@ async def _send(
     stream: Stream,
     turn: Turn,
 ) -> None:
-    async for piece in pieces:
-        async with turn():
-            chunks = list(loglines.pack(piece))
-        for chunk in chunks:
-            await stream.write(STDOUT, chunk)
+    async with aclosing(pieces):  # type: ignore[type-var] # what it has open is not left to chance
+        async for piece in pieces:
+            async with turn():
+                chunks = list(loglines.pack(piece))
+            for chunk in chunks:
+                await stream.write(STDOUT, chunk)

@@ -56,6 +56,32 @@ async def test_a_reader_that_takes_nothing_costs_a_bounded_amount_of_memory() ->
     assert ahead <= 1
 
 
+@pytest.mark.parametrize("cut_off", [False, True])
+async def test_who_leaves_lets_go_of_what_was_open_for_it(*, cut_off: bool) -> None:
+    held = 0
+
+    async def endless() -> AsyncIterator[Iterator[LogLine]]:
+        nonlocal held
+        held += 1
+        try:
+            while True:
+                yield iter([LogLine(1, stderr=False, text=LONG)])
+        finally:
+            held -= 1
+
+    stream = opened()
+    sending = asyncio.ensure_future(send_lines(endless(), stream, partial(Rounds().of, "a")))
+    await settle()
+    assert 1 == held
+    if cut_off:
+        sending.cancel()
+    else:
+        await stream.close()
+    await asyncio.wait([sending])
+
+    assert 0 == held
+
+
 async def test_lines_that_come_together_are_sent_together() -> None:
     lines = [LogLine(number, stderr=False, text="x") for number in range(100)]
     sent: list[list[LogLine]] = []
