@@ -22,7 +22,7 @@ from phalanx_manager.rpc.shares import Crowded
 from phalanx_wire.api import Problem
 from phalanx_wire.lifecycle import KernelState
 from phalanx_wire.mux import Stream, StreamClosed
-from phalanx_wire.stream import STDIN, Call, Closed, Data, ExecCall
+from phalanx_wire.stream import STDIN, WINDOW_BYTES, Call, Closed, Data, ExecCall
 
 MAX_FRAME_BYTES: Final = 1 << 20
 HEARTBEAT_S: Final = 20.0
@@ -93,13 +93,14 @@ async def open_stream(ask: Ask, kernel: Kernel, call: Call) -> AsyncIterator[Str
         except (Unavailable, TimeoutError) as error:
             why = str(error) or f"agent {kernel.agent} takes nothing"
             raise refused("unavailable", 503, why, hint="try again") from error
-        _bound(ask.request, stream.window)
+        if stream.window < WINDOW_BYTES:  # of a user who has many
+            _bound(ask.request, stream.window)
         yield stream
 
 
 def _bound(request: web.Request, most: int) -> None:
-    """Let no more wait in the kernel, either way, than in the stream: all connections of a machine
-    share the memory that it has for them, the agents' too.
+    """Let no more wait in the kernel, either way, than in the stream, which makes it slower: all
+    connections of a machine share the memory that it has for them, the agents' too.
     """
     transport = request.transport
     connection = transport.get_extra_info("socket") if transport is not None else None

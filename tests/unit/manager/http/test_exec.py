@@ -12,8 +12,8 @@ import structlog
 from aiohttp import web
 
 from phalanx_wire.lifecycle import KernelState
-from phalanx_wire.mux import Stream, StreamClosed
-from phalanx_wire.stream import STDERR, STDOUT, WINDOW_BYTES, Data, Eof, ExecCall, Resize
+from phalanx_wire.mux import MIN_WINDOW_BYTES, Stream, StreamClosed
+from phalanx_wire.stream import STDERR, STDOUT, Data, Eof, ExecCall, Resize
 from tests.support.manager_api import PATIENCE_S, Scene, problem, scene
 
 CAT = '/v1/sessions/demo/exec?rank=1&stdin=1&command=["cat"]'
@@ -278,9 +278,12 @@ async def test_a_writer_learns_of_the_end(tmp_path: Path) -> None:
     assert ["cancelled"] == told
 
 
-async def test_no_more_waits_in_the_kernel_than_in_the_stream(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("many", [True, False])
+async def test_no_more_waits_in_the_kernel_than_in_a_stream_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, many: bool
 ) -> None:
+    if many:
+        monkeypatch.setattr("phalanx_manager.rpc.shares._WINDOWS_BYTES", 0)
     told: set[tuple[int, ...]] = set()
     really = socket.socket.setsockopt
 
@@ -296,4 +299,4 @@ async def test_no_more_waits_in_the_kernel_than_in_the_stream(
             await frames(line)
 
     for direction in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        assert (socket.SOL_SOCKET, direction, WINDOW_BYTES // 2) in told
+        assert many == ((socket.SOL_SOCKET, direction, MIN_WINDOW_BYTES // 2) in told)
