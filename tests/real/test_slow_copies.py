@@ -11,8 +11,8 @@ from tests.real.ground import Ground, await_true
 
 pytestmark = pytest.mark.real
 
-BIG = "dd if=/dev/zero of=/tmp/big bs=1M count=64 2>/dev/null"
-"""Much more than waits on a way: what is left of it waits on the disk."""
+BIG = "truncate -s 1G /tmp/big"
+"""Much more than fits on the way: a hundred megabytes do."""
 
 
 def begin(ground: Ground, request: str, body: bytes = b"") -> socket.socket:
@@ -29,10 +29,13 @@ def begin(ground: Ground, request: str, body: bytes = b"") -> socket.socket:
 def test_a_container_whose_files_nobody_takes_runs_commands_and_is_stopped(clean: Ground) -> None:
     with clean.created("-c", "0.5") as name:
         clean.inside(name, "sh", "-c", BIG).ok()
-        with begin(clean, f"GET /v1/sessions/{name}/archive?path=/tmp/big HTTP/1.1"):
+        request = f"GET /v1/sessions/{name}/archive?path=/tmp/big HTTP/1.1"
+        with begin(clean, request) as line:
+            begun = line.recv(15)
             said = clean.inside(name, "echo", "here", timeout=20)
             clean.phalanx("stop", "--grace", "1s", name, timeout=20).ok()
 
+    assert b"HTTP/1.1 200 OK" == begun
     assert "here\n" == said.ok()
 
 
