@@ -238,6 +238,8 @@ class Converge:
                 sent = await self._link.send(agent, message)
         except TimeoutError:
             sent = False
+            self._everybody = True  # it may be there still, and take them the next time
+            self.bell.ring()
         if sent:
             self._sent[agent] = _Sent(wanted, self._revision, self._clock.monotonic_s())
         else:

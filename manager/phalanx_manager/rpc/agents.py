@@ -62,7 +62,8 @@ class _Link:
     """One connection that has said hello.
 
     Attributes:
-        turn: of what is sent to it: first come, first served.
+        turn: of what streams send to it: first come, first served. What is said beside them
+            does not stand in that line.
     """
 
     agent: AgentId
@@ -184,12 +185,11 @@ class Agents:
         if len(data) > MAX_GOALS_BYTES:
             log.error("rpc.message.too_big", agent=link.agent, bytes=len(data))
             return False
-        async with link.turn:
-            try:
-                async with asyncio.timeout(_TAKES_S):
-                    return await self._pass(link, data)
-            except TimeoutError:
-                self._drop(link, f"it has taken nothing for {_TAKES_S:g} s")
+        try:
+            async with asyncio.timeout(_TAKES_S):
+                return await self._pass(link, data)
+        except TimeoutError:
+            self._drop(link, f"it has taken nothing for {_TAKES_S:g} s")
         return False
 
     async def _pass(self, link: _Link, data: bytes) -> bool:
@@ -349,7 +349,8 @@ class Agents:
         async def send(message: Message) -> None:
             link = self._routes.get(route)
             if link is not None:
-                await self._post(link, message)
+                async with link.turn:
+                    await self._post(link, message)
 
         def opened(_open: Open, stream: Stream) -> None:
             if self._tasks is not None:
