@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from math import inf
 from typing import Final
+from weakref import WeakValueDictionary
 
-from phalanx_agent.docker.rounds import Rounds
+from phalanx_agent.docker.rounds import may_have_more
 
 REST_S: Final = 1.0
 """For so long a place is left to who does nothing in it."""
@@ -21,11 +23,15 @@ _LOOK_S: Final = 0.02
 
 
 class Place:
-    """One of them. Attribute `lost`: others have it now."""
+    """One of them.
+
+    Attributes:
+        lost: others have it now.
+    """
 
     def __init__(self, name: str) -> None:
         self.lost = False
-        self._name = name
+        self.name = name
         self._begun_at: float | None = None
         self._rests_since: float | None = None
         self._give_up: Callable[[], object] = lambda: None
@@ -56,7 +62,7 @@ class Place:
         """
         if self._begun_at is None:
             return inf
-        held_until = inf if name == self._name else self._begun_at + HOLD_S
+        held_until = inf if name == self.name else self._begun_at + HOLD_S
         rested_until = inf if self._rests_since is None else self._rests_since + REST_S
         return min(held_until, rested_until)
 
@@ -67,11 +73,11 @@ class Place:
 
 
 class Places:
-    """So many of them. Who wants one waits going round by name."""
+    """So many of them. Those of one name wait for each other."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._door = Rounds()
+        self._doors: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: set[Place] = set()
         self._left = asyncio.Event()
 
@@ -79,8 +85,8 @@ class Places:
     async def of(self, name: str) -> AsyncIterator[Place]:
         """Wait for a place, and have it until the end of the block or until it is lost."""
         place = Place(name)
-        async with self._door.of(name):
-            while len(self._held) >= self._count:
+        async with self._doors.setdefault(name, asyncio.Lock()):
+            while not may_have_more(name, self._by_name(), self._count):
                 await self._one_less(name)
             self._held.add(place)
         try:
@@ -91,18 +97,23 @@ class Places:
     async def _one_less(self, name: str) -> None:
         """Take a place away, or wait until one has left or may be taken."""
         now = asyncio.get_running_loop().time()
-        resting = [place for place in self._held if place.rests and place.due_at(name) <= now]
+        held = self._by_name()
+        may_take = [one for one in self._held if one.name == name or held.total() >= self._count]
+        resting = [place for place in may_take if place.rests and place.due_at(name) <= now]
         if resting:
             longest = min(resting, key=lambda place: place.due_at(name))
             longest.lose()
             self._leave(longest)
             return
         # Who comes to rest meanwhile may be due before this one is, and not before `REST_S`.
-        wait_s = min(place.due_at(name) for place in self._held) - now
+        wait_s = min(place.due_at(name) for place in may_take) - now
         self._left.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(max(wait_s, _LOOK_S), REST_S)):
                 await self._left.wait()
+
+    def _by_name(self) -> Counter[str]:
+        return Counter(place.name for place in self._held)
 
     def _leave(self, place: Place) -> None:
         self._held.discard(place)

@@ -102,6 +102,18 @@ async def test_nobody_loses_a_place_that_has_not_come_to_anything() -> None:
         pass
 
 
+async def test_who_comes_finds_a_place_however_many_of_a_name_wait_for_one() -> None:
+    lent, given_up = Places(4), list[str]()
+    greedy = [asyncio.ensure_future(idle(lent, "a", given_up)) for _one in range(20)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5), lent.of("b") as place:
+        assert not place.lost
+        assert [] == given_up
+    for task in greedy:
+        task.cancel()
+    await asyncio.gather(*greedy, return_exceptions=True)
+
+
 async def test_a_place_comes_back_from_whoever_is_cut_off() -> None:
     lent, given_up = Places(1), list[str]()
     resting = asyncio.ensure_future(idle(lent, "a", given_up))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -51,11 +52,24 @@ async def test_one_of_another_name_waits_for_one_of_a_thousand() -> None:
 async def test_so_many_are_inside_as_there_are_places() -> None:
     desk = Desk(places=4)
     async with asyncio.TaskGroup() as tasks:
-        for name in "abc" * 20:
+        for name in "abcd" * 15:
             tasks.create_task(desk.visit(name))
 
     assert 4 == desk.most
     assert 60 == len(desk.served)
+
+
+async def test_one_name_has_half_and_each_that_comes_half_of_what_is_left() -> None:
+    desk, stay = Desk(places=16), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for name in "abcde":
+            for _one in range(20):
+                tasks.create_task(desk.visit(name, stay))
+            await settle()
+        assert {"a": 8, "b": 4, "c": 2, "d": 1, "e": 1} == Counter(desk.served)
+        stay.set()
+
+    assert 100 == len(desk.served)
 
 
 async def test_who_leaves_before_its_turn_is_passed_over() -> None:
