@@ -1,10 +1,10 @@
 """Output as it comes: read once from its agent, and handed to all who follow it.
 
-Whoever follows first reads what has been kept, by a stream of its own, and then goes on with the
-lines that come. None is lost between the two, and none is told twice: a reader marks its place
-among the coming lines before it asks for the kept ones, and in the end passes over what it has had
-of both. The agent is read as fast as the fastest reader is; those that fall too far behind turn to
-what is kept again.
+The first has all it wants by that stream. Whoever comes later reads what has been kept by one of
+its own, and then goes on with the lines that come. None is lost between the two, and none is told
+twice: a reader marks its place among the coming lines before it asks for the kept ones, and then
+passes over what it has had. The agent is read as fast as the fastest reader is; those that fall too
+far behind turn to what is kept again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import structlog
 
 from phalanx_manager.core.model import Kernel
 from phalanx_manager.http.cursor import Position
-from phalanx_manager.http.logs_pieces import Piece, Put, following, portions, spell_one
+from phalanx_manager.http.logs_pieces import Piece, Put, following, portions, reaches, spell_one
 from phalanx_manager.http.logs_read import Source, Wanted
 from phalanx_manager.rpc.shares import Shares
 from phalanx_manager.rpc.steps import OpenStream
@@ -32,6 +32,9 @@ from phalanx_wire.stream import Closed
 
 _HELD_BYTES: Final = 512 << 10
 """For those that are behind; a part that nobody waits for is not held at all."""
+
+_OVERLAP_LINES: Final = 100
+"""Of what was said before, where nothing of it is wanted: the first line after it is among them."""
 
 _LINE_BYTES: Final = 200
 """What a line takes in memory beside its text."""
@@ -93,10 +96,11 @@ class _Live:
         """Whether anybody reads it."""
         return self._readers > 0
 
-    def begin(self, position: Position | None) -> None:
-        """Read what comes after a line; None is all."""
-        self.position = position
-        source = Source(self._kernel, Wanted(0, -1, {}), position)
+    def begin(self, first: Source) -> None:
+        """Read what the first wants, and has not had, and all that comes after it."""
+        self.position = first.position
+        tail = _OVERLAP_LINES if first.wanted.since_ns else first.wanted.tail
+        source = Source(self._kernel, Wanted(0, tail, {}), first.position)
         self._reading = self._tasks.create_task(self._read(source))
 
     async def end(self) -> None:
@@ -199,26 +203,28 @@ class Reader:
         live, source = self._live, self._source
         while True:
             self._mark()
-            if not self._wants_nothing_kept(state):
+            if not self._finds_all_in_what_comes():
                 await self._read_kept(open_stream, put)
                 if state in ENDED or source.closed is None or source.closed.code:
                     return
-            if live.begun and not self._marked:
-                continue  # another began it meanwhile, perhaps later than from here
             if not live.begun:
-                live.begin(source.position)
-                self._before = source.position
+                live.begin(source)
+                self._before = live.position
+            elif not self._marked:
+                continue  # another began it meanwhile, perhaps later than from here
             if await self._take_all(put):
                 source.closed = live.closed
                 return
 
-    def _wants_nothing_kept(self, state: KernelState) -> bool:
-        """Tell whether what comes is all, without asking."""
+    def _finds_all_in_what_comes(self) -> bool:
+        """Tell whether nothing that is kept has to be asked for: the first has it all by the stream
+        of which others have what comes. But not what is later than a time, of which they might get
+        nothing.
+        """
         live, source = self._live, self._source
-        if source.position is not None:
-            return False
-        not_started = state < KernelState.RUNNING and not live.begun
-        return not_started or (source.wanted.tail == 0 and live.up_to_date)
+        if live.begun:
+            return source.position is None and source.wanted.tail == 0 and live.up_to_date
+        return source.position is not None or not source.wanted.since_ns
 
     def _mark(self) -> None:
         """Have all that comes from now on held for this reader."""
@@ -228,16 +234,19 @@ class Reader:
         self._marked = self._live.begun
 
     async def _take_all(self, put: Put) -> bool:
-        """Hand over what comes after the lines that were kept, to the end; False: it was more than
-        could be held for so slow a reader.
+        """Hand over what comes after the lines that were kept, to the end; False: some of it is not
+        there, because it was more than could be held for so slow a reader.
         """
         live, source = self._live, self._source
-        had = source.position if source.position != self._before else None
+        had = None if reaches(self._before, source.position) else source.position
         while not live.dropped(self._at):
             part = live.take(self._at)
             if part is not None:
                 self._at += 1
-                piece, had = _fresh(part, source, had)
+                lines, had = _after(part, had)
+                if had is not None and lines:
+                    return False  # the line that was had last does not come any more
+                piece = _piece(part, lines, source)
                 if piece is not None:
                     source.position = piece.ends[source.kernel.rank]
                     await put(piece)
@@ -275,31 +284,32 @@ async def _kept(source: Source, open_stream: OpenStream) -> AsyncIterator[list[L
                 yield lines
 
 
-def _fresh(
-    part: _Part, source: Source, had: Position | None
-) -> tuple[Piece | None, Position | None]:
-    """Pass over lines up to the last that a reader has had, and over those that it never wanted.
-
-    What comes after that one is new even if its time is earlier: clocks are set back.
+def _after(part: _Part, had: Position | None) -> tuple[list[LogLine], Position | None]:
+    """Pass over lines up to the last that a reader has had.
 
     Returns:
-        What is left, and the line that was had, if that is still to come.
+        The lines after it, and None. As long as it has not come: itself, and the lines that are
+        later, which are none where it can still come.
     """
-    since_ns = source.wanted.since_ns
-    if had is None and not since_ns:
-        return part.piece, None
-    before, begin = part.before, 0
-    for line in part.lines if had is not None else ():
-        if had is None or line.at_ns > had[0]:
-            had = None
-            break
+    before = part.before
+    for number, line in enumerate(part.lines if had is not None else ()):
         before = following(before, line.at_ns)
-        begin += 1
-        had = None if before == had else had
-    lines = [line for line in part.lines[begin:] if line.at_ns > since_ns]
-    if len(lines) == len(part.lines):
-        return part.piece, had
-    return (spell_one(source.kernel, lines, before) if lines else None), had
+        if reaches(before, had):
+            return part.lines[number + 1 :], None
+    if had is None:
+        return part.lines, None
+    return [line for line in part.lines if line.at_ns > had[0]], had
+
+
+def _piece(part: _Part, lines: list[LogLine], source: Source) -> Piece | None:
+    """Spell those lines of a part, its last ones, that a reader wants; None: there are none."""
+    wanted = [line for line in lines if line.at_ns > source.wanted.since_ns]
+    if len(wanted) == len(part.lines):
+        return part.piece
+    before = part.before
+    for line in part.lines[: len(part.lines) - len(lines)]:
+        before = following(before, line.at_ns)
+    return spell_one(source.kernel, wanted, before) if wanted else None
 
 
 class Outputs:

@@ -50,6 +50,13 @@ def following(before: Position | None, at_ns: int) -> Position:
     return (at_ns, before[1] + 1 if before is not None and same else 1)
 
 
+def reaches(position: Position | None, had: Position | None) -> bool:
+    """Tell whether a position is at a line, or behind it in a row of the same time."""
+    if had is None or position is None:
+        return had is None
+    return position[0] == had[0] and position[1] >= had[1]
+
+
 def spell(batch: Batch, before: Mapping[int, Position]) -> Piece:
     """Spell lines, at least one, that come after these positions."""
     events: list[bytes] = []

@@ -13,7 +13,7 @@ import msgspec
 
 from phalanx_manager.core.model import Kernel
 from phalanx_manager.http.cursor import Position
-from phalanx_manager.http.logs_pieces import MOST_CHARACTERS, MOST_LINES, Batch, following
+from phalanx_manager.http.logs_pieces import MOST_CHARACTERS, MOST_LINES, Batch, following, reaches
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.steps import OpenStream
 from phalanx_wire import loglines
@@ -23,6 +23,11 @@ from phalanx_wire.mux import Stream
 from phalanx_wire.stream import Closed, Data, LogsCall
 
 PutLines = Callable[[Batch], Awaitable[None]]
+
+DISORDER_NS: Final = 250_000_000
+"""The two channels of a container get their times and are written by two that do not wait for each
+other: a line may be earlier than one before it, on a busy host by tens of milliseconds.
+"""
 
 _CHUNK_S: Final = 60.0
 _NEVER_RAN: Final = frozenset({"cancelled", "hosts-apart", "refused", "start-failed"})
@@ -97,7 +102,7 @@ class Source:
         call = LogsCall(
             kernel.id,
             follow,
-            since_ns=self.wanted.since_ns if at is None else at[0] - 1,
+            since_ns=self.wanted.since_ns if at is None else max(at[0] - DISORDER_NS, 0),
             tail=self.wanted.tail if at is None else -1,
         )
         try:
@@ -108,8 +113,7 @@ class Source:
 
     async def read(self, stream: Stream, timeout_s: float | None) -> AsyncIterator[list[LogLine]]:
         """Read lines in chunks until the stream ends; then `closed` says how."""
-        skip = self.position
-        seen = 0
+        had, before = self.position, None
         while True:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -129,9 +133,11 @@ class Source:
                 return
             fresh: list[LogLine] = []
             for line in lines:
-                if skip is not None and line.at_ns == skip[0] and seen < skip[1]:
-                    seen += 1
+                if had is not None and line.at_ns <= had[0] + DISORDER_NS:
+                    before = following(before, line.at_ns)
+                    had = None if reaches(before, had) else had
                     continue
+                had = None  # else the line that was had last is not kept any more
                 fresh.append(line)
                 self.position = following(self.position, line.at_ns)
             if fresh:

@@ -84,7 +84,8 @@ class Talker:
                 if stream.closed is not None:
                     return
                 changed = self.changed
-                more, told = self.lines[told:], len(self.lines)
+                more = [line for line in self.lines[told:] if line.at_ns > call.since_ns]
+                told = len(self.lines)
                 await _write(stream, more)
                 if not more:
                     await changed.wait()
@@ -120,14 +121,12 @@ class House:
         position: Position | None = None,
         pause: int = 0,
         gate: asyncio.Event | None = None,
-        state: KernelState = KernelState.RUNNING,
     ) -> list[str]:
         """Follow it to its end, as a request does.
 
         Args:
             pause: turns of the loop that each piece takes.
             gate: nothing is taken after the first piece until it opens.
-            state: of the kernel, as the one who follows has seen it last.
         """
         source = Source(KERNEL, wanted, position)
         told: list[str] = []
@@ -141,7 +140,7 @@ class House:
                 await gate.wait()
 
         while True:
-            state = KernelState.EXITED if self.talker.ended else state
+            state = KernelState.EXITED if self.talker.ended else KernelState.RUNNING
             async with self.outputs.reader(source, "ada") as reader:
                 await reader.run(partial(self.shares.open, "ada"), state, put)
             assert source.closed is not None
@@ -205,7 +204,7 @@ async def test_one_that_takes_nothing_holds_nobody_and_is_told_all_in_the_end(
         quick = scene.tasks.create_task(scene.follow(ALL))
         await scene.link.until(lambda: scene.talker.followers > 0)
         stuck = scene.tasks.create_task(scene.follow(ALL, gate=gate))
-        await scene.link.until(lambda: len(scene.link.calls) == 3)
+        await scene.link.until(lambda: len(scene.link.calls) == 2)
         for _time in range(100):
             for _line in range(50):
                 scene.talker.say(len(scene.talker.lines) + 1)
@@ -216,7 +215,7 @@ async def test_one_that_takes_nothing_holds_nobody_and_is_told_all_in_the_end(
         assert not stuck.done()
         gate.set()
         assert said == await stuck
-        assert len(scene.link.calls) == 4  # the stuck one has asked twice for what is kept
+        assert len(scene.link.calls) == 3  # the stuck one has asked twice for what is kept
 
 
 async def test_whoever_comes_after_a_clock_was_set_back_is_told_what_comes() -> None:
@@ -235,19 +234,53 @@ async def test_whoever_comes_after_a_clock_was_set_back_is_told_what_comes() -> 
         assert [said, said] == [await first, await second]
 
 
-async def test_a_container_that_is_not_started_yet_is_asked_once() -> None:
+async def test_a_line_that_is_told_to_be_older_than_the_last_is_not_lost() -> None:
     async with house() as scene:
-        one = scene.tasks.create_task(scene.follow(ALL, state=KernelState.CREATED))
-        await scene.link.until(lambda: scene.talker.followers > 0)
-        scene.talker.say(1)
-        await scene.link.until(lambda: scene.told == 1)
-        late = scene.tasks.create_task(scene.follow(ALL, state=KernelState.CREATED))
-        await scene.link.until(lambda: scene.told == 2)
+        following = [scene.tasks.create_task(scene.follow(ALL)) for _one in range(2)]
+        for at_ns in (1_000_000, 1_000_900, 1_000_500, 1_001_000, 1_000_950, 1_002_000):
+            await turns()
+            scene.talker.say(at_ns)
+            scene.link.lose()
+        await turns()
         scene.talker.end()
-        assert [["line 0"]] * 2 == [await one, await late]
-        assert [True, False] == [
-            call.follow for call in scene.link.calls if isinstance(call, LogsCall)
-        ]
+        said = [line.text for line in scene.talker.lines]
+        assert [said, said] == [await one for one in following]
+
+
+async def test_whoever_comes_while_lines_of_two_channels_do_is_told_them_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs_pieces, "MOST_LINES", 1)
+    async with house() as scene:
+        following = [scene.tasks.create_task(scene.follow(ALL))]
+        await turns()
+        for at_ns in (1_000_000, 2_000_000, 3_000_000):
+            following.append(scene.tasks.create_task(scene.follow(ALL)))
+            for later_ns in (0, 900, 500):
+                scene.talker.say(at_ns + later_ns)
+            await turns()
+        scene.talker.end()
+        said = [line.text for line in scene.talker.lines]
+        for one in following:
+            assert said == await one
+
+
+async def test_whoever_waits_for_a_time_to_come_keeps_nothing_from_others() -> None:
+    async with house() as scene:
+        scene.talker.say(1)
+        early = scene.tasks.create_task(scene.follow(Wanted(0, 0, {})))
+        await turns()
+        early.cancel()
+        later = scene.tasks.create_task(scene.follow(Wanted(10, -1, {})))
+        await turns()
+        following = scene.tasks.create_task(scene.follow(ALL))
+        await turns()
+        for at_ns in (2, 9, 11, 12):
+            scene.talker.say(at_ns)
+        await turns()
+        scene.talker.end()
+        assert ["line 3", "line 4"] == await later
+        assert [f"line {number}" for number in range(5)] == await following
 
 
 async def test_whoever_wants_no_old_lines_does_not_ask_for_them_where_others_are_up_to_date() -> (
@@ -264,18 +297,32 @@ async def test_whoever_wants_no_old_lines_does_not_ask_for_them_where_others_are
         await scene.link.until(lambda: scene.told == 3)
         scene.talker.end()
         assert [["line 0", "line 1"], ["line 1"]] == [await first, await late]
-        assert 2 == len(scene.link.calls)
+        assert 1 == len(scene.link.calls)
+
+
+async def test_all_that_is_later_than_a_time_is_told_however_much_it_is() -> None:
+    async with house() as scene:
+        for at_ns in range(1, 1_000):
+            scene.talker.say(at_ns)
+        one = scene.tasks.create_task(scene.follow(Wanted(100, -1, {})))
+        await turns()
+        scene.talker.end()
+        assert [f"line {number}" for number in range(100, 999)] == await one
 
 
 Steps = list[tuple[str, int, int]]
-"""Say something so much later, begin to follow at such a pace, lose all links; turns after it."""
+"""Say something so much later; begin to follow at such a pace, all or what is later than now; lose
+all links. The third is how many turns of the loop there are after it.
+"""
 
 
 def _steps() -> st.SearchStrategy[Steps]:
     say = st.tuples(st.just("say"), st.integers(0, 1), st.integers(0, 12))
     follow = st.tuples(st.just("follow"), st.integers(0, 40), st.integers(0, 12))
     lose = st.tuples(st.just("lose"), st.just(0), st.integers(0, 12))
-    return st.lists(st.one_of(say, say, say, follow, follow, lose), min_size=3, max_size=40)
+    later = st.tuples(st.just("later"), st.integers(0, 40), st.integers(0, 12))
+    anything = st.one_of(say, say, say, follow, follow, later, lose)
+    return st.lists(anything, min_size=3, max_size=40)
 
 
 @settings(max_examples=400, deadline=None)
@@ -292,15 +339,17 @@ async def test_nothing_is_lost_or_told_twice_whenever_one_comes(steps: Steps, he
                     case "say":
                         at_ns += number
                         scene.talker.say(at_ns)
-                    case "follow":
-                        following.append(scene.tasks.create_task(scene.follow(ALL, pause=number)))
+                    case "follow" | "later":
+                        since_ns = at_ns if what == "later" else 0
+                        telling = scene.follow(Wanted(since_ns, -1, {}), pause=number)
+                        following.append((since_ns, scene.tasks.create_task(telling)))
                     case _:
                         scene.link.lose()
                 await turns(pause)
             scene.talker.end()
-            said = [line.text for line in scene.talker.lines]
-            for one in following:
-                assert said == await one
+            for since_ns, one in following:
+                wanted = [line.text for line in scene.talker.lines if line.at_ns > since_ns]
+                assert wanted == await one
 
 
 @settings(max_examples=200, deadline=None)
@@ -325,6 +374,7 @@ async def test_only_what_is_wanted_is_told(
 
             beside = [scene.tasks.create_task(scene.follow(ALL, pause=pause)) for pause in others]
             await play(steps[: len(steps) // 2])
+            await turns()
             before = len(scene.talker.lines)
             one = scene.tasks.create_task(scene.follow(Wanted(since, tail, {})))
             await play(steps[len(steps) // 2 :])
