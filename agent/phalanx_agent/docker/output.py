@@ -53,12 +53,32 @@ class _Reader:
 
     Attributes:
         session: openings of readers go round by it.
-        newest_ns: of the line that was given last; none before the first is later than that.
+        since_ns: no line is given that is not later.
+        tail: how many of the last lines it begins with, -1 is all.
+        newest_ns: of the line that was given last.
     """
 
     container_id: str
     session: str
-    newest_ns: int
+    since_ns: int
+    tail: int
+    frames: Frames
+    joiner: Joiner
+    newest_ns: int = 0
+
+    def begin(self) -> tuple[int, int]:
+        """Tell from when on it has to be read (again), and how many of the last lines."""
+        last_ns = self.frames.again()
+        if not last_ns:
+            return self.since_ns, self.tail
+        return max(self.since_ns, last_ns - DISORDER_NS), -1
+
+    def wanted(self, lines: Iterator[LogLine]) -> Iterator[LogLine]:
+        """Leave out what the engine gives besides: it knows moments less exactly than lines do."""
+        for line in lines:
+            if line.at_ns > self.since_ns:
+                self.newest_ns = line.at_ns
+                yield line
 
 
 class Output:
@@ -76,30 +96,29 @@ class Output:
 
         A piece of it is taken apart as it is iterated: wholly, before the next is asked for.
         """
-        reader = _Reader(container_id, session, since_ns)
+        reader = _Reader(container_id, session, since_ns, tail, Frames(), Joiner())
         while True:
             begun = reader.newest_ns
-            old = begun > since_ns or tail < 0
-            async with aclosing(
-                self._pass(reader, tail=-1 if old else tail, follow=follow)
-            ) as pieces:
+            async with aclosing(self._pass(reader, follow=follow)) as pieces:
                 async for piece in pieces:
                     yield piece
-            if not follow:
+            if not follow and not reader.joiner.holds:
                 return
+            runs = await self._runs(container_id)
             # An engine that follows may leave out what a container said last, when that had no
             # newline; and it may stop while the container goes on: at output that is put aside
             # faster than read.
-            runs = await self._runs(container_id)
-            if reader.newest_ns > since_ns or tail < 0:
+            if follow or not runs:
                 try:
-                    async with aclosing(self._pass(reader, tail=-1, follow=False)) as pieces:
+                    async with aclosing(self._pass(reader, follow=False)) as pieces:
                         async for piece in pieces:
                             yield piece
                 except Unavailable as error:
                     if error.status not in _REMOVED:  # meanwhile
                         raise
             if not runs:
+                yield reader.wanted(reader.joiner.rest())
+            if not follow or not runs:
                 return
             if reader.newest_ns == begun:
                 await asyncio.sleep(_PAUSE_S)
@@ -117,44 +136,34 @@ class Output:
             return bool(found["State"]["Running"])
 
     async def _pass(
-        self, reader: _Reader, *, tail: int, follow: bool
+        self, reader: _Reader, *, follow: bool
     ) -> AsyncGenerator[Iterator[LogLine], None]:
-        """Read it once, to the end of what is there, or of the container."""
-        since_ns = reader.newest_ns
-        frames, joiner = Frames(), Joiner()
-        pieces = self._follow(reader, tail) if follow else self._read(reader, frames, tail)
-        async with aclosing(pieces):
+        """Read what it has not given, to the end of what is there, or of the container."""
+        async with aclosing(self._follow(reader) if follow else self._read(reader)) as pieces:
             async for piece in pieces:
-                yield _later(since_ns, joiner.join(frames.take(piece)), reader)
-        yield _later(since_ns, joiner.rest(), reader)
+                if fresh := reader.frames.fresh(piece):
+                    yield reader.wanted(reader.joiner.join(reader.frames.take(fresh)))
 
-    async def _follow(self, reader: _Reader, tail: int) -> AsyncGenerator[bytes, None]:
+    async def _follow(self, reader: _Reader) -> AsyncGenerator[bytes, None]:
         async with AsyncExitStack() as stack:
-            answer = await self._open(stack, reader, reader.newest_ns, tail, follow=True)
+            answer = await self._open(stack, reader, follow=True)
             while piece := await answer.read():
                 yield piece
 
-    async def _read(
-        self, reader: _Reader, frames: Frames, tail: int
-    ) -> AsyncGenerator[bytes, None]:
+    async def _read(self, reader: _Reader) -> AsyncGenerator[bytes, None]:
         """Read in a place, and where it is lost go on in another."""
-        since_ns = reader.newest_ns
         lost = True
         while lost:
             async with self._places.of(reader.session) as place, AsyncExitStack() as stack:
-                answer = await self._open(stack, reader, since_ns, tail, follow=False)
+                answer = await self._open(stack, reader, follow=False)
                 while not place.lost and (piece := await answer.read()):
-                    if fresh := frames.fresh(piece):
-                        with place.resting(answer.close):
-                            yield fresh
+                    with place.resting(answer.close):
+                        yield piece
                 lost = place.lost
-            if lost and (newest_ns := frames.again()):
-                since_ns, tail = max(since_ns, newest_ns - DISORDER_NS), -1
 
-    async def _open(
-        self, stack: AsyncExitStack, reader: _Reader, since_ns: int, tail: int, *, follow: bool
-    ) -> Answer:
+    async def _open(self, stack: AsyncExitStack, reader: _Reader, *, follow: bool) -> Answer:
         """Open it until the stack unwinds, when the engine is through with what is left out."""
+        since_ns, tail = reader.begin()
         params: dict[str, Any] = {
             "stdout": "1",
             "stderr": "1",
@@ -180,14 +189,6 @@ class Output:
             return answer
 
 
-def _later(since_ns: int, lines: Iterator[LogLine], reader: _Reader) -> Iterator[LogLine]:
-    """Leave out what the engine gives besides: it knows moments less exactly than lines have."""
-    for line in lines:
-        if line.at_ns > since_ns:
-            reader.newest_ns = line.at_ns
-            yield line
-
-
 class Frames:
     """Takes the engine's stream apart into entries of the log: channel, time, text."""
 
@@ -196,6 +197,7 @@ class Frames:
         self._newest: dict[int, tuple[bytes, int]] = {}  # times, and how many entries have them
         self._last = 0  # channel
         self._sought = 0  # entries of that time and channel, until what follows is new
+        self._latest_ns = 0  # of all that were given
 
     def take(self, piece: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         """Take a piece, wherever it is cut; the entries that it completes. A killed engine may
@@ -218,6 +220,10 @@ class Frames:
         """
         self._rest = b""
         stamp, self._sought = self._newest.get(self._last, (b"", 0))
+        # Pieces of a line without end keep the time of its beginning: the last may be an old one.
+        self._latest_ns = max(
+            [nanoseconds(newest) for newest, _ in self._newest.values()], default=0
+        )
         return nanoseconds(stamp)
 
     def fresh(self, piece: bytes) -> bytes:
@@ -236,7 +242,7 @@ class Frames:
         if entry[0] == self._last and stamp == last:
             self._sought -= 1
             return True
-        if nanoseconds(stamp) <= nanoseconds(last) + DISORDER_NS:
+        if nanoseconds(stamp) <= self._latest_ns + DISORDER_NS:
             return True
         self._sought = 0  # what was given last is not kept any more: this one came later
         return False
@@ -267,6 +273,11 @@ class Joiner:
                     yield line
             else:
                 yield _line(nanoseconds(stamp), channel, text.rstrip(b"\r\n"))
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is a line that has not ended."""
+        return any(begun for _, begun in self._begun.values())
 
     def rest(self) -> Iterator[LogLine]:
         """Give what never got its newline."""

@@ -315,12 +315,13 @@ def test_calls_are_bounded_below_the_patience_of_a_barrier() -> None:
 # -------------------------------------------------------------------- output
 
 
-def prints(text: bytes, second: int = 5) -> Answer:
-    """One entry of a container's log, framed as engines do."""
+def prints(*texts: bytes, second: int = 5) -> Answer:
+    """Entries of a container's log, framed as engines do."""
 
     async def answer(_request: web.Request) -> web.StreamResponse:
-        entry = b"2026-01-02T03:04:%02d.000000006Z " % second + text
-        return web.Response(body=b"\x01\0\0\0" + len(entry).to_bytes(4, "big") + entry)
+        entries = [b"2026-01-02T03:04:%02d.000000006Z " % second + text for text in texts]
+        framed = (b"\x01\0\0\0" + len(entry).to_bytes(4, "big") + entry for entry in entries)
+        return web.Response(body=b"".join(framed))
 
     return answer
 
@@ -344,9 +345,36 @@ async def test_a_container_is_followed_further_when_its_engine_stops_before_its_
         says(200, {"State": {"Running": True}}),
         says(200, {"State": {"Running": False}}),
     )
-    passes = (prints(b"%d\n" % second, second) for second in (1, 2, 3, 4))
+    passes = (prints(b"%d\n" % second, second=second) for second in (1, 2, 3, 4))
     script.on(f"GET containers/{ONE}/logs", *passes)
 
     told = [line.text async for line in each(docker.logs(ONE, follow=True))]
 
     assert ["1", "2", "3", "4"] == told
+
+
+@pytest.mark.parametrize(("runs", "told"), [(True, ["whole"]), (False, ["whole", "half"])])
+async def test_what_has_no_newline_is_given_when_it_cannot_get_one_any_more(
+    script: Script, docker: DockerEngine, *, runs: bool, told: list[str]
+) -> None:
+    script.on(f"GET containers/{ONE}/json", says(200, {"State": {"Running": runs}}))
+    script.on(f"GET containers/{ONE}/logs", prints(b"whole\n", b"half"))
+
+    assert told == [line.text async for line in each(docker.logs(ONE))]
+
+
+async def test_a_line_that_an_engine_breaks_off_is_given_whole_when_it_goes_on(
+    script: Script, docker: DockerEngine
+) -> None:
+    script.on(
+        f"GET containers/{ONE}/json",
+        says(200, {"State": {"Running": True}}),
+        says(200, {"State": {"Running": False}}),
+    )
+    half, whole = (b"first\n", b"half"), (b"first\n", b"half", b" and half\n")
+    passes = (prints(*texts) for texts in (half, half, whole, whole))
+    script.on(f"GET containers/{ONE}/logs", *passes)
+
+    told = [line.text async for line in each(docker.logs(ONE, follow=True))]
+
+    assert ["first", "half and half"] == told

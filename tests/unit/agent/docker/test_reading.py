@@ -151,3 +151,20 @@ def test_what_follows_an_entry_that_is_gone_is_given() -> None:
     given += frames.take(frames.fresh(b"".join(map(framed, entries[4:]))))
 
     assert [*entries[:3], *entries[4:]] == given
+
+
+def test_a_stream_that_broke_off_at_a_piece_of_an_old_line_doubles_nothing() -> None:
+    old, second = stamp(0), DISORDER_NS * 4
+    entries = [
+        (2, old, b"50%\r"),
+        *((1, stamp(number * second), b"x\n") for number in range(1, 5)),
+        (2, old, b"60%\r"),
+        (1, stamp(5 * second), b"y\n"),
+    ]
+    frames = Frames()
+    given = list(frames.take(b"".join(map(framed, entries[:6]))))
+    since_ns = frames.again() - DISORDER_NS
+    later = [entry for entry in entries if nanoseconds(entry[1]) >= since_ns]
+    given += frames.take(frames.fresh(b"".join(map(framed, later))))
+
+    assert entries == given
