@@ -12,7 +12,8 @@ import pytest
 from aiohttp import ClientResponse
 
 from phalanx_manager.http import cursor, logs, logs_follow
-from phalanx_manager.http.logs_read import Batch, Batches, may_have_output
+from phalanx_manager.http.logs_pieces import Batch
+from phalanx_manager.http.logs_read import Batches, may_have_output
 from phalanx_wire import loglines
 from phalanx_wire.api import LogEvent, LogLine
 from phalanx_wire.ids import kernel_id
