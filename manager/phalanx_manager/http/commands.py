@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -16,6 +14,7 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from phalanx_manager.core.model import Kernel
 from phalanx_manager.http.ask import Ask
+from phalanx_manager.http.guests import bound
 from phalanx_manager.http.problems import of_stream, refused
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.shares import Crowded
@@ -94,21 +93,8 @@ async def open_stream(ask: Ask, kernel: Kernel, call: Call) -> AsyncIterator[Str
             why = str(error) or f"agent {kernel.agent} takes nothing"
             raise refused("unavailable", 503, why, hint="try again") from error
         if stream.window < WINDOW_BYTES:  # of a user who has many
-            _bound(ask.request, stream.window)
+            bound(ask.request, stream.window)
         yield stream
-
-
-def _bound(request: web.Request, most: int) -> None:
-    """Let no more wait in the kernel, either way, than in the stream, which makes it slower: all
-    connections of a machine share the memory that it has for them, the agents' too.
-    """
-    transport = request.transport
-    connection = transport.get_extra_info("socket") if transport is not None else None
-    if connection is None:
-        return
-    with contextlib.suppress(OSError):  # it may be gone already, which the relay will find
-        for direction in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            connection.setsockopt(socket.SOL_SOCKET, direction, most // 2)  # kernels double it
 
 
 def not_running(kernel: Kernel) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 from collections.abc import Iterator
@@ -29,6 +30,19 @@ def room() -> int:
     """Tell how many connections there is room for; half of the descriptors are the agents'."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST if soft == resource.RLIM_INFINITY else min(MOST, soft // 2)
+
+
+def bound(request: web.Request, most: int) -> None:
+    """Let no more bytes wait in the kernel, either way, which makes a connection slower: all of a
+    machine share the memory that it has for them, the agents' too.
+    """
+    transport = request.transport
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None:
+        return
+    with contextlib.suppress(OSError):  # it may be gone already, which its handler will find
+        for direction in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            connection.setsockopt(socket.SOL_SOCKET, direction, most // 2)  # kernels double it
 
 
 class Guests:

@@ -10,9 +10,14 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from phalanx_manager.http import guests
+
 PING_S: Final = 15.0
 WRITE_S: Final = 300.0
 """A client that takes nothing for so long is gone."""
+
+_WAITING_BYTES: Final = 128 << 10
+"""In the kernel for each client: thousands that do not read took all that it has for everybody."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +67,7 @@ async def stream(request: web.Request) -> AsyncIterator[Events]:
     )
     try:
         await response.prepare(request)
+        guests.bound(request, _WAITING_BYTES)
         events = Events(response)
         async with asyncio.TaskGroup() as tasks:
             pinging = tasks.create_task(events.ping())

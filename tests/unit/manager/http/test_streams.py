@@ -324,7 +324,7 @@ async def test_a_slow_client_slows_the_agent_and_memory_stays_bounded(tmp_path: 
             while before != sent:
                 before = sent
                 await turns(2000)
-        assert sent < 40 << 20  # of 240 MB: the rest waits at its source
+        assert sent < 4 << 20  # of 240 MB: the rest waits at its source, and little in the kernel
         response.close()
 
 
