@@ -6,13 +6,21 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, ParamSpec, Self, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _LEFT_FREE_BYTES: Final = 256 << 20
 _CHUNK_BYTES: Final = 256 << 10
+
+_DISK: Final = ThreadPoolExecutor(1, "spool")
+"""A disk lets whoever writes much wait. One thread does all, so a file is closed after its use."""
 
 
 class Spool:
@@ -39,7 +47,7 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            _DISK.submit(self._file.close)
 
     async def fill(self, chunks: AsyncIterator[bytes]) -> None:
         """Keep all that comes.
@@ -50,8 +58,8 @@ class Spool:
         async with aclosing(chunks) as coming:  # type: ignore[type-var]
             async for chunk in coming:
                 self._empty.clear()
-                if self._file is not None and self._has_room(self._file):
-                    self._keep(self._file, chunk)
+                if self._file is not None and await _on_disk(self._keep, self._file, chunk):
+                    self._news.set()
                 else:
                     await self._pass(chunk)
         self._over = True
@@ -66,10 +74,7 @@ class Spool:
         """Take what there is, as it comes, until all is taken."""
         while True:
             if self._file is not None and self._taken < self._put:
-                size = min(_CHUNK_BYTES, self._put - self._taken)
-                data = os.pread(self._file.fileno(), size, self._taken)
-                self._taken += len(data)
-                yield data
+                yield await _on_disk(self._take, self._file)
             elif self._passing:
                 data, self._passing = self._passing, b""
                 yield data
@@ -80,7 +85,9 @@ class Spool:
                 self._news.clear()
                 await self._news.wait()
 
-    def _keep(self, file: BinaryIO, chunk: bytes) -> None:
+    def _keep(self, file: BinaryIO, chunk: bytes) -> bool:
+        if not self._has_room(file):
+            return False
         if self._taken == self._put > 0:
             os.ftruncate(file.fileno(), 0)
             self._taken = self._put = 0
@@ -89,7 +96,13 @@ class Spool:
             written = os.pwrite(file.fileno(), rest, self._put)
             rest = rest[written:]
             self._put += written
-        self._news.set()
+        return True
+
+    def _take(self, file: BinaryIO) -> bytes:
+        size = min(_CHUNK_BYTES, self._put - self._taken)
+        data = os.pread(file.fileno(), size, self._taken)
+        self._taken += len(data)
+        return data
 
     async def _pass(self, chunk: bytes) -> None:
         self._passing = chunk  # after all that is on the disk, and nothing follows before
@@ -100,3 +113,7 @@ class Spool:
     def _has_room(self, file: BinaryIO) -> bool:
         disk = os.fstatvfs(file.fileno())
         return disk.f_bavail * disk.f_frsize > self._left_free_bytes
+
+
+async def _on_disk(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(_DISK, partial(work, *args, **kwargs))
