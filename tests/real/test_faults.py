@@ -147,9 +147,13 @@ def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_n
 
 
 def test_a_helper_of_a_container_that_its_engine_has_lost_is_ended(site: Site) -> None:
-    run = site.ground.lab.plan.host_run(site.ground.lab.hosts[0].index)
+    lab = site.ground.lab
+    run = lab.plan.host_run(lab.hosts[0].index)
+    lab.fault("stop", "agent-1")  # it may look just now
     with idle_shim(run) as shim:
-        assert len(audit.shims(run)) == 1
+        seen = audit.shims(run)
+        lab.fault("cont", "agent-1")
+        assert len(seen) == 1
         assert -signal.SIGKILL == shim.wait(PATIENCE_S)
 
 
