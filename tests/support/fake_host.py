@@ -292,7 +292,7 @@ class FakeHost:
     def workshop(self) -> Workshop:
         """What a new agent's keepers work with; its manager answers until a test says otherwise."""
         lease = Lease(self.now)
-        lease.answered_s, lease.may_start = self.now() + FOR_EVER_S, True
+        lease.answered_s, lease.goals_current = self.now() + FOR_EVER_S, True
         return Workshop(
             docker=self.engine,
             scratch=self.scratch,

@@ -54,15 +54,17 @@ class Hub:
         """A new connection: its goals are counted anew, and it is told everything."""
         self._revision = -1
         self._heartbeat_s = welcome.heartbeat_s
-        self._fleet.lease.may_start = False
+        self._fleet.lease.goals_current = False
         self._welcome(welcome)
         self._board.answers(-1)
         self._live()
         self._fresh.set()
 
     def heard(self, number: int) -> None:
-        """The manager has heard a beat."""
-        if self._fleet.lease.heard(number):
+        """The manager has heard a beat. Before the first goals of a connection that says nothing for
+        a kernel: it may not be among them.
+        """
+        if self._fleet.lease.heard(number) and self._fleet.lease.goals_current:
             self._fleet.renewed()
 
     def goals(self, goals: Goals) -> None:
@@ -79,8 +81,8 @@ class Hub:
         self._guard(goals.guarded)
         self._swarm.take(goals.swarm)
         self._fleet.take(goals)
-        if not self._fleet.lease.may_start:
-            self._fleet.lease.may_start = True
+        if not self._fleet.lease.goals_current:
+            self._fleet.lease.goals_current = True
             self._fleet.renewed()
 
     def opened(self, message: Open, stream: Stream) -> None:

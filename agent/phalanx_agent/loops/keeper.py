@@ -249,7 +249,7 @@ class Keeper:
     def _leased(self, now: float) -> bool:
         """Tell whether it may be started: the manager cannot have given it up."""
         lease, assignment = self._workshop.lease, self.case.aim.assignment
-        if lease.answered_s is None or not lease.may_start:
+        if lease.answered_s is None or not lease.goals_current:
             return False
         return now < fence(lease.answered_s, assignment.lost_after_s, assignment.grace_s).stop_at
 

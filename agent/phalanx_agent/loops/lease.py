@@ -16,8 +16,8 @@ class Lease:
 
     Attributes:
         answered_s: when that was, seconds of CLOCK_BOOTTIME; None before any.
-        may_start: the goals are of the present connection: what the manager gave up while this
-            agent was away is not among those to start.
+        goals_current: the goals are of the present connection: what the manager gave up while this
+            agent was away is not among those to start, or to be let go on for longer.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -26,7 +26,7 @@ class Lease:
         self._sent: dict[int, float] = {}
         self._number = 0
         self.answered_s: float | None = None
-        self.may_start = False
+        self.goals_current = False
 
     def beat(self) -> Beat:
         """Make the next beat; it has to be sent at once."""

@@ -394,6 +394,25 @@ async def test_a_new_connection_starts_nothing_before_it_has_brought_goals(host:
         assert S.CREATED is before
 
 
+async def test_a_new_connection_lets_nothing_go_on_that_its_goals_do_not_claim(
+    host: FakeHost,
+) -> None:
+    async with living(host) as life:
+        hub = hub_of(life, host, [])
+        life.workshop.lease.answered_s = host.now()
+        hub.goals(goals(assignment(S.RUNNING)))
+        await life.until(lambda: life.state() is S.RUNNING)
+        first = host.scratch.leases[MAIN1]
+        await life.pass_time(100)
+        hub.welcomed(WELCOME)
+        hub.heard(life.beats[-1].number)
+        unclaimed = host.scratch.leases[MAIN1]
+        hub.goals(goals(assignment(S.RUNNING)))
+
+        assert first == unclaimed
+        assert first + 100 <= host.scratch.leases[MAIN1]
+
+
 async def test_goals_that_come_late_are_dropped(host: FakeHost) -> None:
     async with living(host) as life:
         hub = hub_of(life, host, [])
