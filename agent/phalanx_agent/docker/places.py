@@ -98,7 +98,11 @@ class Places:
         """Take a place away, or wait until one has left or may be taken."""
         now = asyncio.get_running_loop().time()
         held = self._by_name()
-        may_take = [one for one in self._held if one.name == name or held.total() >= self._count]
+        may_take = [
+            place
+            for place in self._held
+            if place.name == name or may_have_more(name, held - Counter([place.name]), self._count)
+        ]
         resting = [place for place in may_take if place.rests and place.due_at(name) <= now]
         if resting:
             longest = min(resting, key=lambda place: place.due_at(name))

@@ -56,11 +56,11 @@ class Rounds:
         self._held[name] -= 1
         self._held += Counter()  # forgets those without any
         for waiting in list(self._waiting):
-            if may_have_more(waiting, self._held, self._places) and self._give(waiting):
-                return
+            if may_have_more(waiting, self._held, self._places):
+                self._give(waiting)
 
-    def _give(self, name: str) -> bool:
-        """Give a place to the first who waits in a name and has not left; False: nobody has."""
+    def _give(self, name: str) -> None:
+        """Give a place to the first who waits in a name and has not left."""
         queue = self._waiting.pop(name)
         while queue:
             place = queue.popleft()
@@ -69,5 +69,4 @@ class Rounds:
                 self._held[name] += 1
                 if queue:
                     self._waiting[name] = queue  # behind all other names
-                return True
-        return False
+                return

@@ -61,8 +61,8 @@ class Hub:
         self._fresh.set()
 
     def heard(self, number: int) -> None:
-        """The manager has heard a beat. Before the first goals of a connection that says nothing for
-        a kernel: it may not be among them.
+        """The manager has heard a beat. Before the first goals of a connection that says nothing of
+        any kernel: it may not be among them.
         """
         if self._fleet.lease.heard(number) and self._fleet.lease.goals_current:
             self._fleet.renewed()

@@ -91,6 +91,21 @@ async def test_those_of_a_name_let_each_other_work_to_the_end() -> None:
     assert ["first", "second"] == order
 
 
+async def test_nobody_loses_a_place_to_one_whose_name_may_have_no_more() -> None:
+    lent, given_up = Places(8), list[str]()
+    async with asyncio.timeout(5), lent.of("x"):
+        resting = [asyncio.ensure_future(idle(lent, name, given_up)) for name in "abcdefg"]
+        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(lent.of("x").__aenter__())
+        await asyncio.sleep(0.1)
+
+        assert [] == given_up
+        assert not waiting.done()
+        for task in (waiting, *resting):
+            task.cancel()
+        await asyncio.gather(waiting, *resting, return_exceptions=True)
+
+
 async def test_nobody_loses_a_place_that_has_not_come_to_anything() -> None:
     lent = Places(1)
     async with lent.of("a") as place:

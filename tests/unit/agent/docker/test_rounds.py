@@ -59,6 +59,26 @@ async def test_so_many_are_inside_as_there_are_places() -> None:
     assert 60 == len(desk.served)
 
 
+async def test_all_that_may_come_in_do_when_one_has_left() -> None:
+    desk = Desk(places=4)
+    stay, leave = asyncio.Event(), asyncio.Event()
+    staying = [asyncio.ensure_future(desk.visit("a", stay))]
+    await settle()
+    leaving = asyncio.ensure_future(desk.visit("b", leave))
+    await settle()
+    staying += [asyncio.ensure_future(desk.visit(name, stay)) for name in "ab"]
+    await settle()
+    before = list(desk.served)
+    leave.set()
+    await leaving
+    await settle()
+
+    assert ["a", "b"] == before
+    assert ["a", "b", "a", "b"] == desk.served
+    stay.set()
+    await asyncio.gather(*staying)
+
+
 async def test_one_name_has_half_and_each_that_comes_half_of_what_is_left() -> None:
     desk, stay = Desk(places=16), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
