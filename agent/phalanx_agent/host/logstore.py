@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -55,7 +56,8 @@ class LogStore:
                             packed = _ENCODER.encode(line)
                             file.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
                 file.flush()
-                os.fsync(file.fileno())  # the container with the original goes next
+                # The container with the original goes next. A busy disk takes its time.
+                await asyncio.to_thread(os.fsync, file.fileno())
             fresh.rename(path)
         finally:
             fresh.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -33,9 +32,8 @@ class Spool:
     """
 
     def __init__(self, folder: Path, left_free_bytes: int = _LEFT_FREE_BYTES) -> None:
+        self._folder = folder
         self._file: BinaryIO | None = None
-        with contextlib.suppress(OSError):  # no room even for its name
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - `__exit__`
         self._left_free_bytes = left_free_bytes
         self._put = self._taken = 0
         self._passing = b""  # what does not go by the disk
@@ -46,8 +44,7 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            _DISK.submit(self._file.close)
+        _DISK.submit(self._close)
 
     async def fill(self, chunks: AsyncIterator[bytes]) -> None:
         """Keep all that comes.
@@ -58,7 +55,7 @@ class Spool:
         async with aclosing(chunks) as coming:  # type: ignore[type-var]
             async for chunk in coming:
                 self._empty.clear()
-                if self._file is not None and await _on_disk(self._keep, self._file, chunk):
+                if await _on_disk(self._keep, chunk):
                     self._news.set()
                 else:
                     await self._pass(chunk)
@@ -85,8 +82,9 @@ class Spool:
                 self._news.clear()
                 await self._news.wait()
 
-    def _keep(self, file: BinaryIO, chunk: bytes) -> bool:
-        if not self._has_room(file):
+    def _keep(self, chunk: bytes) -> bool:
+        file = self._file = self._file or self._open()
+        if file is None or not self._has_room(file):
             return False
         if self._taken == self._put > 0:
             os.ftruncate(file.fileno(), 0)
@@ -97,6 +95,16 @@ class Spool:
             rest = rest[written:]
             self._put += written
         return True
+
+    def _open(self) -> BinaryIO | None:
+        try:
+            return tempfile.TemporaryFile(dir=self._folder, buffering=0)
+        except OSError:  # no room even for its name
+            return None
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def _take(self, file: BinaryIO) -> bytes:
         size = min(_CHUNK_BYTES, self._put - self._taken)
