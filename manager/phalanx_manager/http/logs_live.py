@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -32,9 +32,6 @@ from phalanx_wire.stream import Closed
 
 _HELD_BYTES: Final = 512 << 10
 """For those that are behind; a part that nobody waits for is not held at all."""
-
-_OVERLAP_LINES: Final = 100
-"""Of what was said before, where nothing of it is wanted: the first line after it is among them."""
 
 _LINE_BYTES: Final = 200
 """What a line takes in memory beside its text."""
@@ -87,19 +84,16 @@ class _Live:
         return self._reading is not None
 
     @property
-    def up_to_date(self) -> bool:
-        """Whether all that came was taken, and more is waited for."""
-        return self.begun and self._hungry.is_set()
-
-    @property
     def followed(self) -> bool:
         """Whether anybody reads it."""
         return self._readers > 0
 
     def begin(self, first: Source) -> None:
-        """Read what the first wants, and has not had, and all that comes after it."""
+        """Read what the first wants, and has not had, and all that comes after it. Who wants what
+        is later than a time, and has had nothing, has found that nothing was said before.
+        """
         self.position = first.position
-        tail = _OVERLAP_LINES if first.wanted.since_ns else first.wanted.tail
+        tail = -1 if first.wanted.since_ns else first.wanted.tail
         source = Source(self._kernel, Wanted(0, tail, {}), first.position)
         self._reading = self._tasks.create_task(self._read(source))
 
@@ -221,10 +215,9 @@ class Reader:
         of which others have what comes. But not what is later than a time, of which they might get
         nothing.
         """
-        live, source = self._live, self._source
-        if live.begun:
-            return source.position is None and source.wanted.tail == 0 and live.up_to_date
-        return source.position is not None or not source.wanted.since_ns
+        source = self._source
+        wants_all = source.position is not None or not source.wanted.since_ns
+        return wants_all and not self._live.begun
 
     def _mark(self) -> None:
         """Have all that comes from now on held for this reader."""
@@ -239,11 +232,13 @@ class Reader:
         """
         live, source = self._live, self._source
         had = None if reaches(self._before, source.position) else source.position
+        passed_over = False
         while not live.dropped(self._at):
             part = live.take(self._at)
             if part is not None:
                 self._at += 1
                 lines, had = _after(part, had)
+                passed_over = True
                 if had is not None and lines:
                     return False  # the line that was had last does not come any more
                 piece = _piece(part, lines, source)
@@ -253,7 +248,8 @@ class Reader:
             elif live.closed is None:
                 await live.more()
             else:
-                return True
+                # What was passed over before the line that was had last may have come after it.
+                return had is None or not passed_over
         return False
 
     async def _read_kept(self, open_stream: OpenStream, put: Put) -> None:
@@ -262,21 +258,23 @@ class Reader:
         wanted, kernel = source.wanted, source.kernel
         if source.position is None and (wanted.tail == 0 or wanted.since_ns):
             newest = Source(kernel, Wanted(0, 1, {}))
-            async for _ in _kept(newest, open_stream):
-                continue
+            async with aclosing(_kept(newest, open_stream)) as chunks:
+                async for _ in chunks:
+                    continue
             source.closed, at = newest.closed, newest.position
             if at is None or wanted.tail == 0 or at[0] <= wanted.since_ns:
                 source.position = at  # none of it is wanted, but what comes after it
                 return
         before = source.position
-        async for lines in _kept(source, open_stream):
-            for portion in portions(line for line in lines if line.at_ns > wanted.since_ns):
-                piece = spell_one(kernel, portion, before)
-                before = piece.ends[kernel.rank]
-                await put(piece)
+        async with aclosing(_kept(source, open_stream)) as chunks:
+            async for lines in chunks:
+                for portion in portions(line for line in lines if line.at_ns > wanted.since_ns):
+                    piece = spell_one(kernel, portion, before)
+                    before = piece.ends[kernel.rank]
+                    await put(piece)
 
 
-async def _kept(source: Source, open_stream: OpenStream) -> AsyncIterator[list[LogLine]]:
+async def _kept(source: Source, open_stream: OpenStream) -> AsyncGenerator[list[LogLine], None]:
     async with AsyncExitStack() as stack:
         stream = await source.open(open_stream, stack, follow=False)
         if stream is not None:

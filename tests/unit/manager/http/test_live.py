@@ -283,21 +283,48 @@ async def test_whoever_waits_for_a_time_to_come_keeps_nothing_from_others() -> N
         assert [f"line {number}" for number in range(5)] == await following
 
 
-async def test_whoever_wants_no_old_lines_does_not_ask_for_them_where_others_are_up_to_date() -> (
-    None
-):
+async def test_whoever_wants_no_old_lines_gets_none_while_others_still_read_them() -> None:
     async with house() as scene:
-        scene.talker.say(1)
+        for at_ns in range(1, 1_000):
+            scene.talker.say(at_ns)
         first = scene.tasks.create_task(scene.follow(ALL))
+        late = scene.tasks.create_task(scene.follow(Wanted(0, 0, {})))
+        await scene.link.until(lambda: scene.told >= 999)
+        await turns()
+        scene.talker.say(1_000)
+        await turns()
+        scene.talker.end()
+        said = [line.text for line in scene.talker.lines]
+        assert [said, said[-1:]] == [await first, await late]
+
+
+async def test_the_last_line_is_told_to_whoever_comes_before_it_though_it_is_older() -> None:
+    async with house() as scene:
+        scene.talker.say(1_000)
+        following = [
+            scene.tasks.create_task(scene.follow(wanted)) for wanted in (Wanted(0, 0, {}), ALL)
+        ]
         await scene.link.until(lambda: scene.told == 1)
         await turns()
-        late = scene.tasks.create_task(scene.follow(Wanted(0, 0, {})))
+        scene.talker.say(900)
         await turns()
-        scene.talker.say(2)
-        await scene.link.until(lambda: scene.told == 3)
         scene.talker.end()
-        assert [["line 0", "line 1"], ["line 1"]] == [await first, await late]
-        assert 1 == len(scene.link.calls)
+        assert [["line 1"], ["line 0", "line 1"]] == [await one for one in following]
+
+
+@pytest.mark.parametrize("after", range(12))
+async def test_all_that_a_silent_container_says_at_once_is_told_to_whoever_waits_for_it(
+    after: int,
+) -> None:
+    async with house() as scene:
+        one = scene.tasks.create_task(scene.follow(Wanted(100, -1, {})))
+        await scene.link.until(lambda: bool(scene.link.calls))
+        for _turn in range(after):
+            await asyncio.sleep(0)
+        for at_ns in range(101, 601):
+            scene.talker.say(at_ns)
+        scene.talker.end()
+        assert [line.text for line in scene.talker.lines] == await one
 
 
 async def test_all_that_is_later_than_a_time_is_told_however_much_it_is() -> None:
