@@ -14,7 +14,7 @@ from typing import Any, Final
 from phalanx_agent.docker.answer import Answer
 from phalanx_agent.docker.call import CALL_S, Line, checked_id, understanding
 from phalanx_agent.docker.places import Places
-from phalanx_agent.docker.port import Unavailable
+from phalanx_agent.docker.port import REMOVED, Unavailable
 from phalanx_agent.docker.rounds import Rounds
 from phalanx_wire import loglines
 from phalanx_wire.api import LogLine
@@ -23,9 +23,6 @@ _HEADER: Final = struct.Struct(">BxxxL")
 """Of an entry: its channel, and how long it is."""
 
 _STDERR: Final = 2
-_REMOVED: Final = (404, 409)
-"""Gone, or on its way."""
-
 _PAUSE_S: Final = 0.2
 """Until an engine is asked again that followed, and had nothing to tell."""
 
@@ -109,13 +106,9 @@ class Output:
             # newline; and it may stop while the container goes on: at output that is put aside
             # faster than read.
             if follow or not runs:
-                try:
-                    async with aclosing(self._pass(reader, follow=False)) as pieces:
-                        async for piece in pieces:
-                            yield piece
-                except Unavailable as error:
-                    if error.status not in _REMOVED:  # meanwhile
-                        raise
+                async with aclosing(self._pass(reader, follow=False)) as pieces:
+                    async for piece in pieces:
+                        yield piece
             if not runs:
                 yield reader.wanted(reader.joiner.rest())
             if not follow or not runs:
@@ -129,7 +122,7 @@ class Output:
         try:
             found = await self._line.ask("GET", path, what=what, doing=doing)
         except Unavailable as error:
-            if error.status in _REMOVED:
+            if error.status in REMOVED:
                 return False
             raise
         with understanding(what, doing):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from phalanx_agent.core.recipe import ContainerRecipe, Image
 from phalanx_wire.api import LogLine
@@ -12,6 +12,9 @@ from phalanx_wire.control import Network, SwarmReport
 from phalanx_wire.ids import KernelId, SessionId
 
 UnavailableKind = Literal["not_sent", "unknown", "answered"]
+
+REMOVED: Final = (404, 409)
+"""Statuses of an answer about the output of a container that is gone, or on its way."""
 
 
 class Unavailable(Exception):  # noqa: N818 - a state of the world

@@ -12,7 +12,7 @@ from typing import assert_never
 import structlog
 
 from phalanx_agent.core.seen import Absent, Created, Running
-from phalanx_agent.docker.port import Docker, Unavailable
+from phalanx_agent.docker.port import REMOVED, Docker, Unavailable
 from phalanx_agent.docker.rounds import Rounds
 from phalanx_agent.host.spool import Spool
 from phalanx_agent.loops.alongside import alongside, left
@@ -186,7 +186,12 @@ class Streams:
         else:
             await stream.close()
             return
-        await send_lines(pieces, stream, partial(self._reading.of, session))
+        try:
+            await send_lines(pieces, stream, partial(self._reading.of, session))
+        except Unavailable as error:
+            if error.status in REMOVED:  # meanwhile: whoever asks again has the copy that is kept
+                raise Refusal("not_found", str(error)) from error
+            raise
         await stream.close()
 
     # ---------------------------------------------------------------- signals and look-ups

@@ -10,7 +10,7 @@ from typing import Final
 from phalanx_manager.core.model import Kernel, SessionRow
 from phalanx_manager.http.ask import Ask
 from phalanx_manager.http.logs_pieces import Put
-from phalanx_manager.http.logs_read import Missing, Source, Wanted, may_have_output
+from phalanx_manager.http.logs_read import REMOVED, Missing, Source, Wanted, may_have_output
 from phalanx_manager.wake import Bell
 from phalanx_wire.lifecycle import KernelState
 
@@ -83,12 +83,16 @@ class Follower:
         if not may_have_output(kernel):
             return
         source = Source(kernel, self._wanted, self._wanted.positions.get(rank))
+        removed = False
         while True:
             last_try = self._over()
             await self._read(source, put)
             closed = source.closed
             if closed is None or not closed.code:
                 return
+            if closed.code == REMOVED and not removed:
+                removed = True
+                continue
             if last_try or closed.code not in {"link_lost", "unavailable"}:
                 if closed.code == "output_gone":  # or there was none: its end tells
                     kernel = await self._until(rank, lambda _: False)

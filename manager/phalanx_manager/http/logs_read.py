@@ -29,6 +29,11 @@ DISORDER_NS: Final = 250_000_000
 other: a line may be earlier than one before it, on a busy host by tens of milliseconds.
 """
 
+REMOVED: Final = "not_found"
+"""An agent's word where a container was removed while its output was read. It keeps a copy of that,
+which can be read from there on.
+"""
+
 _CHUNK_S: Final = 60.0
 _NEVER_RAN: Final = frozenset({"cancelled", "hosts-apart", "refused", "start-failed"})
 """Causes of ends that have an exit code where there was a process."""
@@ -186,11 +191,22 @@ class Merger:
                 stream = await source.open(self._open_stream, stack, follow=False)
                 if stream is not None:
                     sources.append(source)
-                    lines.append(source.read(stream, _CHUNK_S))
+                    lines.append(self._whole(source, stream, stack))
             await self._merge(sources, lines, put)
         for source in self._sources:
             if source.closed is not None and source.closed.code:
                 missing.note(source.kernel, source.closed.why or source.closed.code)
+
+    async def _whole(
+        self, source: Source, stream: Stream, stack: AsyncExitStack
+    ) -> AsyncIterator[list[LogLine]]:
+        async for lines in source.read(stream, _CHUNK_S):
+            yield lines
+        if source.closed is not None and source.closed.code == REMOVED:
+            copy = await source.open(self._open_stream, stack, follow=False)
+            if copy is not None:
+                async for lines in source.read(copy, _CHUNK_S):
+                    yield lines
 
     async def _merge(
         self, sources: list[Source], chunks: list[AsyncIterator[list[LogLine]]], put: PutLines

@@ -16,7 +16,7 @@ from aiohttp import web
 from phalanx_agent.core.recipe import Image
 from phalanx_agent.docker import call
 from phalanx_agent.docker.engine import DockerEngine
-from phalanx_agent.docker.port import Conflict, Unavailable
+from phalanx_agent.docker.port import REMOVED, Conflict, Unavailable
 from phalanx_wire import names
 from phalanx_wire.ids import KernelId
 from tests.support.engine_stage import SESSION, Wanted, each, listening
@@ -135,6 +135,22 @@ async def test_an_engine_that_is_too_old_is_named(script: Script, docker: Docker
         await docker.info()
 
     assert "1.41" in failure.value.hint
+
+
+async def test_an_engine_that_is_too_new_is_named(script: Script, docker: DockerEngine) -> None:
+    oldest = f"1.{call.NEWEST_API[1] + 1}"
+    script._answers["GET version"].clear()
+    said = {"Version": "99.0", "ApiVersion": "1.99", "MinAPIVersion": oldest}
+    script.on("GET version", says(200, said))
+
+    with pytest.raises(Unavailable, match=r"engine 99\.0") as failure:
+        await docker.info()
+
+    ours = f"1.{call.OLDEST_API[1]} to 1.{call.NEWEST_API[1]}"
+    assert (
+        f"It speaks {oldest} to 1.99, this agent {ours}; use another version of one of them."
+        == (failure.value.hint)
+    )
 
 
 async def test_an_answer_that_is_no_json_is_a_fault_of_the_engine(
@@ -329,12 +345,18 @@ def prints(*texts: bytes, second: int = 5) -> Answer:
 @pytest.mark.parametrize(
     "gone", [says(404, "no such container"), says(409, "dead or marked for removal")]
 )
-async def test_a_container_that_is_removed_while_it_is_followed_has_ended(
+async def test_output_is_not_told_to_be_whole_when_its_container_is_removed_meanwhile(
     script: Script, docker: DockerEngine, gone: Answer
 ) -> None:
-    script.on(f"GET containers/{ONE}/logs", prints(b"last words\n"), gone)
+    script.on(f"GET containers/{ONE}/logs", prints(b"not the last\n"), gone)
 
-    assert ["last words"] == [line.text async for line in each(docker.logs(ONE, follow=True))]
+    lines = each(docker.logs(ONE, follow=True))
+    first = await anext(lines)
+    with pytest.raises(Unavailable) as raised:
+        await anext(lines)
+
+    assert "not the last" == first.text
+    assert raised.value.status in REMOVED
 
 
 async def test_a_container_is_followed_further_when_its_engine_stops_before_its_end(

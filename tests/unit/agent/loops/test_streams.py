@@ -38,7 +38,7 @@ from phalanx_wire.stream import (
 )
 from tests.support.agent_life import MAIN1, Life, assignment, living
 from tests.support.execs import FakeNotes, execs_of
-from tests.support.fake_engine import FakeExec
+from tests.support.fake_engine import FakeExec, refusal
 from tests.support.fake_host import FakeHost
 
 TEMPORARY = Path(tempfile.gettempdir())
@@ -222,6 +222,16 @@ async def test_output_is_read_from_what_was_kept_afterwards(host: FakeHost) -> N
         data, _ = await manager.answer(LogsCall(MAIN1, follow=True))
 
         assert LINES == loglines.unpack(data)
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_that_a_container_is_removed_while_its_output_is_read_is_told(
+    host: FakeHost, status: int
+) -> None:
+    async with desk(host) as manager:
+        host.engine.failures["logs"].append(refusal(status))
+
+        assert "not_found" == await manager.refusal(LogsCall(MAIN1))
 
 
 async def test_a_follower_waits_for_the_container(host: FakeHost) -> None:

@@ -109,6 +109,46 @@ async def test_what_is_missing_is_said_at_the_end(tmp_path: Path) -> None:
         assert ["the output of sub1 is not complete: it is not kept any more"] == end["missing"]
 
 
+@pytest.mark.parametrize("query", ["", "?follow=1", "?tail=3&follow=1", "?since=10m"])
+@pytest.mark.parametrize("had", [0, 1])
+async def test_output_is_told_whole_when_its_container_is_removed_meanwhile(
+    tmp_path: Path, query: str, had: int
+) -> None:
+    asked: set[str] = set()
+
+    async def answer(stream: Stream) -> None:
+        assert isinstance(stream.call, LogsCall)
+        if stream.call.kernel in asked:
+            await speaking(LINES)(stream)
+            return
+        asked.add(stream.call.kernel)
+        rank = int(stream.call.kernel[-1])
+        for chunk in loglines.pack(LINES[rank][:had]):
+            await stream.write(STDOUT, chunk)
+        await stream.close(code="not_found", why="No such container")
+
+    async with scene(tmp_path, answer) as api:
+        row = await api.running()
+        await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+        found, end = await read_logs(await api.get(f"/v1/sessions/demo/logs{query}"))
+        assert (sorted(text(LINES)), {}) == (sorted(texts(found)), end)
+
+
+@pytest.mark.parametrize("query", ["", "?follow=1"])
+async def test_output_of_which_no_copy_is_kept_either_is_said_to_be_incomplete(
+    tmp_path: Path, query: str
+) -> None:
+    async def answer(stream: Stream) -> None:
+        await stream.close(code="not_found", why="No such container")
+
+    async with scene(tmp_path, answer) as api:
+        row = await api.running()
+        await api.move(row.session.id, KernelState.EXITED, exit_code=0)
+        _found, end = await read_logs(await api.get(f"/v1/sessions/demo/logs{query}"))
+        assert ["the output of main1, sub1 is not complete: No such container"] == end["missing"]
+        assert 4 == len(api.link.calls)
+
+
 @pytest.mark.parametrize(("cause", "missing"), [("hosts-apart", 0), ("engine-restart", 1)])
 async def test_a_container_that_was_never_started_lacks_no_output(
     tmp_path: Path, cause: str, missing: int
