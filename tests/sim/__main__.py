@@ -1,7 +1,8 @@
 """Live through seeds: `python -m tests.sim --seed 7 -v`, or `--start 0 --seeds 10000 --jobs 2`.
 
 Exit code 1 when a promise was broken; each broken seed prints its violations, the end of its trace
-and the command that shows all of it again.
+and the command that shows all of it again. Also when many seeds were lived through and no crash has
+met one of the points: what was never tried there is not known.
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ from typing import Final
 
 from tests.sim.climate import AGENT_POINTS, MANAGER_POINTS
 from tests.sim.story import Outcome, simulate, summarize
+
+MANY_SEEDS: Final = 10_000
+"""So many meet every point at which a process may die."""
+
+POINTS: Final = (
+    *(f"manager {point}" for point in MANAGER_POINTS),
+    *(f"agent {point}" for point in AGENT_POINTS),
+)
 
 _TAIL_LINES: Final = 25
 _PROGRESS_EVERY_S: Final = 10.0
@@ -60,18 +69,28 @@ class Tally:
     def summary(self) -> str:
         """Tell of all."""
         took_s = time.monotonic() - self._began_s
-        points = [f"manager {point}" for point in MANAGER_POINTS]
-        points += [f"agent {point}" for point in AGENT_POINTS]
-        unmet = [point for point in points if not self._crashes[point]]
+        unmet = self._unmet()
         counts = ", ".join(f"{count} {what}" for what, count in sorted(self._counts.items()))
-        return "\n".join(
-            (
-                f"{self.done} seeds in {took_s:.1f} s: {counts}",
-                f"crashes at {len(points) - len(unmet)} of {len(points)} points"
-                + (f"; none at {', '.join(unmet)}" if unmet else ""),
-                f"{len(self.broken)} broken" + (f": {self.broken}" if self.broken else ""),
-            )
-        )
+        lines = [
+            f"{self.done} seeds in {took_s:.1f} s: {counts}",
+            f"crashes at {len(POINTS) - len(unmet)} of {len(POINTS)} points"
+            + (f"; none at {', '.join(unmet)}" if unmet else ""),
+            f"{len(self.broken)} broken" + (f": {self.broken}" if self.broken else ""),
+        ]
+        if self._untried():
+            lines.append(f"{MANY_SEEDS} seeds or more have to meet a crash at every point")
+        return "\n".join(lines)
+
+    def code(self) -> int:
+        """Tell the exit code."""
+        return 1 if self.broken or self._untried() else 0
+
+    def _unmet(self) -> list[str]:
+        return [point for point in POINTS if not self._crashes[point]]
+
+    def _untried(self) -> bool:
+        """Whether there were enough seeds, and a point is unmet all the same."""
+        return self.done >= MANY_SEEDS and bool(self._unmet())
 
 
 def _outcomes(seeds: range, jobs: int) -> Iterable[Outcome]:
@@ -108,7 +127,7 @@ def main() -> int:
     for outcome in _outcomes(range(given.start, given.start + given.seeds), given.jobs):
         tally.add(outcome)
     print(tally.summary())
-    return 1 if tally.broken else 0
+    return tally.code()
 
 
 if __name__ == "__main__":

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from phalanx_agent.core import step
 from phalanx_agent.core.fence import Fence
 from phalanx_agent.core.seen import Absent, Container, Ended, Seen
 from phalanx_agent.docker.port import ContainerFacts
-from phalanx_agent.loops import case, deeds, keeper
+from phalanx_agent.loops import case, deeds, keeper, noting
+from phalanx_agent.loops.case import Case
 from phalanx_agent.loops.found import container_of
 from phalanx_agent.loops.leave import Leaving
+from phalanx_agent.loops.workshop import Workshop
 from phalanx_manager.core import after, clusters, goals, govern, observe, place, sealing
-from phalanx_manager.core.model import Drain, Kernel, Session, SessionRow, Snapshot
+from phalanx_manager.core.model import Drain, Kernel, NetworkRow, Session, SessionRow, Snapshot
 from phalanx_manager.core.observe import KernelChange
 from phalanx_manager.loops.converge import Converge
 from phalanx_manager.loops.lead import Hold
@@ -26,11 +29,13 @@ from phalanx_manager.store.ledger import Ledger
 from phalanx_manager.store.port import NewSession, Unavailable
 from phalanx_manager.store.tables import Change
 from phalanx_manager.store.work import Work
-from phalanx_wire.control import Observed
+from phalanx_wire.control import Network, Observed
 from phalanx_wire.ids import AgentId, ClusterName, SessionId
 from phalanx_wire.lifecycle import KernelState
 from tests.sim.daemons import SkewedClock
+from tests.sim.engine import SimEngine
 from tests.sim.leads import FencedDatabase
+from tests.sim.plant import Plant
 from tests.support.fake_engine import FakeEngine
 
 _submit = Ledger.submit
@@ -38,33 +43,8 @@ _rooms = place.rooms
 _move = Work.move
 _end = Change.end
 _unknown = Leaving.unknown
-
-
-@dataclass(frozen=True)
-class Plant:
-    """One bug.
-
-    Attributes:
-        places: (module or class, name in it).
-        caught: words of the violation that it must cause.
-    """
-
-    bug: str
-    places: tuple[tuple[Any, str], ...]
-    instead: Any
-    caught: str
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        """Have it in place."""
-        before = [(where, name, vars(where)[name]) for where, name in self.places]
-        for where, name, _ in before:
-            setattr(where, name, self.instead)
-        try:
-            yield
-        finally:
-            for where, name, usual in before:
-                setattr(where, name, usual)
+_notify = noting.notify
+_holds: Callable[[Kernel], bool] = Kernel.holds.fget  # type: ignore[attr-defined]
 
 
 def _makes_again(seen: Seen) -> step.Op | None:
@@ -72,6 +52,13 @@ def _makes_again(seen: Seen) -> step.Op | None:
 
 
 _make: Callable[[Seen], step.Op | None] = vars(step)["_make"]
+
+
+def _begins_alone(goal: KernelState, seen: Seen, needs: step.Needs) -> step.Op | None:
+    return _begin(KernelState.RUNNING, seen, replace(needs, peers=True))
+
+
+_begin: Callable[[KernelState, Seen, step.Needs], step.Op | None] = vars(step)["_begin"]
 
 
 def _removes_at_once(goal: KernelState, seen: Seen, needs: step.Needs) -> step.Op | None:
@@ -149,6 +136,29 @@ def _only_when_told(leaving: Leaving, why: str, *, told: bool) -> None:
 
 async def _stays(engine: FakeEngine, entered_at: float) -> None:
     pass
+
+
+def _sees_every_device(row: SessionRow, kernel: Kernel) -> tuple[str, ...]:
+    return tuple(f"{kernel.agent}-gpu{number}" for number in range(4))
+
+
+def _in_one_subnet(row: NetworkRow) -> Network:
+    return msgspec.structs.replace(_network(row), subnet="10.213.0.0/24")
+
+
+_network: Callable[[NetworkRow], Network] = vars(goals)["_network"]
+
+
+def _holds_while_heard(kernel: Kernel) -> bool:
+    return _holds(kernel) and kernel.state is not KernelState.LOST
+
+
+async def _removes_nothing(engine: SimEngine, container_id: str) -> None:
+    pass
+
+
+def _notifies_twice(case: Case, workshop: Workshop, send: Callable[[bytes], bool]) -> None:
+    _notify(case, workshop, lambda command: send(command) and send(command))
 
 
 def _ends_well(change: Change, error: Exception | None = None) -> None:
@@ -300,5 +310,47 @@ PLANTS: Final = (
         ((SkewedClock, "monotonic_s"),),
         _by_the_wall,
         " s of silence",
+    ),
+    Plant(
+        "a container does not wait for those of its gang",
+        ((step, "_begin"),),
+        _begins_alone,
+        " of its gang are created",
+    ),
+    Plant(
+        "a container sees all devices of its host",
+        ((goals, "visible_gpus"),),
+        _sees_every_device,
+        " is used by ",
+    ),
+    Plant(
+        "all sessions have one subnet",
+        ((goals, "_network"),),
+        _in_one_subnet,
+        " overlap",
+    ),
+    Plant(
+        "an engine keeps what it was told to remove",
+        ((SimEngine, "remove"),),
+        _removes_nothing,
+        " is REMOVED, and there is ",
+    ),
+    Plant(
+        "what was given up keeps its container",
+        ((Kernel, "holds"),),
+        property(_holds_while_heard),
+        " still has containers ",
+    ),
+    Plant(
+        "what was given up keeps its files",
+        ((Kernel, "holds"),),
+        property(_holds_while_heard),
+        " still has files of ",
+    ),
+    Plant(
+        "a signal is sent twice",
+        ((noting, "notify"),),
+        _notifies_twice,
+        " hears signal ",
     ),
 )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.plants import PLANTS, Plant
+from tests.sim.plant import Plant
+from tests.sim.plants import PLANTS
+from tests.sim.plants_in_records import PLANTS_IN_RECORDS
 from tests.sim.story import simulate
 
 WITHIN_SEEDS = 120
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.bug)
+@pytest.mark.parametrize("plant", [*PLANTS, *PLANTS_IN_RECORDS], ids=lambda plant: plant.bug)
 def test_a_planted_bug_is_caught(plant: Plant) -> None:
     with plant.planted():
         found = next(
