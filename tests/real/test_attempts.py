@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ SAY = 'echo "attempt $PHALANX_ATTEMPT"; '
 HEEDS = 'trap "echo warned" USR1; ' + SAY + "while :; do sleep 0.1; done"
 # Runs for ever in the first attempt, and succeeds in the second.
 SECOND = SAY + "[ $PHALANX_ATTEMPT = 2 ] || exec sleep 1000"
+# The same, and writes down when it is warned and when it is stopped.
+NOTES = """
+note() { echo "$1 $(date +%s.%N)" >> /share/heard.$PHALANX_SESSION_ID.$RANK; }
+[ $PHALANX_ATTEMPT = 1 ] || exit 0
+trap 'note warned' USR1
+trap 'note stopped; exit 1' TERM
+echo ready
+while :; do sleep 0.1; done
+"""
+DEADLINE_S = 3
 
 
 def test_a_gang_that_fails_is_tried_again_as_a_whole_and_its_followers_see_it_all(
@@ -92,23 +103,36 @@ def test_what_has_failed_is_kept_for_a_look_until_it_is_let_go(
     assert "why\n" == (tmp_path / "clue").read_text()
 
 
-def test_what_runs_on_a_drained_host_moves_to_another(clean: Ground) -> None:
-    name = clean.detached("--requeue", "--grace", "0s", "--", "sh", "-c", SECOND)
-    clean.await_state(name, "running")
-    (home,) = clean.containers(name).values()
+def test_what_runs_on_a_drained_host_is_warned_and_moves_to_another(clean: Ground) -> None:
+    share = Path(clean.lab.state_dir, "share")
+    name = clean.detached(
+        "-N", "2", *ACROSS, "-v", f"{share}:/share:rw", "--requeue", "--grace", "2s",
+        "--", "sh", "-c", NOTES,
+    )  # fmt: skip
+    await_true("both are ready", lambda: clean.phalanx("logs", name).out.count("ready") == 2)
+    session, home = clean.show(name)["id"], clean.containers(name)["sub1"]
+    began = time.time()
     try:
         drained = clean.phalanx(
-            "node", "drain", home, "--reason", "new disks", "--deadline", "0s"
-        ).ok()
+            "node", "drain", home, "--reason", "new disks", "--signal", "USR1",
+            "--deadline", f"{DEADLINE_S}s",
+        ).ok()  # fmt: skip
         code = clean.phalanx("wait", name).code
         other = set(clean.containers(name).values())
         shown = clean.phalanx("nodes", home).ok()
     finally:
         clean.phalanx("node", "undrain", home).ok()
+    events = clean.phalanx("events", name).ok()
 
     assert f"{home} is draining: admin: new disks" in drained
-    assert 0 == code
+    assert (0, 2) == (code, clean.show(name)["attempt"])
     assert {home}.isdisjoint(other)
     assert "drained" in shown
-    assert f"agent {home} is drained: admin: new disks" in clean.phalanx("events", name).ok()
+    assert f"agent {home} is drained: admin: new disks" in events
+    for rank in range(2):
+        heard = (share / f"heard.{session}.{rank}").read_text().split()
+        assert ["warned", "stopped"] == heard[::2]
+        warned, stopped = map(float, heard[1::2])
+        assert began + DEADLINE_S <= stopped
+        assert warned < stopped - DEADLINE_S / 2
     assert ready(clean, home)

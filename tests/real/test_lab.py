@@ -19,6 +19,7 @@ from phalanx_lab import daemons, engine, engine_root, processes, status, traces
 from phalanx_lab.lab import Host, Lab, down
 from phalanx_lab.status import Lock
 from phalanx_lab.unavailable import Unavailable
+from tests.real.ground import Ground
 
 pytestmark = pytest.mark.real
 
@@ -200,6 +201,27 @@ def test_a_fault_on_something_unknown_names_what_there_is(name: str) -> None:
 
     with pytest.raises(ValueError, match=r"no component 'engine-7'; there are .*engine-1"):
         lab.fault("kill", "engine-7")
+
+
+def test_a_component_killed_by_the_command_line_is_there_again_and_an_unknown_one_is_refused(
+    clean: Ground,
+) -> None:
+    lab = clean.lab
+    button = ("lab", "fault", "kill", "--name", lab.plan.name)
+    first, others = lab.pid("agent-1"), (lab.pid("agent-2"), lab.pid("manager"))
+
+    done = clean.phalanx(*button, "agent-1")
+    eventually(lambda: lab.pid("agent-1") not in (0, first))
+    eventually(lambda: "host1" in daemons.connected_agents(lab.plan, lab.plan.http_port))
+    refused = clean.phalanx(*button, "agent-7").failed(64)
+    nowhere = clean.phalanx("lab", "fault", "kill", "--name", "nowhere", "agent-1").failed(69)
+
+    assert ("", "") == (done.ok(), done.err)
+    assert not processes.alive(first)
+    assert "phalanx lab: no component 'agent-7'; there are " in refused
+    assert "agent-1, agent-2, agent-3" in refused
+    assert "phalanx lab: lab nowhere" in nowhere
+    assert others == (lab.pid("agent-2"), lab.pid("manager"))
 
 
 def test_what_a_killed_supervisor_left_is_cleared_and_its_images_stay(name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets as tokens
 import time
 from pathlib import Path
 
@@ -14,7 +16,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from phalanx_lab import engine
-from tests.real.ground import ACROSS, Ground, await_true, call
+from tests.real.failing import BASE, ENDED, ON_BOTH, Site
+from tests.real.ground import (
+    ACROSS,
+    Ground,
+    assert_same_traces,
+    await_true,
+    call,
+    settled_traces,
+)
+from tests.real.test_survival import containers_of
+from tests.support.failpoints import Point
 
 pytestmark = pytest.mark.real
 
@@ -78,27 +90,23 @@ def changed_since(root: Path, began: float) -> list[Path]:
     return [Path(name) for name in done.out.split("\0") if name and Path(name).is_file()]
 
 
-def test_tokens_and_daemons_keys_are_in_their_own_files_alone(clean: Ground) -> None:
+def test_tokens_and_daemons_keys_are_in_their_own_files_alone(
+    clean: Ground, tmp_path: Path
+) -> None:
     state = Path(clean.lab.state_dir)
     bearer = clean.http("POST", "/v1/tokens", {"name": "ann", "scope": "user"}).ok()
     joining = clean.http("POST", "/v1/agent-tokens", {"name": "nobody"}).ok()
     secrets = {
-        "the administrator's token": clean.lab.admin_token,
+        **of_daemons(clean),
         "a user's token": bearer["token"],
         "a join token": joining["token"],
-        "the manager's key": (state / "manager" / "manager.key").read_text().strip(),
     }
-    for host in clean.lab.hosts:
-        own = state / f"h{host.index}" / "agent" / "agent.key"
-        secrets[f"the key of agent {host.name}"] = own.read_text().strip()
-        swarm = engine.ask(host.engine_socket, "GET", "/swarm")
-        if swarm[0] == 200:
-            tokens = swarm[1]["JoinTokens"]
-            secrets |= {f"the swarm's token, {kind}": tokens[kind] for kind in tokens}
     assert {"the swarm's token, Worker", "the swarm's token, Manager"} < secrets.keys()
 
     clean.http("GET", "/v1/sessions", token=bearer["token"]).ok()
-    clean.run("-N", "3", *ACROSS, "--", "true").ok()
+    planted = tokens.token_hex(16)  # what is searched for can be found
+    with clean.created("-N", "3", *ACROSS, "-e", f"PLANTED={planted}") as name:
+        shown, taken = inspected_and_committed(clean, name, tmp_path)
     told = [
         clean.http("GET", path).body.decode()
         for path in ("/v1/nodes", "/v1/tokens", "/v1/sessions?all=1", "/v1/events", "/metrics")
@@ -110,24 +118,120 @@ def test_tokens_and_daemons_keys_are_in_their_own_files_alone(clean: Ground) -> 
     assert state / "manager" / "phalanx.db" in files
     assert state / "logs" / "manager.log" in files
     assert clean.lab.admin_token.encode() in read(state / "manager" / "admin.token")
+    assert [True] * 3 == [planted in text for text in shown]
+    assert [True] * 3 == [planted.encode() in image for image in taken]
+    assert [True] * 3 == [b"what was written" in image for image in taken]
     for what, secret in secrets.items():
         assert [] == [str(path) for path in files if secret.encode() in read(path)], what
-        assert not any(secret in text for text in told), what
+        assert not any(secret in text for text in told + shown), what
+        assert not any(secret.encode() in image for image in taken), what
+
+
+def of_daemons(ground: Ground) -> dict[str, str]:
+    """The administrator's token, the daemons' keys and the swarm's tokens, by what they are."""
+    state = Path(ground.lab.state_dir)
+    found = {
+        "the administrator's token": ground.lab.admin_token,
+        "the manager's key": (state / "manager" / "manager.key").read_text().strip(),
+    }
+    for host in ground.lab.hosts:
+        own = state / f"h{host.index}" / "agent" / "agent.key"
+        found[f"the key of agent {host.name}"] = own.read_text().strip()
+        code, swarm = engine.ask(host.engine_socket, "GET", "/swarm")
+        if code == 200:
+            found |= {f"the swarm's token, {kind}": it for kind, it in swarm["JoinTokens"].items()}
+    return found
+
+
+def inspected_and_committed(
+    ground: Ground, session: str, folder: Path
+) -> tuple[list[str], list[bytes]]:
+    """What the engines show of a session's containers, and the images that are made of them."""
+    shown, taken = [], []
+    ground.phalanx(
+        "exec", session, "--all", "--", "sh", "-c", "echo what was written >/tmp/here"
+    ).ok()
+    for host, container in containers_of(ground, session):
+        shown.append(ground.docker(host, "inspect", container).ok())
+        ground.docker(host, "commit", container, "taken:latest").ok()
+        try:
+            ground.docker(host, "save", "-o", f"{folder}/taken.tar", "taken:latest").ok()
+        finally:
+            ground.docker(host, "rmi", "taken:latest").ok()
+        taken.append((folder / "taken.tar").read_bytes())
+    return shown, taken
 
 
 @pytest.mark.parametrize("component", ["manager", "agent-1"])
 def test_a_daemon_that_crashes_leaves_no_memory_on_the_disk(clean: Ground, component: str) -> None:
-    pid = clean.lab.pid(component)
-    folder = Path(f"/proc/{pid}/cwd").resolve()
+    pid, state = clean.lab.pid(component), Path(clean.lab.state_dir)
+    folder, planted = Path(f"/proc/{pid}/cwd").resolve(), state / "share" / "planted"
     before = {path.name for path in folder.iterdir()}
     limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
     assert ["0", "0"] == next(line.split()[4:6] for line in limits if "core file" in line)
 
-    call("kill", "-ABRT", str(pid)).ok()
-    await_true("it is there again", lambda: clean.lab.pid(component) not in (0, pid))
-    await_true("it works again", lambda: clean.run("--", "true").code == 0)
+    with clean.created("-N", "3", *ACROSS):
+        began = time.time()
+        secrets = {
+            what: secret.encode()
+            for what, secret in of_daemons(clean).items()
+            if "swarm" not in what
+        } | of_containers(clean)
+        planted.write_bytes(b"\n".join(secrets.values()))  # what is searched for can be found
+        clean.http("GET", "/v1/sessions").ok()
+        call("kill", "-ABRT", str(pid)).ok()
+        await_true("it is there again", lambda: clean.lab.pid(component) not in (0, pid))
+        await_true("it works again", lambda: clean.run("--", "true").code == 0)
 
+    changed = {path: read(path) for path in changed_since(state, began) if path.name not in HOMES}
+    planted.unlink()
     assert before == {path.name for path in folder.iterdir()}
+    assert state / "logs" / f"{component}.log" in changed
+    for what, secret in secrets.items():
+        assert [planted] == [path for path, text in changed.items() if secret in text], what
+
+
+def of_containers(ground: Ground) -> dict[str, bytes]:
+    """Spellings of the private keys of all containers, by the files that they are of."""
+    return {
+        f"{path}, {number}": needle
+        for host in ground.lab.hosts
+        for path in Path(ground.lab.plan.agent_memory(host.index)).rglob("*")
+        if path.name in ("id_ed25519", "host_key")
+        for number, needle in enumerate(needles(path.read_bytes()))
+    }
+
+
+def test_an_exception_that_nobody_expected_writes_down_nothing_of_what_was_in_hand(
+    failing: Site,
+) -> None:
+    before, planted = settled_traces(failing.ground), tokens.token_hex(16)
+    logs = [Path(path) for path in failing.ground.lab.logs()]
+    known = {path: path.stat().st_size for path in logs}
+    bugs = {
+        "manager": Point("store.submit", "before", "raise"),
+        "agent-1": Point("docker.create_container", "before", "raise"),
+        "agent-2": Point("docker.start", "after", "raise"),
+    }
+    for component, point in bugs.items():
+        point.arm(failing.folder(component))
+    wish = {**ON_BOTH, "command": ["true"], "env": {"PLANTED": planted}}
+    whole = {"image": BASE, "kind": "batch", "egress": False, **wish}
+
+    failed = failing.ground.http("POST", "/v1/sessions", whole)
+    session = failing.submit(**wish)
+    ended = failing.await_state(session, *ENDED)
+
+    said = {path.stem: path.read_bytes()[known[path] :].decode() for path in logs}
+    for component, point in bugs.items():
+        assert "Traceback" in said[component]
+        assert f"RuntimeError: a bug at {point.call}" in said[component]
+    assert (500, "succeeded") == (failed.status, ended["state"])
+    assert planted in json.dumps(failing.view(session))  # its user may see it
+    for secret in (planted, failing.ground.lab.admin_token):
+        assert secret not in failed.body.decode()
+        assert [] == [component for component, text in said.items() if secret in text]
+    assert_same_traces(before, failing.ground)
 
 
 def files_of(state: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Points at which a daemon dies or freezes: before and after each call of its ports.
+"""Points at which a daemon dies, freezes or fails: before and after each call of its ports.
 
 A daemon's test-only entry (`failing_agent`, `failing_manager`) wraps the calls; a test arms a point
 by making its file in the daemon's folder. The file goes when the point is passed, so that the
@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Mode = Literal["kill", "hang"]
+Mode = Literal["kill", "hang", "raise"]
 When = Literal["before", "after"]
 SIGNALS: Mapping[Mode, signal.Signals] = {"kill": signal.SIGKILL, "hang": signal.SIGSTOP}
 MODES: tuple[Mode, ...] = ("kill", "hang")
+"""How walks hurt a daemon. None of them has `raise`, which is a bug of ours."""
 MOMENTS: tuple[When, ...] = ("before", "after")
 
 
@@ -60,7 +61,7 @@ class Port:
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """Where a process dies or freezes."""
+    """Where a process dies, freezes or fails."""
 
     call: str
     when: When
@@ -71,7 +72,7 @@ class Point:
         return folder / f"failpoint.{self.call}.{self.when}.{self.mode}"
 
     def arm(self, folder: Path) -> None:
-        """Let the daemon that has this folder die or freeze there once."""
+        """Let the daemon that has this folder die, freeze or fail there once."""
         self.file(folder).touch()
 
     def is_armed(self, folder: Path) -> bool:
@@ -89,18 +90,20 @@ def points(calls: Collection[str]) -> list[Point]:
 
 
 def _passing(call: Callable[..., Any], folder: Path, name: str) -> Callable[..., Any]:
+    modes: tuple[Mode, ...] = get_args(Mode)
     files = {
-        when: [(Point(name, when, mode).file(folder), SIGNALS[mode]) for mode in MODES]
-        for when in MOMENTS
+        when: [(Point(name, when, mode).file(folder), mode) for mode in modes] for when in MOMENTS
     }
 
     def gate(when: When) -> None:
-        for file, number in files[when]:
+        for file, mode in files[when]:
             try:
                 os.unlink(file)
             except FileNotFoundError:
                 continue
-            os.kill(os.getpid(), number)
+            if mode == "raise":
+                raise RuntimeError(f"a bug at {name}")
+            os.kill(os.getpid(), SIGNALS[mode])
 
     @functools.wraps(call)
     async def awaited(*given: Any, **named: Any) -> Any:
