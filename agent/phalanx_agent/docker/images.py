@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
+from aiohttp import StreamReader
+
 from phalanx_agent.core.recipe import Image
 from phalanx_agent.docker.call import Line, speaking
 from phalanx_agent.docker.port import Unavailable
@@ -66,7 +68,7 @@ class Images:
             path, method="POST", what=what, doing="pulling it", params=params
         ) as answer:
             with speaking(what, "pulling it"):
-                while line := await asyncio.wait_for(answer.content.readline(), _QUIET_S):
+                while line := await _next_line(answer.content, what):
                     self._take(json.loads(line), ref, layers, progress)
         found = await self.find(ref)
         if found is None:
@@ -86,6 +88,8 @@ class Images:
                 "reach its registry? What is in no registry is loaded into each host's engine."
             )
             raise Unavailable(f"image {ref}", "pulling it", hint, kind="answered", status=404)
+        if str(message.get("status")).startswith("Retrying"):
+            progress(f"pulling image {ref}: it broke off, and the engine tries again")
         amounts = message.get("progressDetail") or {}
         if "total" not in amounts or message.get("status") != "Downloading":
             return
@@ -93,6 +97,16 @@ class Images:
         done = sum(current for current, _ in layers.values())
         whole = sum(total for _, total in layers.values())
         progress(f"pulling image {ref}, {spell_bytes(done)} of {spell_bytes(whole)}")
+
+
+async def _next_line(content: StreamReader, what: str) -> bytes:
+    """Read what is said next of a pull; a slow one is heard of now and then."""
+    try:
+        async with asyncio.timeout(_QUIET_S):
+            return await content.readline()
+    except TimeoutError as error:
+        hint = f"Nothing has come of it for {_QUIET_S:.0f} s; does its registry answer?"
+        raise Unavailable(what, "pulling it", hint) from error
 
 
 def _checked(ref: str) -> str:

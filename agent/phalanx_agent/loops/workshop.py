@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -146,6 +151,35 @@ class Once:
                 self._locks[key] = (lock, users - 1)
 
 
+class Waiting:
+    """Those who wait for the same thing, and what was last said of it."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._told: list[Callable[[str], None]] = []
+
+    @contextmanager
+    def told(self, progress: Callable[[str], None]) -> Iterator[None]:
+        """Tell somebody how far it is, as long as the block lasts."""
+        if self._said:
+            progress(self._said)
+        self._told.append(progress)
+        try:
+            yield
+        finally:
+            self._told.remove(progress)
+
+    def __bool__(self) -> bool:
+        """Tell whether anybody waits."""
+        return bool(self._told)
+
+    def say(self, detail: str) -> None:
+        """Tell everybody."""
+        self._said = detail
+        for progress in self._told:
+            progress(detail)
+
+
 @dataclass(slots=True)
 class Workshop:
     """Everything that a keeper works with.
@@ -198,6 +232,7 @@ class Workshop:
     engine_gone_at: float = 0.0
     once: Once = field(default_factory=Once)
     _images: dict[str, tuple[Image, float]] = field(default_factory=dict)
+    _waiting: dict[str, Waiting] = field(default_factory=dict)
     _engine: EngineFacts | None = None
 
     @property
@@ -235,19 +270,29 @@ class Workshop:
         return facts
 
     async def image(self, ref: str, progress: Callable[[str], None]) -> Image:
-        """Have an image on this host. Kernels that ask at the same time share one answer.
+        """Have an image on this host. Kernels that ask at the same time share one answer, and all
+        of them are told how far it is.
 
         Raises:
             Unavailable: it is not here and cannot be had.
         """
+        waiting = self._waiting.setdefault(ref, Waiting())
+        try:
+            with waiting.told(progress):
+                return await self._image(ref, waiting.say)
+        finally:
+            if not waiting:
+                del self._waiting[ref]
+
+    async def _image(self, ref: str, say: Callable[[str], None]) -> Image:
         async with self.once.alone(f"image {ref}"):
             found, at = self._images.get(ref, (None, 0.0))
             if found is not None and self.clock() - at < IMAGE_KNOWN_S:
                 return found
             image = await self.docker.image(ref)
             if image is None:
-                progress(f"It pulls the image {ref}.")
-                image = await self.docker.pull(ref, progress)
+                say(f"It pulls the image {ref}.")
+                image = await self.docker.pull(ref, say)
             now = self.clock()
             fresh = {r: kept for r, kept in self._images.items() if now - kept[1] < IMAGE_KNOWN_S}
             self._images = {**fresh, ref: (image, now)}

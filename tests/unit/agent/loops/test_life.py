@@ -238,6 +238,15 @@ async def test_one_pull_serves_all_kernels(host: FakeHost) -> None:
         assert 1 == host.engine.calls.count("pull")
 
 
+async def test_all_kernels_that_wait_for_a_pull_tell_how_far_it_is(host: FakeHost) -> None:
+    host.engine.held["pull"] = asyncio.Event()
+    async with living(host) as life:
+        await life.aim(assignment(S.CREATED, image="big"), assignment(S.CREATED, 1, image="big"))
+
+        said = "It pulls the image big: 1 of 2 MiB."
+        assert [said, said] == [life.report(one).detail for one in (MAIN1, SUB1)]
+
+
 async def test_an_image_that_nobody_has_is_refused(host: FakeHost) -> None:
     async with living(host) as life:
         await life.aim(assignment(S.CREATED, image="nosuch"))
