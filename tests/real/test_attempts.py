@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import time
 from pathlib import Path
 
@@ -17,6 +20,15 @@ SAY = 'echo "attempt $PHALANX_ATTEMPT"; '
 HEEDS = 'trap "echo warned" USR1; ' + SAY + "while :; do sleep 0.1; done"
 # Runs for ever in the first attempt, and succeeds in the second.
 SECOND = SAY + "[ $PHALANX_ATTEMPT = 2 ] || exec sleep 1000"
+# The same, but fails by itself in the second attempt, and succeeds in the third.
+THIRD = SAY + "case $PHALANX_ATTEMPT in 1) exec sleep 1000;; 2) exit 3;; esac"
+
+RESTARTED = "The container engine of its host was restarted, which ended it."
+BEING_STOPPED = (
+    "It was ended through the container engine of its host: the engine was being stopped, or "
+    "somebody stopped the container by hand."
+)
+"""What is said where an agent sees the end before its engine has gone."""
 # The same, and writes down when it is warned and when it is stopped.
 NOTES = """
 note() { echo "$1 $(date +%s.%N)" >> /share/heard.$PHALANX_SESSION_ID.$RANK; }
@@ -72,20 +84,30 @@ def test_a_running_session_goes_back_to_the_queue_when_it_is_told_to(clean: Grou
     assert 2 == clean.show(name)["attempt"]
 
 
-def test_a_killed_engine_is_not_held_against_its_sessions(clean: Ground) -> None:
-    name = clean.detached("-N", "3", *ACROSS, "--requeue", "--", "sh", "-c", SECOND)
+@pytest.mark.parametrize(
+    ("number", "causes"),
+    [(signal.SIGKILL, {RESTARTED}), (signal.SIGTERM, {RESTARTED, BEING_STOPPED})],
+    ids=["killed", "restarted"],
+)
+def test_a_killed_engine_is_not_held_against_its_sessions(
+    clean: Ground, number: signal.Signals, causes: set[str]
+) -> None:
+    name = clean.detached(
+        "-N", "3", *ACROSS, "--requeue", "--max-attempts", "2", "--", "sh", "-c", THIRD
+    )
     clean.await_state(name, "running")
     first = clean.lab.pid("engine-3")
-    clean.lab.fault("kill", "engine-3")
+    os.kill(first, number)
     await_true("there is a new one", lambda: clean.lab.pid("engine-3") not in (0, first))
     code = clean.phalanx("wait", name).code
     events = clean.phalanx("events", name).ok()
     await_true("it takes work", lambda: all(ready(clean, h.name) for h in clean.lab.hosts), 90)
 
-    assert (0, 2) == (code, clean.show(name)["attempt"])
-    assert "attempt 1 failed, attempt 2 is next" in events
-    assert "host3" in events
-    assert "engine" in events
+    # The second failure is the first of its own: of two it may have.
+    assert (0, 3) == (code, clean.show(name)["attempt"])
+    (why,) = re.findall("attempt 1 failed, attempt 2 is next: (.*)", events)
+    assert why in {f"rank 2 (sub2) on agent host3 has exited: {cause}" for cause in causes}
+    assert "attempt 2 failed, attempt 3 is next" in events
 
 
 def test_what_has_failed_is_kept_for_a_look_until_it_is_let_go(

@@ -26,12 +26,14 @@ from tests.real.failing import (
     state_of,
 )
 from tests.real.ground import Ground, assert_same_traces, await_true, call, settled_traces
+from tests.real.test_attempts import RESTARTED
 from tests.support.failpoints import Point
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 CODE = 7
 MORE_THAN_HALF = {"cpu": 10, "mem": "64M"}
+SILENT = "The engine did not answer in time; is it overloaded or stopped?"
 UNTIL_ENOUGH = (
     WITNESS + 'until [ -e "/share/enough.$PHALANX_SESSION_ID" ]; do sleep 0.05; done; exit 7'
 )
@@ -134,16 +136,64 @@ def test_a_dead_engine_fails_its_session_and_a_frozen_one_that_is_cut_off_does_n
     lab.fault("cont", "engine-2")
     lab.fault("heal", "host2")
     on_dead, on_frozen = by_host(site, sessions)
-    enough(site, *sessions)
+    enough(site, on_frozen)
+    if phase != "running":
+        enough(site, on_dead)
     dead, frozen = (site.await_state(session, *ENDED) for session in (on_dead, on_frozen))
 
     assert ("failed", CODE) == (frozen["state"], frozen["exit_code"])
     assert 1 == site.times_run(on_frozen)
     assert site.times_run(on_dead) <= 1
-    if dead["exit_code"] != CODE:
+    if phase == "running":
+        assert ("failed", 1) == (dead["state"], site.times_run(on_dead))
+        assert f"agent host1 has exited: {RESTARTED}" in dead["reason"], dead["reason"]
+    elif dead["exit_code"] != CODE:
         assert "failed" == dead["state"]
         assert "engine" in dead["reason"], dead["reason"]
-        assert phase in ("barrier", "running"), dead["reason"]
+        assert phase == "barrier", dead["reason"]
+
+
+@pytest.mark.long  # an engine counts as silent after a minute
+def test_a_frozen_engine_is_named_gets_nothing_new_and_keeps_what_it_runs(site: Site) -> None:
+    lab, ground = site.ground.lab, site.ground
+    share = {"source": str(site.share), "target": "/share", "read_only": False}
+    wish = {"command": ["sh", "-c", UNTIL_ENOUGH], "mounts": [share], "grace_s": 1}
+    kept = site.submit(**ON_BOTH, **wish)
+    site.await_state(kept, "running")
+    before = set(containers(ground, kept))
+    lab.fault("stop", "engine-2")
+    try:
+        await_true("it is noticed", lambda: site.nodes()["host2"] != "ready", PATIENCE_S)
+        # Each host has room for one.
+        new = one_on_each(site)
+        await_true("one runs", lambda: "running" in states(site, new), PATIENCE_S)
+        nodes, why = ground.phalanx("nodes").ok(), ground.phalanx("why", kept).ok()
+        (waiting,) = [view for view in map(site.view, new) if view["state"] == "pending"]
+        (placed,) = [view for view in map(site.view, new) if view["state"] == "running"]
+        shown = site.view(kept)
+    finally:
+        lab.fault("cont", "engine-2")
+    site.await_state(waiting["id"], "running")
+    after = set(containers(ground, kept))
+    enough(site, kept, *new)
+    view, *views = (site.await_state(session, *ENDED) for session in (kept, *new))
+
+    assert "degraded" in nodes
+    assert SILENT in nodes
+    assert "host2" in why
+    assert SILENT in why
+    assert "running" == shown["state"]
+    assert "host1" == placed["kernels"][0]["agent"]
+    assert before == after
+    assert ("failed", CODE, 1) == (view["state"], view["exit_code"], view["attempt"])
+    assert 2 == site.times_run(kept)
+    assert [("failed", CODE)] * 2 == [(one["state"], one["exit_code"]) for one in views]
+    assert [1, 1] == [site.times_run(session) for session in new]
+
+
+def states(site: Site, sessions: list[str]) -> set[str]:
+    """The states that some sessions are in."""
+    return {site.view(session)["state"] for session in sessions}
 
 
 def test_a_helper_of_a_container_that_its_engine_has_lost_is_ended(site: Site) -> None:
