@@ -12,6 +12,7 @@ from phalanx_agent.docker.port import Docker
 from phalanx_agent.host import guard, logstore, scratch, uploads
 from phalanx_agent.loops import sweep, workshop
 from phalanx_runner.channel import RunnerChannel
+from tests.support import clocks
 from tests.support.failpoints import Port
 
 PORTS = (
@@ -47,8 +48,10 @@ def folder(config_file: Path) -> Path:
 
 def main() -> int:
     """Be the agent."""
+    own = folder(Path(sys.argv[sys.argv.index("--config") + 1]))
+    clocks.obey(own)
     for port in PORTS:
-        port.wrap(folder(Path(sys.argv[sys.argv.index("--config") + 1])))
+        port.wrap(own)
     return daemon.main()
 
 

@@ -12,6 +12,7 @@ from phalanx_manager.loops import converge
 from phalanx_manager.rpc.agents import Agents
 from phalanx_manager.store.port import Store
 from phalanx_manager.store.sqlite import SqliteStore
+from tests.support import clocks
 from tests.support.failpoints import Port
 
 PORTS = (
@@ -51,8 +52,10 @@ def folder(config_file: Path) -> Path:
 
 def main() -> int:
     """Be the manager."""
+    own = folder(Path(sys.argv[sys.argv.index("--config") + 1]))
+    clocks.obey(own)
     for port in PORTS:
-        port.wrap(folder(Path(sys.argv[sys.argv.index("--config") + 1])))
+        port.wrap(own)
     return daemon.main()
 
 
