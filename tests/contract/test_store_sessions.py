@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from phalanx_manager.core.model import Caller, Refusal, SessionRow, Stop, StopCause
 from phalanx_manager.store.port import (
     AlreadyThere,
@@ -225,6 +227,24 @@ async def test_a_later_stop_may_shorten_the_grace_but_not_change_the_cause(case:
 
     assert (True, True) == (longer, shorter)  # the first of them: no other attempt
     assert stop == Stop(StopCause.TIME_LIMIT, "its time is over", later(1), grace_s=0, then="end")
+
+
+@pytest.mark.parametrize("placed", [False, True])
+async def test_of_two_stops_at_once_one_is_the_cause(case: Case, *, placed: bool) -> None:
+    await case.join()
+    await case.submit(size=2)
+    if placed:
+        await case.place()
+    stops = [Stop(StopCause.USER, f"{who} stopped it", later(1)) for who in ("ada", "root")]
+    await asyncio.gather(*(case.store.stop(ONE, stop) for stop in stops))
+    await case.again()
+    session = (await case.row()).session
+    kinds = [event.kind for event in await case.store.events(0, ONE, 100)]
+
+    assert session.stop is not None
+    assert ("ada stopped it", later(1)) == (session.stop.text, session.stop.at)
+    assert ("stopping" if placed else "cancelled") == session.state
+    assert 1 == kinds.count(f"session.{session.state}")
 
 
 async def test_why_a_session_waits_is_kept_and_told_once(case: Case) -> None:

@@ -120,6 +120,8 @@ VALUES = [
     bad("a variable of ours", 403, "reserved_env", env={"PHALANX_SESSION_ID": "x"}),
     bad("another variable of ours", 403, "reserved_env", env={"BACKENDAI_CLUSTER_SIZE": "9"}),
     bad("a variable with = in it", 400, "env_key", env={"A=B": "x"}),
+    bad("a variable with - in it", 400, "env_key", env={"A-B": "x"}),
+    bad("a variable whose name has NUL in it", 400, "env_key", env={"A\0": "x"}),
     bad("a variable with NUL in it", 400, "env_value", env={"A": "x\0y"}),
     bad("a huge variable", 400, "env_value", env={"A": "x" * 129_000}),
     bad("ten thousand variables", 400, "env", env={f"V{i}": "" for i in range(10_000)}),

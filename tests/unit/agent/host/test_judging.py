@@ -108,7 +108,7 @@ def test_a_user_is_who_the_image_says(user: str, expected: Account) -> None:
     assert expected == users.account(user, PASSWD, GROUP)
 
 
-@pytest.mark.parametrize("user", ["nobody", "ada:nogroup", "-1", "99999999999"])
+@pytest.mark.parametrize("user", ["nobody", "nobody:docker", "ada:docker", "-1", "99999999999"])
 def test_a_user_that_the_image_does_not_have_is_refused(user: str) -> None:
     with pytest.raises(Refused):
         users.account(user, PASSWD, GROUP)

@@ -71,6 +71,8 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"kind": "interactive"}, "interactive_command", "command"),
     ({"env": {"1A": ""}}, "env_key", "env"),
     ({"env": {"A=B": ""}}, "env_key", "env"),
+    ({"env": {"A-B": ""}}, "env_key", "env"),
+    ({"env": {"A\0": ""}}, "env_key", "env"),
     ({"env": {"": ""}}, "env_key", "env"),
     ({"env": {"A": "\0"}}, "env_value", "env.A"),
     ({"env": {"A": "x" * 129_000}}, "env_value", "env.A"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hmac
 from collections.abc import AsyncIterator
 
 import pytest
 
-from phalanx_manager.http import bodies
+from phalanx_manager.http import auth, bodies
 from phalanx_manager.http.routes import ROUTES
 from tests.support.manager_api import PATIENCE_S, SPEC, Scene, problem
 
@@ -330,15 +331,39 @@ async def test_every_wrong_token_is_one_and_the_same_answer(api: Scene) -> None:
     revoked = await api.client.delete("/v1/tokens/token-ada", headers=api.as_("root"))
     wrong = (*WRONG_TOKENS, f"Bearer {made['token']}", api.as_("ada")["Authorization"])
 
-    answers = [
-        await api.client.get("/v1/sessions", headers={"Authorization": header}) for header in wrong
-    ]
+    asked: list[str] = []
+    api.store._database._connection.set_trace_callback(asked.append)
+
+    answers, costs = [], []
+    for header in wrong:
+        asked.clear()
+        answers.append(await api.client.get("/v1/sessions", headers={"Authorization": header}))
+        costs.append(len(asked))
 
     assert 204 == revoked.status
+    assert [0, 0, 0, 0, 1, 0, 1, 1] == costs  # a well-formed one takes the same time
     assert {(401, "Bearer")} == {(one.status, one.headers["WWW-Authenticate"]) for one in answers}
     assert 1 == len({await one.read() for one in answers})
     found = await problem(answers[0])
     assert "the token is missing, wrong, expired or revoked" == found.title
+
+
+async def test_a_token_is_good_when_the_comparison_in_constant_time_says_so(
+    api: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[object, object]] = []
+
+    def differs(one: object, other: object) -> bool:
+        compared.append((one, other))
+        return False
+
+    good = await api.get("/v1/sessions")
+    monkeypatch.setattr(hmac, "compare_digest", differs)
+    refused = await api.get("/v1/sessions")
+
+    digest = auth.secret_hash(api.tokens["ada"])
+    assert (200, 401) == (good.status, refused.status)
+    assert [(digest, digest)] == compared
 
 
 SCOPED = [
