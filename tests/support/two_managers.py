@@ -148,7 +148,7 @@ class Pair:
 @asynccontextmanager
 async def pair(database: str, folder: Path) -> AsyncIterator[Pair]:
     """Start two managers and an agent."""
-    daemons = [Daemon(folder / name, _free_port(), _free_port()) for name in ("one", "two")]
+    daemons = [Daemon(folder / name, free_port(), free_port()) for name in ("one", "two")]
     one, two = daemons
     rpcs = [daemon.rpc for daemon in daemons]
     for daemon in daemons:
@@ -176,7 +176,7 @@ async def pair(database: str, folder: Path) -> AsyncIterator[Pair]:
             task.cancel()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
