@@ -112,6 +112,17 @@ def test_a_slow_pull_is_told_holds_up_nobody_and_is_broken_off_by_a_stop(
     assert 0 == registry.sending
 
 
+def test_a_stop_does_not_wait_for_a_pull_that_has_stalled(
+    clean: Ground, registry: Registry
+) -> None:
+    registry.rate = 0
+    name = clean.detached("-i", IMAGE)
+    await_true("the layer is asked for", lambda: registry.sending == 1)
+    clean.phalanx("stop", name, timeout=5).ok()
+
+    assert "cancelled" == clean.await_state(name, *ENDED, within=5)["state"]
+
+
 def test_a_pull_whose_registry_was_killed_half_way_goes_on_when_it_is_back(
     clean: Ground, registry: Registry
 ) -> None:
