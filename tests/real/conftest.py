@@ -11,16 +11,22 @@ from pathlib import Path
 import pytest
 
 from phalanx_lab import engine
-from phalanx_lab.lab import Lab, all_labs
+from phalanx_lab.lab import Host, Lab, all_labs
 from tests.real.crew import NETWORK, SUBNET
 from tests.real.failing import Site, failing_lab
-from tests.real.ground import ACROSS, Ground, assert_same_traces, settled_traces
+from tests.real.ground import ACROSS, Ground, assert_same_traces, await_true, settled_traces
 from tests.real.outside import Outside
 from tests.real.upkeep import Upkeep
 
 LAB = "real"
 ON_HOSTS: dict[str, str | float | bool] = {"host_network": True, "host_ports": "61000-61039"}
 IMAGES = ("base", "older", "musl", "busybox", "empty", "hostile")
+
+
+def manages(host: Host) -> bool:
+    """Tell whether a host's engine takes part in deciding on its swarm: it listens from then on."""
+    status, info = engine.ask(host.engine_socket, "GET", "/info")
+    return status == 200 and bool(info["Swarm"]["ControlAvailable"])
 
 
 def clear_away_the_dead() -> None:
@@ -43,6 +49,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
             ground = Ground(lab, config)
             lab.load("base")
             ground.run("-N", "3", *ACROSS, "--", "true", timeout=180).ok()
+            await_true("each host is a manager of the swarm", lambda: all(map(manages, lab.hosts)))
             yield ground
     finally:
         patch.undo()
