@@ -80,11 +80,11 @@ class Stream:
         self._resize: Resize | None = None
         self._their_eof = False
         self._our_eof = False
-        self._told = False  # the peer knows of the end
+        self._told = False  # the peer knows of the end, or is being told
         self._ended = asyncio.Event()
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
-        self._forget: Callable[[int], object] = lambda _number: None
+        self._tell: Callable[[Closed], asyncio.Task[None] | None] = lambda _closed: None
 
     # -------------------------------------------------------------- writing
 
@@ -127,21 +127,29 @@ class Stream:
         await self._send(Resize(self.number, rows, columns))
 
     async def close(self, exit_code: int | None = None, code: str = "", why: str = "") -> None:
-        """End the stream, both directions; what has come and is not read is dropped."""
-        self._inbox.clear()
-        self._resize = None
-        self._end(Closed(self.number, exit_code, code, why), told=False)
-        assert self.closed is not None  # noqa: S101 - `_end` has set it
-        self._forget(self.number)
-        if not self._told:
-            self._told = True
-            await self._send(self.closed)
+        """End the stream, both directions; what has come and is not read is dropped. The peer is
+        told, although the caller is cancelled before there is room.
+        """
+        telling = self._leave(Closed(self.number, exit_code, code, why))
+        if telling is not None:
+            await asyncio.wait({telling})
 
     async def ended(self) -> Closed:
         """Wait for the end, from either side; what has come may still be there to be read."""
         await self._ended.wait()
         assert self.closed is not None  # noqa: S101 - `_end` has set it
         return self.closed
+
+    def _leave(self, closed: Closed) -> asyncio.Task[None] | None:
+        """End the stream; what tells the peer, unless that knows or is being told."""
+        self._inbox.clear()
+        self._resize = None
+        self._end(closed, told=False)
+        assert self.closed is not None  # noqa: S101 - `_end` has set it
+        if self._told:
+            return None
+        self._told = True
+        return self._tell(self.closed)
 
     def _check_writable(self, channel: int) -> None:
         if self.closed is not None:
@@ -245,6 +253,7 @@ class Mux:
         self._parity = first_number % 2
         self._on_open = on_open
         self._streams: dict[int, Stream] = {}
+        self._telling: dict[int, asyncio.Task[None]] = {}
         self._open = [0, 0]  # of the even and the odd numbers
         self._newest_of_peer = -1
         self._lost: str | None = None
@@ -268,7 +277,12 @@ class Mux:
         self._next += 2
         window = min(max(window, MIN_WINDOW_BYTES), WINDOW_BYTES)
         stream = self._add(number, call, (WINDOW_BYTES, window))
-        await self._send(Open(number, call, window))
+        try:
+            await self._send(Open(number, call, window))
+        except asyncio.CancelledError:
+            # It may have been sent already; who has not heard of it ignores its end.
+            stream._leave(Closed(number, code="cancelled"))  # noqa: SLF001 - the two are one
+            raise
         return stream
 
     def receive(self, message: Message) -> None:
@@ -278,9 +292,9 @@ class Mux:
                 self._opened(message)
             case Data() | Eof() | Resize() | Credit() | Closed():
                 stream = self._streams.get(message.stream)
-                if stream is None:
+                if stream is None or stream.closed is not None:
                     return  # late: the stream has ended here
-                stream._deliver(message)  # noqa: SLF001 - the two are one
+                stream._deliver(message)  # noqa: SLF001 - see above
                 if stream.closed is not None:
                     self._forget(message.stream)
             case _:
@@ -293,6 +307,8 @@ class Mux:
             stream._end(Closed(number, code="link_lost", why=why), told=True)  # noqa: SLF001 - see above
         self._streams.clear()
         self._open = [0, 0]
+        for telling in self._telling.values():
+            telling.cancel()
 
     def _opened(self, message: Open) -> None:
         number = message.stream
@@ -307,13 +323,26 @@ class Mux:
         window = min(max(message.window, MIN_WINDOW_BYTES), WINDOW_BYTES)
         self._on_open(message, self._add(number, message.call, (window, WINDOW_BYTES)))
 
+    def _tell(self, closed: Closed) -> asyncio.Task[None]:
+        """Tell the peer of an end by a task of our own, which ends with the link: no caller that
+        goes takes it along.
+        """
+        telling = asyncio.ensure_future(self._send_end(closed))
+        self._telling[closed.stream] = telling
+        telling.add_done_callback(lambda _: self._telling.pop(closed.stream))
+        return telling
+
+    async def _send_end(self, closed: Closed) -> None:
+        await self._send(closed)
+        self._forget(closed.stream)  # until now the peer has counted it, too
+
     def _forget(self, number: int) -> None:
         if self._streams.pop(number, None) is not None:
             self._open[number % 2] -= 1
 
     def _add(self, number: int, call: Call, windows: tuple[int, int]) -> Stream:
         stream = Stream(number, call, self._send, windows)
-        stream._forget = self._forget  # noqa: SLF001 - see above
+        stream._tell = self._tell  # noqa: SLF001 - see above
         self._streams[number] = stream
         self._open[number % 2] += 1
         return stream

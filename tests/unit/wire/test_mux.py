@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Task
 from collections import deque
+from collections.abc import Coroutine
+from typing import Any
 
 import msgspec
 import pytest
@@ -28,10 +31,15 @@ CALL = ExecCall(KernelId("k"), ("true",))
 
 
 class Pair:
-    """A manager's and an agent's mux whose messages pass at once, or wait while `hold` is set."""
+    """A manager's and an agent's mux whose messages pass at once, or wait while `hold` is set.
+
+    Attributes:
+        line: held, the manager's link is full: who sends there stands in line.
+    """
 
     def __init__(self) -> None:
         self.hold = False
+        self.line = asyncio.Lock()
         self.waiting: deque[tuple[Mux, Message]] = deque()
         self.sent: list[Message] = []
         self.opened: list[Stream] = []
@@ -39,7 +47,8 @@ class Pair:
         self.agent = Mux(self._to_manager, 1, lambda _open, stream: self.opened.append(stream))
 
     async def _to_agent(self, message: Message) -> None:
-        self._pass(self.agent, message)
+        async with self.line:
+            self._pass(self.agent, message)
 
     async def _to_manager(self, message: Message) -> None:
         self._pass(self.manager, message)
@@ -229,6 +238,121 @@ async def test_an_end_from_both_sides_at_once_leaves_nothing_behind() -> None:
         len(pair.manager),
         len(pair.agent),
     )
+
+
+async def waits_for_room(pair: Pair, sending: Coroutine[Any, Any, object]) -> Task[object]:
+    """Let a task stand in the line of the manager's full link."""
+    if not pair.line.locked():
+        await pair.line.acquire()
+    task = asyncio.ensure_future(sending)
+    for _turn in range(3):
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+async def leaves(task: Task[object]) -> None:
+    """Cancel a task that waits for room; it does not go on to wait."""
+    task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({task})
+    assert task.cancelled()
+
+
+async def room_again(pair: Pair) -> None:
+    pair.line.release()
+    for _turn in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_an_opening_that_is_called_off_before_there_is_room_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("phalanx_wire.mux.MAX_STREAMS", 3)
+    pair = Pair()
+    for _stream in range(3):
+        await leaves(await waits_for_room(pair, pair.manager.open(CALL)))
+    await room_again(pair)
+    assert (0, []) == (len(pair.manager), pair.opened)
+    for _stream in range(3):
+        await pair.manager.open(CALL)
+    assert 3 == len(pair.opened)
+
+
+async def test_an_opening_that_is_called_off_when_it_was_just_sent_ends_at_the_peer_too() -> None:
+    pair = Pair()
+
+    async def opened() -> None:
+        pair.manager._send = slow  # the link takes the message, and its sender hears of it late
+        await pair.manager.open(CALL)
+
+    async def slow(message: Message) -> None:
+        pair._pass(pair.agent, message)
+        if isinstance(message, Open):
+            await asyncio.Event().wait()
+
+    opening = asyncio.ensure_future(opened())
+    await asyncio.sleep(0)
+    (callee,) = pair.opened
+    await leaves(opening)
+    async with asyncio.timeout(5):
+        assert Closed(0, code="cancelled") == await callee.ended()
+    assert (0, 0) == (len(pair.manager), len(pair.agent))
+
+
+async def test_an_end_reaches_the_peer_although_who_ends_it_is_cancelled_while_it_waits() -> None:
+    pair = Pair()
+    manager, agent = await pair.open()
+
+    async def used() -> None:
+        async with manager:
+            await manager.close(code="cancelled", why="the client has gone")
+
+    await leaves(await waits_for_room(pair, used()))
+    assert agent.closed is None
+    await room_again(pair)
+    assert Closed(0, code="cancelled", why="the client has gone") == agent.closed
+    assert (0, 0) == (len(pair.manager), len(pair.agent))
+
+
+async def test_an_end_stands_behind_the_data_that_was_written_before_it() -> None:
+    pair = Pair()
+    manager, agent = await pair.open()
+    writing = await waits_for_room(pair, manager.write(STDIN, b"last words"))
+    await leaves(await waits_for_room(pair, manager.close(exit_code=0)))
+    await room_again(pair)
+    assert writing.done()
+    assert b"last words" == await _read_all(agent)
+    assert Closed(0, 0) == agent.closed
+
+
+async def test_a_stream_counts_until_the_peer_can_know_of_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("phalanx_wire.mux.MAX_STREAMS", 1)
+    pair = Pair()
+    manager, _agent = await pair.open()
+    await leaves(await waits_for_room(pair, manager.close()))
+    pair.manager.receive(Data(0, STDOUT, b"late"))
+    async with asyncio.timeout(5):
+        with pytest.raises(StreamClosed, match="1 streams are open"):
+            await pair.manager.open(CALL)
+    await room_again(pair)
+    again, _callee = await pair.open()
+    assert (1, []) == (len(pair.manager), list(manager._inbox))
+    assert again.closed is None
+
+
+async def test_a_lost_link_lets_nobody_wait_to_tell_an_end() -> None:
+    pair = Pair()
+    manager, _agent = await pair.open()
+    closing = await waits_for_room(pair, manager.close())
+    pair.manager.abort("the agent is gone")
+    async with asyncio.timeout(5):
+        await closing
+    sent = len(pair.sent)
+    await room_again(pair)
+    assert (sent, {}) == (len(pair.sent), pair.manager._telling)
 
 
 async def test_only_the_newest_terminal_size_is_delivered() -> None:
