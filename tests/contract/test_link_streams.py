@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from typing import Any
 
@@ -11,11 +12,14 @@ import zmq
 import zmq.asyncio
 
 from phalanx_manager.rpc import agents
+from phalanx_wire.codec import MAX_GOALS_BYTES, decode
+from phalanx_wire.control import Goals
 from phalanx_wire.ids import AgentId, KernelId
 from phalanx_wire.mux import Stream, StreamClosed
-from phalanx_wire.stream import STDIN, STDOUT, Data, Eof, ExecCall, ReadCall, UploadCall
+from phalanx_wire.stream import STDIN, STDOUT, Closed, Data, Eof, ExecCall, ReadCall, UploadCall
 from tests.support.link import (
     PATIENCE_S,
+    Peer,
     office,
     peer,
 )
@@ -91,12 +95,16 @@ class Crowded:
     def __init__(self, socket: zmq.asyncio.Socket, full: float) -> None:
         self._socket = socket
         self.full = full
+        self.refused = asyncio.Semaphore(0)
+        self.passed: list[str] = []
 
-    async def send_multipart(self, *parts: Any, **options: Any) -> object:
+    async def send_multipart(self, parts: list[bytes], **options: Any) -> object:
         if self.full > 0:
             self.full -= 1
+            self.refused.release()
             raise zmq.Again
-        return await self._socket.send_multipart(*parts, **options)
+        self.passed.append(type(decode(parts[-1], MAX_GOALS_BYTES)).__name__)
+        return await self._socket.send_multipart(parts, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -143,7 +151,99 @@ async def test_an_agent_that_takes_nothing_more_loses_its_link(
         monkeypatch.undo()
 
     assert "link_lost" == ended.code
-    assert ended.why.endswith("it has taken nothing for 0.05 s")
+    assert ended.why.endswith("it has had no room for 0.05 s")
+
+
+async def test_an_agent_that_takes_little_keeps_its_link_and_hears_its_goals_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes 256 pieces a second of what it is sent much faster, and 64 KiB each."""
+    monkeypatch.setattr(agents, "_TAKES_S", 0.5)
+
+    async def take_goals(agent: Peer) -> None:
+        for piece in itertools.count():
+            if decode(await agent.socket.recv(), MAX_GOALS_BYTES) == Goals(7):
+                return
+            if piece % 8 == 0:
+                await asyncio.sleep(8 / 256)
+
+    async with office() as here, peer(here, here.directory.add("gpu-1"), queue=8) as agent:
+        await agent.greet("gpu-1")
+        call = ExecCall(KernelId("k"), ("wc",))
+        streams = [await here.agents.open(AgentId("gpu-1"), call) for _stream in range(50)]
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(take_goals(agent))
+            sending = [tasks.create_task(s.write(STDIN, bytes(1 << 20))) for s in streams]
+            await sending[35]
+            assert await here.agents.send(AgentId("gpu-1"), Goals(7))
+            assert not all(task.done() for task in sending)
+            here_still = here.agents.connected()
+            for task in sending:
+                task.cancel()
+        assert {AgentId("gpu-1")} == here_still
+
+
+@pytest.mark.parametrize(
+    ("before", "order"),
+    [(0, ["Goals", "Data", "Data", "Data"]), (1, ["Data", "Goals", "Data", "Data"])],
+    ids=["first in line", "behind one of many"],
+)
+async def test_goals_wait_for_one_message_of_streams_at_most(
+    before: int, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when they have waited for long, so that a full link is tried for them rarely."""
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        streams = [await here.agents.open(AgentId("gpu-1"), READ) for _stream in range(3)]
+        full = Crowded(here.agents._socket, full=math.inf)
+        monkeypatch.setattr(here.agents, "_socket", full)
+        sending = [stream.write(STDIN, b"x") for stream in streams]
+        sending.insert(before, _tell(here.agents))
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            for number, one in enumerate(sending):
+                tasks.create_task(one)
+                for _try in range(8 if number == 0 else 0):
+                    await full.refused.acquire()
+            await asyncio.sleep(0)
+            full.full = 0
+        monkeypatch.undo()
+
+    assert order == full.passed
+
+
+async def _tell(link: agents.Agents) -> None:
+    assert await link.send(AgentId("gpu-1"), Goals(7))
+
+
+async def test_a_client_that_leaves_while_the_link_is_full_ends_its_stream_at_the_agent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends: asyncio.Queue[Closed] = asyncio.Queue()
+
+    async def note(stream: Stream) -> None:
+        ends.put_nowait(await stream.ended())
+
+    async def use(stream: Stream) -> None:
+        async with stream:
+            await stream.ended()
+
+    async with office() as here, peer(here, here.directory.add("gpu-1")) as agent:
+        await agent.greet("gpu-1")
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(agent.serve(note))
+            stream = await here.agents.open(AgentId("gpu-1"), READ)
+            using = tasks.create_task(use(stream))
+            await asyncio.sleep(0)
+            full = Crowded(here.agents._socket, full=math.inf)
+            monkeypatch.setattr(here.agents, "_socket", full)
+            for _time in range(2):  # the second comes while it tells the agent
+                using.cancel()
+                await full.refused.acquire()
+            await asyncio.wait({using})
+            full.full = 0
+            assert "cancelled" == (await ends.get()).code
+            serving.cancel()
+        monkeypatch.undo()
 
 
 async def test_an_agent_fetches_an_archive_by_a_stream_of_its_own() -> None:

@@ -160,10 +160,11 @@ def _ignore(_result: object) -> None:
 
 
 @asynccontextmanager
-async def peer(office: Office, keys: ServerKeys) -> AsyncIterator[Peer]:
-    """Connect with a key; closed at the end."""
+async def peer(office: Office, keys: ServerKeys, queue: int = 1_000) -> AsyncIterator[Peer]:
+    """Connect with a key; closed at the end. So many messages wait here to be taken."""
     context = zmq.asyncio.Context()
     peer = Peer(context, office, keys)
+    peer.socket.rcvhwm = queue
     try:
         peer.connect()
         yield peer

@@ -19,7 +19,9 @@ from phalanx_wire.control import Goals, Observed, SwarmGoal
 from phalanx_wire.ids import AgentId, ClusterName, SessionId
 
 SAFETY_NET_S: Final = 5.0
-_SEND_S: Final = 5.0
+_SEND_S: Final = 1.0
+"""Nobody hears anything new for so long when one agent has no room."""
+
 UNANSWERED_S: Final = 10.0
 """Two heartbeats: whoever still answers to older goals has not got the newest ones."""
 
@@ -216,12 +218,16 @@ class Converge:
         swarms = await self._swarms(snapshot, stale)
         reached = goals.Reached.of(snapshot, self._own_addresses)
         drained = notice.drains(snapshot)
+        wants: dict[AgentId, Goals] = {}
         for agent in sorted(stale & here):
             mine = rows.get(agent, ())
             wanted = goals.for_agent(mine, agent, swarms.get(agent), reached, self._memo, drained)
             if agent in leaving and clusters.shall_leave(snapshot, agent):
                 wanted = msgspec.structs.replace(wanted, leave=True)
-            await self._send(agent, wanted)
+            wants[agent] = wanted
+        async with asyncio.TaskGroup() as tasks:
+            for agent, wanted in wants.items():
+                tasks.create_task(self._send(agent, wanted))
 
     async def _send(self, agent: AgentId, wanted: Goals) -> None:
         """Send goals if they say something new; what fails is sent when the agent is back."""
@@ -238,7 +244,7 @@ class Converge:
                 sent = await self._link.send(agent, message)
         except TimeoutError:
             sent = False
-            self._everybody = True  # it may be there still, and take them the next time
+            self._stale.add(agent)  # it may be there still, and take them the next time
             self.bell.ring()
         if sent:
             self._sent[agent] = _Sent(wanted, self._revision, self._clock.monotonic_s())

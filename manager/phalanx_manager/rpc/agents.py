@@ -48,9 +48,11 @@ _PROBE: Final = Credit(-1, 0)
 
 _PROBES_S: Final = (0.0, 0.05, 1.0)
 _TAKES_S: Final = 10.0
-"""Whoever takes no message for so long is as good as gone, and must greet again."""
+"""Whoever has no room for a message for so long is as good as gone, and must greet again."""
 
-_FULL_S: Final = 0.005
+_FULL_S: Final = (0.001, 0.02)
+"""How long to wait before a full link is tried again: at first, and at most."""
+
 _NONSENSE_ALLOWED: Final = 10
 _KEPT: Final = 4096
 
@@ -62,8 +64,8 @@ class _Link:
     """One connection that has said hello.
 
     Attributes:
-        turn: of what streams send to it: first come, first served. What is said beside them
-            does not stand in that line.
+        turn: of what streams send to it: first come, first served.
+        room: of whoever sends next; what is said beside streams waits for one of theirs at most.
     """
 
     agent: AgentId
@@ -73,6 +75,7 @@ class _Link:
     incarnation: str
     mux: Mux
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    room: asyncio.Lock = field(default_factory=asyncio.Lock)
     nonsense: int = 0
 
 
@@ -186,19 +189,21 @@ class Agents:
             log.error("rpc.message.too_big", agent=link.agent, bytes=len(data))
             return False
         try:
-            async with asyncio.timeout(_TAKES_S):
+            async with link.room, asyncio.timeout(_TAKES_S):
                 return await self._pass(link, data)
         except TimeoutError:
-            self._drop(link, f"it has taken nothing for {_TAKES_S:g} s")
+            self._drop(link, f"it has had no room for {_TAKES_S:g} s")
         return False
 
     async def _pass(self, link: _Link, data: bytes) -> bool:
         """Hand a message over as soon as there is room for it; False when the link is gone."""
+        wait_s, longest_s = _FULL_S
         while self._routes.get(link.route) is link:
             try:
                 await self._socket.send_multipart([link.route, data], flags=zmq.DONTWAIT)
             except zmq.Again:
-                await asyncio.sleep(_FULL_S)  # a ROUTER does not tell when one of many takes more
+                await asyncio.sleep(wait_s)  # a ROUTER does not tell when one of many takes more
+                wait_s = min(2 * wait_s, longest_s)
             except zmq.ZMQError as error:  # EHOSTUNREACH
                 self._drop(link, f"its connection is gone ({error.strerror})")
             else:

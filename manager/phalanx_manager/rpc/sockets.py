@@ -34,7 +34,9 @@ def bind_router(
     socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without it a dead door would let everybody in
     socket.router_mandatory = 1  # sending to who is gone fails, instead of pretending
     # No ROUTER_HANDOVER: routes are made by us, so nobody can take over somebody else's.
-    socket.sndhwm = 512  # to each agent; what is said to it next stands behind so much
+    # To each agent; what is said to it next stands behind so much. Full, it has room again when
+    # half is taken, and who does not take that in time is dropped: 2 MiB of streams.
+    socket.sndhwm = 64
     socket.rcvhwm = 1_000
     socket.maxmsgsize = MAX_MESSAGE_BYTES
     socket.backlog = 1_024
