@@ -20,7 +20,6 @@ from phalanx_wire.codec import AnyMessage
 from phalanx_wire.control import Message
 
 CONNECT_S: Final = 5.0
-SEND_S: Final = 60.0
 QUEUE_MESSAGES: Final = 1000
 
 _LOG = structlog.get_logger()
@@ -75,10 +74,11 @@ class Dealer:
         return True
 
     async def send(self, message: Message) -> None:
-        """Send when there is room. A lost connection is told by `receive`, not here."""
-        with contextlib.suppress(TimeoutError, zmq.ZMQError):
-            async with asyncio.timeout(SEND_S):
-                await self._socket.send(codec.encode(message))
+        """Send when there is room, however long that takes: a stream with a piece left out would
+        go on as if it were whole. A lost connection is told by `lost`, not here.
+        """
+        with contextlib.suppress(zmq.ZMQError):
+            await self._socket.send(codec.encode(message))
 
     async def receive(self, take: Callable[[AnyMessage], None]) -> None:
         """Hand on what comes; nonsense is logged and dropped. It ends by being cancelled."""
