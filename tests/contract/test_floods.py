@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import os
 import resource
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from http.client import HTTPConnection
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-LONGEST_S: Final = 20.0
-ANSWER_S: Final = 2.0
+from tests.support.flooded import LONGEST_S, Manager, running, until
+
 AT_ONCE: Final = 200
 DESCRIPTORS: Final = 300
 """Of which the API takes half: fewer than those that knock."""
@@ -56,71 +50,6 @@ HTTP_PORT: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Manager:
-    """A manager in a process of its own."""
-
-    pid: int
-    http: int
-    agents: int
-
-    def healthy(self) -> bool:
-        """Ask it whether it is."""
-        line = HTTPConnection("127.0.0.1", self.http, timeout=ANSWER_S)
-        try:
-            line.request("GET", "/readyz")
-            return line.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            line.close()
-
-    def resident_bytes(self) -> int:
-        """Its memory."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
-    def sockets(self) -> int:
-        """Its open connections and other sockets."""
-        found = 0
-        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed meanwhile
-                found += entry.readlink().name.startswith("socket:")
-        return found
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def _until(good: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONGEST_S
-    while not good():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@contextmanager
-def running(folder: Path, descriptors: str) -> Iterator[Manager]:
-    """Run a manager with an empty database and so many descriptors, SOFT:HARD."""
-    http, agents = _free_port(), _free_port()
-    config = folder / "manager.toml"
-    config.write_text(
-        f'data_dir = "{folder / "data"}"\nhttp = "127.0.0.1:{http}"\n'
-        f'rpc = "tcp://127.0.0.1:{agents}"\n'
-    )
-    program = [sys.executable, "-m", "phalanx_manager", "--config", str(config)]
-    command = ["prlimit", f"--nofile={descriptors}", *program]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
-        found = Manager(process.pid, http, agents)
-        _until(found.healthy)
-        yield found
-        process.terminate()
-        assert 0 == process.wait(LONGEST_S)
-    assert "Traceback" not in (folder / "log").read_text()
-
-
 @pytest.fixture(scope="module")
 def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     """A manager that may have few descriptors."""
@@ -152,7 +81,7 @@ def test_strangers_at_the_agents_port_do_no_harm(manager: Manager, what: str) ->
         assert manager.healthy()
         assert manager.resident_bytes() < memory + GROWTH_BYTES
 
-    _until(lambda: manager.sockets() <= sockets)
+    until(lambda: manager.sockets() <= sockets)
 
 
 @pytest.mark.parametrize("what", HTTP_PORT)
@@ -163,4 +92,4 @@ def test_strangers_at_the_api_do_no_harm(manager: Manager, what: str) -> None:
         assert manager.healthy()
         assert manager.resident_bytes() < memory + GROWTH_BYTES
 
-    _until(lambda: manager.sockets() <= sockets)
+    until(lambda: manager.sockets() <= sockets)

@@ -37,7 +37,7 @@ def bind_router(
     # To each agent; what is said to it next stands behind so much. Full, it has room again when
     # half is taken, and who does not take that in time is dropped: 2 MiB of streams.
     socket.sndhwm = 64
-    socket.rcvhwm = 1_000
+    socket.rcvhwm = 16  # of each agent; it waits then, and what it has said takes 64 MiB at most
     socket.maxmsgsize = MAX_MESSAGE_BYTES
     socket.backlog = 1_024
     socket.handshake_ivl = 5_000
