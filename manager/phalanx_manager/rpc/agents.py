@@ -42,10 +42,7 @@ from phalanx_wire.stream import WINDOW_BYTES, Call, Credit, Open
 
 _GREETINGS_AT_ONCE: Final = 256
 _GREETING_S: Final = 10.0
-_FAIR_TURN: Final = 64
-_FAIR_BYTES: Final = 256 << 10
-"""Of messages that are taken one after the other; what else there is to do has its turn then."""
-
+_FAIR_BYTES, _FAIR_LEAST = 256 << 10, 4 << 10  # taken in one turn, and what any message counts
 _PROBE: Final = Credit(-1, 0)
 """Ignored by every agent; sending it tells whether the connection is there."""
 
@@ -235,18 +232,16 @@ class Agents:
     # -------------------------------------------------------------- up
 
     async def _receive_all(self) -> None:
-        turn = taken = 0
+        taken = 0
         while True:
             frames = await self._socket.recv_multipart(copy=False)
             try:
                 self._received(frames)
             except Exception:  # the one supervisor of this loop: one agent must not harm others
                 log.exception("rpc.receive.failed")
-            turn += 1
-            taken += sum(map(len, frames))
-            if turn >= _FAIR_TURN or taken >= _FAIR_BYTES:
-                turn = taken = 0
-                await asyncio.sleep(0)
+            taken += max(_FAIR_LEAST, sum(map(len, frames)))
+            if taken >= _FAIR_BYTES:
+                taken = await asyncio.sleep(0, result=0)
 
     def _received(self, frames: list[zmq.Frame]) -> None:
         route, body = frames[0].bytes, frames[-1]
