@@ -17,7 +17,7 @@ from tests.real.failing import ENDED, ON_BOTH, PATIENCE_S, WITNESS, Site, contai
 from tests.real.ground import assert_same_traces, await_true, ranks, settled_traces
 from tests.support import clocks
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(500)]
 
 HOUR_S = 3600
 CODE = 7
