@@ -14,7 +14,7 @@ from phalanx_manager.core.model import Refusal
 from phalanx_manager.rpc.agents import Agents
 from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.keys import ServerKeys, make_pair
-from phalanx_manager.rpc.port import House
+from phalanx_manager.rpc.port import House, JoinKey, KnownAgent
 from phalanx_wire.codec import MAX_MESSAGE_BYTES, encode
 from phalanx_wire.control import (
     PROTOCOL,
@@ -110,6 +110,33 @@ async def test_the_door_survives_a_failing_directory(logged: list[dict[str, obje
         here.directory.agents = {keys.public: AgentId("gpu-1")}
         assert zmq.EVENT_HANDSHAKE_SUCCEEDED == await _knock(here, keys)
     assert _named(logged, "rpc.door.failed")
+
+
+async def test_a_store_that_cannot_answer_is_a_line_in_the_log_and_the_agent_tries_again(
+    logged: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = asyncio.Semaphore(0)
+    sure = Directory.who
+
+    async def who(directory: Directory, public_key: str) -> KnownAgent | JoinKey | None:
+        if fails.locked():
+            return await sure(directory, public_key)
+        await fails.acquire()
+        raise Unavailable("the database", "it is not there")
+
+    async with office() as here:
+        keys = here.directory.add("gpu-1")
+        monkeypatch.setattr(Directory, "who", who)
+        fails.release()
+        assert zmq.EVENT_HANDSHAKE_FAILED_AUTH == await _knock(here, keys)
+        async with peer(here, keys) as agent:
+            assert isinstance(await agent.greet("gpu-1"), Welcome)
+            fails.release()
+            await agent.say(Hello(PROTOCOL, "0.1.0", AgentId("gpu-1"), "one"))
+            assert isinstance(await agent.greet("gpu-1"), Welcome)
+    said = [line["event"] for line in logged if line.get("why") == "the database: it is not there"]
+    assert ["rpc.door.unsure", "rpc.greeting.unanswered"] == said
+    assert not any("exc_info" in line for line in logged)
 
 
 async def test_a_port_in_use_is_said_with_a_hint() -> None:

@@ -308,7 +308,11 @@ class Agents:
         try:
             async with asyncio.timeout(_GREETING_S):
                 reply = await greeting.answer(body, key, self._directory, self._house)
-        except Exception:  # supervisor of this task: the agent says hello again
+        except (Unavailable, TimeoutError) as error:  # the agent says hello again
+            why = str(error) or f"there was no answer within {_GREETING_S:g} s"
+            log.warning("rpc.greeting.unanswered", key=key, why=why)
+            return
+        except Exception:  # supervisor of this task
             log.exception("rpc.greeting.failed", key=key)
             return
         finally:

@@ -29,7 +29,7 @@ class KeyDirectory(Protocol):
     """Who owns which key.
 
     Raises:
-        Unavailable: the store's, from both calls; the agent tries again.
+        Unavailable: by both calls, where the store cannot answer; the agent tries again.
     """
 
     async def who(self, public_key: str) -> KnownAgent | JoinKey | None:

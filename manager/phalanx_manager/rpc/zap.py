@@ -11,6 +11,7 @@ import zmq
 import zmq.asyncio
 from zmq.utils import z85
 
+from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.port import JoinKey, KeyDirectory, KnownAgent
 
 DOMAIN: Final = b"phalanx-agents"
@@ -79,6 +80,9 @@ class Door:
         except TimeoutError:
             log.warning("rpc.door.slow", waited_s=_LOOK_UP_S)
             return b"", b"300"  # the peer tries again
+        except Unavailable as error:
+            log.warning("rpc.door.unsure", why=str(error))
+            return b"", b"500"
         if isinstance(owner, KnownAgent | JoinKey):
             return key.encode(), b"200"
         self._refuse(key, address.decode("ascii", "replace"))
