@@ -41,7 +41,6 @@ from phalanx_wire.mux import Mux, Stream, StreamClosed
 from phalanx_wire.stream import WINDOW_BYTES, Call, Credit, Open
 
 _GREETINGS_AT_ONCE: Final = 256
-_GREETING_S: Final = 10.0
 _FAIR_BYTES, _FAIR_LEAST = 256 << 10, 4 << 10  # taken in one turn, and what any message counts
 _PROBE: Final = Credit(-1, 0)
 """Ignored by every agent; sending it tells whether the connection is there."""
@@ -50,9 +49,7 @@ _PROBES_S: Final = (0.0, 0.05, 1.0)
 _TAKES_S: Final = 10.0
 """Whoever has no room for a message for so long is as good as gone, and must greet again."""
 
-_FULL_S: Final = (0.001, 0.02)
-"""How long to wait before a full link is tried again: at first, and at most."""
-
+_FULL_S: Final = (0.001, 0.02)  # until a full link is tried again, at first and at most
 _NONSENSE_ALLOWED: Final = 10
 _KEPT: Final = 4096
 
@@ -241,7 +238,8 @@ class Agents:
                 log.exception("rpc.receive.failed")
             taken += max(_FAIR_LEAST, sum(map(len, frames)))
             if taken >= _FAIR_BYTES:
-                taken = await asyncio.sleep(0, result=0)
+                taken = 0
+                await asyncio.sleep(0)
 
     def _received(self, frames: list[zmq.Frame]) -> None:
         route, body = frames[0].bytes, frames[-1]
@@ -306,11 +304,9 @@ class Agents:
 
     async def _greeted(self, route: bytes, body: bytes, key: str, descriptor: int) -> None:
         try:
-            async with asyncio.timeout(_GREETING_S):
-                reply = await greeting.answer(body, key, self._directory, self._house)
-        except (Unavailable, TimeoutError) as error:  # the agent says hello again
-            why = str(error) or f"there was no answer within {_GREETING_S:g} s"
-            log.warning("rpc.greeting.unanswered", key=key, why=why)
+            reply = await greeting.answer(body, key, self._directory, self._house)
+        except Unavailable as error:  # the agent says hello again
+            log.warning("rpc.greeting.unanswered", key=key, why=str(error))
             return
         except Exception:  # supervisor of this task
             log.exception("rpc.greeting.failed", key=key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import deque
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Final
 import msgspec
 
 from phalanx_manager.core.model import Refusal
+from phalanx_manager.rpc.failure import Unavailable
 from phalanx_manager.rpc.port import House, JoinKey, KeyDirectory, KnownAgent
 from phalanx_wire.codec import decode
 from phalanx_wire.control import PROTOCOL, Enrol, Enrolled, Hello, Refused, Welcome
@@ -19,6 +21,7 @@ from phalanx_wire.names import is_session_name
 _INCARNATION: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _Z85: Final = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _REMEMBERED: Final = 16
+_ANSWER_S: Final = 10.0
 
 
 class _AnyGreeting(msgspec.Struct, frozen=True):
@@ -62,8 +65,18 @@ async def answer(
     one that the handshake has proved, Z85.
 
     Raises:
-        Unavailable: the store's; say nothing, the agent asks again.
+        Unavailable: it cannot be told now whose key that is; the agent asks again.
     """
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            return await _judge(body, key, directory, house)
+    except TimeoutError as error:
+        raise Unavailable("the database", f"it has not answered for {_ANSWER_S:g} s") from error
+
+
+async def _judge(
+    body: bytes | memoryview, key: str, directory: KeyDirectory, house: House
+) -> Admit | Enrolled | Refused | None:
     other = _other_version(body)
     if other is not None:
         return Refused(
