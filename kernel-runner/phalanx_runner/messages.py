@@ -80,11 +80,15 @@ class Started:
 
 @dataclass(frozen=True)
 class Exited:
-    """The command has ended: code as a shell would tell it (128 + signal), signal 0 if by none."""
+    """The command has ended: code as a shell would tell it (128 + signal), signal 0 if by none.
+
+    oom_kills: so many processes of the container were ended for want of memory; 0 if not known.
+    """
 
     stamp: Stamp
     code: int
     signal: int
+    oom_kills: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,8 +173,8 @@ class _Fields:
     def __init__(self, members: dict[str, object]) -> None:
         self._members = members
 
-    def number(self, name: str) -> int:
-        value = self._members.get(name)
+    def number(self, name: str, default: int | None = None) -> int:
+        value = self._members.get(name, default)
         if type(value) is not int or not 0 <= value < 1 << 62:
             raise ValueError(f"{name} is no number")
         return value
@@ -210,7 +214,9 @@ _READERS: Mapping[str, Callable[[_Fields], Event]] = {
     "mesh-ok": lambda f: MeshOk(f.stamp(), f.number("ms")),
     "mesh-failed": lambda f: MeshFailed(f.stamp(), f.texts("peers"), f.number("ms")),
     "started": lambda f: Started(f.stamp(), f.number("pid")),
-    "exited": lambda f: Exited(f.stamp(), f.number("code"), f.number("signal")),
+    "exited": lambda f: Exited(
+        f.stamp(), f.number("code"), f.number("signal"), f.number("oom_kills", default=0)
+    ),
     "error": lambda f: RunnerError(f.stamp(), f.text("what"), f.detail()),
     "warning": lambda f: Warned(f.stamp(), f.text("what"), f.detail()),
     "sshlog": lambda f: SshLog(f.stamp(), f.text("msg")),

@@ -77,14 +77,27 @@ static void obey(const struct command *order) {
     }
 }
 
+/* The number behind a word in a small file; 0 where there is none. */
+static long long number_in(const char *path, const char *word) {
+    char text[512] = "", *found = NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd >= 0 && read(fd, text, sizeof text - 1) > 0) found = strstr(text, word);
+    close(fd);
+    return found ? strtoll(found + strlen(word), NULL, 10) : 0;
+}
+
 static void command_ended(int status) {
     int failure = *command_failure, signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    /* An engine is told by its shim, and misses some. Cgroups are of version 2, or of 1. */
+    long long oom_kills = number_in("/sys/fs/cgroup/memory.events", "oom_kill ") +
+                          number_in("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill ");
     int64_t kill_at = self.deadline; /* what is left of the grace of a stop */
     self.exit_code = signal ? 128 + signal : WEXITSTATUS(status);
     if (failure)
         event(KEEP, "error", "\"what\":\"exec\",\"errno\":%d,\"text\":\"%s\"", failure,
               strerror(failure));
-    event(KEEP, "exited", "\"code\":%d,\"signal\":%d", self.exit_code, signal);
+    event(KEEP, "exited", "\"code\":%d,\"signal\":%d,\"oom_kills\":%lld", self.exit_code, signal,
+          oom_kills);
     self.command = 0;
     self.phase = LINGERING;
     self.deadline = after(conf.linger_s * 1000);
@@ -130,18 +143,12 @@ static void take_deadline(int64_t now) {
     self.killed = true;
 }
 
-/* MATERIAL/lease: the agent moves the moment on for as long as it hears from its manager. */
-static void lease_read(void) {
-    char text[32] = "";
-    int fd = open(MATERIAL "/lease", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0 && read(fd, text, sizeof text - 1) > 0) self.lease = strtoll(text, NULL, 10);
-    close(fd);
-}
-
-/* The work may be given to another host now: nothing may be left of it here. With PID 1 the kernel
- * ends all others. */
+/* MATERIAL/lease says until when; the agent moves that on for as long as it hears from its manager.
+ * Afterwards the work may be given to another host: nothing may be left of it here. With PID 1 the
+ * kernel ends all others. */
 static void take_lease(void) {
-    if (self.lease && clock_ms() >= self.lease) lease_read();
+    int64_t moved = self.lease && clock_ms() >= self.lease ? number_in(MATERIAL "/lease", "") : 0;
+    if (moved) self.lease = moved;
     if (!self.lease || clock_ms() < self.lease) return;
     event(KEEP, "error", "\"what\":\"lease\"");
     _exit(self.phase == WAITING || self.phase == RUNNING ? EXIT_FENCED : self.exit_code);
@@ -188,7 +195,7 @@ static void boot(const char *wrong) {
     prctl(PR_SET_DUMPABLE, 0); /* the user's processes may not trace us */
     self.signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
     self.timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC);
-    lease_read();
+    self.lease = number_in(MATERIAL "/lease", "");
     agent_connect();
     event(KEEP, "boot", "\"pid\":%d,\"uid\":%d,\"gid\":%d", getpid(), getuid(), getgid());
     if (wrong) return refuse("conf", wrong, 0);

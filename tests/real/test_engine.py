@@ -21,7 +21,7 @@ from phalanx_agent.core.recipe import ContainerRecipe, Image
 from phalanx_agent.docker import containers, places
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
-from phalanx_agent.docker.port import Unavailable
+from phalanx_agent.docker.port import ContainerFacts, Unavailable
 from phalanx_agent.host import inventory
 from phalanx_lab import engine_root
 from phalanx_lab.lab import Host, Lab
@@ -317,21 +317,23 @@ async def test_a_container_has_the_limits_of_its_recipe(here: Site, bridge: Want
 async def test_memory_beyond_the_limit_ends_a_container_as_out_of_memory(
     here: Site, bridge: Wanted
 ) -> None:
-    (recipe,) = members(bridge, 1)
-    greedy = ("sh", "-c", "exec tail /dev/zero")
-    recipe = replace(
-        recipe, entrypoint=greedy[:1], command=greedy[1:], egress=False, mem_bytes=16 << 20
-    )
-    container = await here.runs(replace(recipe, shm_bytes=1 << 20))
+    async def end_of(recipe: ContainerRecipe) -> ContainerFacts:
+        greedy = replace(recipe, entrypoint=("sh",), command=("-c", "exec tail /dev/zero"))
+        little = replace(greedy, egress=False, mem_bytes=16 << 20, shm_bytes=1 << 20)
+        container = await here.runs(little)
+        await eventually(lambda: is_over(container))
+        facts = await here.docker.inspect(container)
+        assert facts is not None
+        return facts
 
-    async def is_over() -> bool:
+    async def is_over(container: str) -> bool:
         facts = await here.docker.inspect(container)
         return facts is not None and facts.status == "exited"
 
-    await eventually(is_over)
-    facts = await here.docker.inspect(container)
-    assert facts is not None
-    assert (137, True) == (facts.exit_code, facts.oom_killed)
+    ends = await asyncio.gather(*map(end_of, members(bridge, 3)))
+
+    assert {137} == {facts.exit_code for facts in ends}
+    assert any(facts.oom_killed for facts in ends)  # an engine misses two or three of a hundred
 
 
 # -------------------------------------------------------------------- beside the command

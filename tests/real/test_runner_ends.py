@@ -69,8 +69,8 @@ ENDS = {
 class Found:
     """What came of a container: as it was told, and as the engine has it."""
 
-    told: tuple[int, int]
-    engine: tuple[int, bool]
+    told: Exited
+    engine_code: int
     took_s: float
 
 
@@ -90,8 +90,10 @@ def test_a_container_ends_as_its_command_did(
 
     if isinstance(outcome, BaseException):
         raise outcome
-    assert (ENDS[how].code, ENDS[how].signal) == outcome.told
-    assert (ENDS[how].code, ENDS[how].out_of_memory) == outcome.engine
+    told, end = outcome.told, ENDS[how]
+    # The engine's own word for it is not asked: it misses two or three of a hundred.
+    assert (end.code, end.signal, end.out_of_memory) == (told.code, told.signal, told.oom_kills > 0)
+    assert end.code == outcome.engine_code
     assert outcome.took_s < 3
 
 
@@ -126,11 +128,8 @@ async def _end(kernel: Kernel, end: End) -> Found:
         await docker(kernel.engine, "wait", kernel.container)
     took_s = time.monotonic() - began
     exited = await kernel.wait(Exited)
-    state = await docker(kernel.engine, "inspect", "-f", "{{json .State}}", kernel.container)
-    as_engine = json.loads(state.stdout)
-    return Found(
-        (exited.code, exited.signal), (as_engine["ExitCode"], as_engine["OOMKilled"]), took_s
-    )
+    state = await docker(kernel.engine, "inspect", "-f", "{{.State.ExitCode}}", kernel.container)
+    return Found(exited, int(state.stdout), took_s)
 
 
 async def _has_said_something(kernel: Kernel) -> None:

@@ -161,7 +161,7 @@ def _ended(seen: Seen, container: Ended, context: Context) -> Outcome:
     if runner.failure is not None and not runner.released:
         failure = runner.failure
         return Outcome(KernelState.EXITED, failure.cause, failure.message, code or None)
-    if container.oom_killed and code != 0:
+    if (container.oom_killed or runner.oom_killed) and code != 0:
         said = f"It used more than its {spell_bytes(context.mem_bytes)} of memory."
         return Outcome(KernelState.EXITED, "oom", said, code)
     if code in ENGINE_RESTART_CODES:

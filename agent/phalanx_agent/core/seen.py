@@ -76,6 +76,8 @@ class Runner:
     Attributes:
         released: it has started the command, or idles as it was told to.
         exited: the command's code, while the container lingers.
+        oom_killed: a process of the container had been ended for want of memory when the command
+            ended.
         signalled: by the number of a signal, that of the last event that told of it.
         seq: the number of the last event.
         replayed: on this connection it has told again all that it had told before.
@@ -86,6 +88,7 @@ class Runner:
     meshed: bool = False
     released: bool = False
     exited: int | None = None
+    oom_killed: bool = False
     failure: Failure | None = None
     warnings: tuple[str, ...] = ()
     signalled: Mapping[int, int] = field(default_factory=dict, hash=False)
@@ -204,8 +207,8 @@ def hear(runner: Runner, event: messages.Event) -> Runner:
             return replace(runner, failure=_mesh_failure(peers, ms))
         case messages.Started():
             return replace(runner, ready=True, meshed=True, released=True)
-        case messages.Exited(code=code):
-            return replace(runner, exited=code)
+        case messages.Exited(code=code, oom_kills=oom_kills):
+            return replace(runner, exited=code, oom_killed=oom_kills > 0)
         case messages.RunnerError():
             return _error(runner, event)
         case messages.Warned():

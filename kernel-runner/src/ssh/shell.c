@@ -21,8 +21,7 @@ static int run_plainly(char *line) {
         fprintf(stderr, "phalanx-shell: this image has no shell; only plain commands work\n");
         return EXIT_NOT_FOUND;
     }
-    for (int count = 0; count < 255 && (words[count] = strtok(count ? NULL : line, " ")); count++) {
-    }
+    for (int i = 0; i < 255 && (words[i] = strtok(i ? NULL : line, " ")); i++) {}
     return words[0] ? become("phalanx-shell", words) : 0;
 }
 

@@ -22,9 +22,15 @@ from phalanx_runner.messages import (
 
 
 def test_an_event_is_read_with_its_stamp() -> None:
+    line = b'{"ev":"exited","seq":7,"t":12,"code":137,"signal":9,"oom_kills":1}\n'
+
+    assert Exited(Stamp(7, 12), 137, 9, oom_kills=1) == parse(line)
+
+
+def test_a_runner_of_a_version_that_counted_no_oom_kills_is_understood() -> None:
     line = b'{"ev":"exited","seq":7,"t":12,"code":137,"signal":9}\n'
 
-    assert Exited(Stamp(7, 12), 137, 9) == parse(line)
+    assert Exited(Stamp(7, 12), 137, 9, oom_kills=0) == parse(line)
 
 
 def test_a_member_that_is_not_known_is_left_to_newer_agents() -> None:

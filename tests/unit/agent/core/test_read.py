@@ -114,6 +114,11 @@ def test_a_container_whose_keys_nobody_can_know_is_not_created() -> None:
             Outcome(S.EXITED, "oom", "It used more than its 1 GiB of memory.", 137),
         ),
         (
+            Seen(container=Ended(ID, 137), runner=hear(RELEASED, Exited(AT, 137, 9, oom_kills=1))),
+            S.RUNNING,
+            Outcome(S.EXITED, "oom", "It used more than its 1 GiB of memory.", 137),
+        ),
+        (
             Seen(container=Ended(ID, 0, oom_killed=True), runner=RELEASED),
             S.RUNNING,
             Outcome(S.EXITED, "exited", "", 0),
