@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 
 from phalanx_manager.store.database import draft_of
-from tests.support.two_managers import PATIENCE_S, Daemon, free_port
+from tests.support.ports import free_port
+from tests.support.two_managers import PATIENCE_S, Daemon
 
 SIDES = ("north", "east", "south", "west")
 SIZE = 2

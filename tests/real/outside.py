@@ -40,12 +40,6 @@ class Outside:
         )
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def read_all(connection: socket.socket) -> str:
     data = b""
     while piece := connection.recv(4096):

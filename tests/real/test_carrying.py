@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.real.ground import await_true, call
-from tests.real.outside import Outside, by_socks, free_port, read_all
+from tests.real.outside import Outside, by_socks, read_all
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.real
 

@@ -17,8 +17,9 @@ from typing import Self
 import pytest
 
 from tests.real.ground import ACROSS, PROGRAMS, Ground, await_true
-from tests.real.outside import Outside, by_socks, free_port
+from tests.real.outside import Outside, by_socks
 from tests.real.upkeep import Upkeep
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.real
 

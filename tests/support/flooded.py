@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
+
+from tests.support.ports import free_port
 
 LONGEST_S: Final = 20.0
 ANSWER_S: Final = 2.0
@@ -66,11 +67,6 @@ class Manager:
         return found
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def until(good: Callable[[], bool]) -> None:
     """Wait until it is so."""
     deadline = time.monotonic() + LONGEST_S
@@ -82,7 +78,7 @@ def until(good: Callable[[], bool]) -> None:
 @contextmanager
 def running(folder: Path, descriptors: str) -> Iterator[Manager]:
     """Run a manager with an empty database and so many descriptors, SOFT:HARD."""
-    http, agents = _free_port(), _free_port()
+    http, agents = free_port(), free_port()
     config = folder / "manager.toml"
     config.write_text(
         f'data_dir = "{folder / "data"}"\nhttp = "127.0.0.1:{http}"\n'

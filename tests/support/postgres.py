@@ -20,6 +20,7 @@ import pytest
 from phalanx_manager.store.leading import Candidate
 from phalanx_manager.store.lease import PostgresLease
 from phalanx_manager.store.postgres import Postgres
+from tests.support.ports import free_port
 
 PATIENCE_S = 60.0
 USER, PASSWORD = "phalanx", "correct-horse"
@@ -126,7 +127,7 @@ def running() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _started(who: pwd.struct_passwd, bin_: Path, folder: Path, data: Path) -> Iterator[Server]:
-    port = _free_port()
+    port = free_port()
 
     def start() -> subprocess.Popen[bytes]:
         return _start(who, bin_ / "postgres", data, port)
@@ -176,9 +177,3 @@ def _run_as(who: pwd.struct_passwd, command: list[str]) -> None:
         capture_output=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

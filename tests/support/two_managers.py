@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from phalanx_wire.ids import AgentId
 from phalanx_wire.mux import Stream
 from phalanx_wire.stream import Open
 from tests.support.ideal_agent import IdealAgent
+from tests.support.ports import free_port
 
 PATIENCE_S = 30.0
 _ENDED = "it ended"
@@ -174,9 +174,3 @@ async def pair(database: str, folder: Path) -> AsyncIterator[Pair]:
         yield Pair(one, two, agent, http)
         for task in (*reading, following):
             task.cancel()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

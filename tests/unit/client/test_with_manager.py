@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.unit.client.conftest import Cli
 
 
@@ -52,12 +53,6 @@ def running(
                 yield Running(url, (folder / "data" / "admin.token").read_text().strip())
             finally:
                 process.terminate()
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture
