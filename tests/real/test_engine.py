@@ -7,25 +7,33 @@ import contextlib
 import io
 import itertools
 import os
-import subprocess
-import sys
 import tarfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from phalanx_agent.core.recipe import ContainerRecipe, Image
+from phalanx_agent.core.recipe import ContainerRecipe
 from phalanx_agent.docker import containers, places
 from phalanx_agent.docker.containers import Ulimits
 from phalanx_agent.docker.engine import DockerEngine
 from phalanx_agent.docker.port import ContainerFacts, Unavailable
 from phalanx_agent.host import inventory
 from phalanx_lab import engine_root
-from phalanx_lab.lab import Host, Lab
+from phalanx_lab.lab import Lab
 from phalanx_wire.ids import kernel_id
+from tests.real.engine_site import (
+    DOOR,
+    IDLE,
+    Site,
+    default_route,
+    interfaces,
+    listener,
+    members,
+    unguarded_after,
+)
 from tests.support.engine_stage import (
     EGRESS,
     SESSION,
@@ -40,17 +48,7 @@ from tests.support.engine_stage import (
 pytestmark = pytest.mark.real
 
 REF = "phalanx/busybox"
-DOOR = 8099
-IDLE = ("httpd", "-f", "-p", str(DOOR), "-h", "/bin")
-"""A container that does nothing but listen."""
-
 _attempts = itertools.count(100)
-GUARD = """
-import asyncio, sys
-from phalanx_agent.host.guard import Guard
-guard = Guard()
-asyncio.run(guard.remove() if sys.argv[1] == "remove" else guard.keep(sys.argv[2:]))
-"""
 
 
 @pytest.fixture(scope="module", params=["own", "new"])
@@ -61,44 +59,6 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with Lab.up(name, 2, engines_only=True, engine_root=root) as lab:
         lab.load("busybox")
         yield lab
-
-
-@dataclass(frozen=True)
-class Site:
-    """One host: its engine, and the image's facts."""
-
-    host: Host
-    docker: DockerEngine
-    image: Image
-
-    async def runs(self, recipe: ContainerRecipe) -> str:
-        made = await self.docker.create_container(recipe)
-        await self.docker.start(made)
-        await self.docker.connect(made)
-        return made
-
-    async def says(self, container_id: str, *command: str) -> tuple[int, str]:
-        """Run a command in a container: its code and output."""
-        run = await self.docker.exec(container_id, command, tty=False, stdin=False)
-        try:
-            said = b""
-            while (chunk := await run.read()) is not None:
-                said += chunk[1]
-            return await run.exit_code(), said.decode()
-        finally:
-            await run.kill()
-
-    async def reaches(self, container_id: str, address: str, port: int) -> bool:
-        code, _ = await self.says(container_id, "timeout", "2", "nc", "-w", "1", address, str(port))
-        return code == 0
-
-    def guard(self, *words: str) -> None:
-        """Set or remove the guard's rules on the host."""
-        subprocess.run(
-            ["ip", "netns", "exec", self.host.netns, sys.executable, "-c", GUARD, *words],
-            check=True,
-            timeout=60,
-        )
 
 
 @pytest.fixture
@@ -153,48 +113,7 @@ async def overlay(sites: tuple[Site, Site]) -> Wanted:
     return Wanted(one.image, made, egress=True)
 
 
-@contextmanager
-def listener(site: Site) -> Iterator[None]:
-    """A careless service of a host, open to everybody; it comes up in a moment."""
-    command = ["ip", "netns", "exec", site.host.netns, sys.executable, "-m", "http.server"]
-    with subprocess.Popen(
-        [*command, str(DOOR)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as door:
-        try:
-            yield
-        finally:
-            door.kill()
-
-
-@contextmanager
-def unguarded_after(site: Site) -> Iterator[None]:
-    """A host whose guard is removed after the block."""
-    try:
-        yield
-    finally:
-        site.guard("remove")
-
-
-def members(wanted: Wanted, count: int) -> list[ContainerRecipe]:
-    """Recipes with the addresses that a manager gives: from the upper end downwards."""
-    return [
-        wanted.recipe(f"sub{rank + 1}", rank, f"10.213.77.{62 - rank}", command=IDLE)
-        for rank in range(count)
-    ]
-
-
 # -------------------------------------------------------------------- interfaces
-
-
-async def interfaces(site: Site, container_id: str) -> dict[str, str]:
-    _, said = await site.says(container_id, "ip", "-o", "-4", "addr")
-    rows = [line.split() for line in said.splitlines()]
-    return {row[1]: row[3] for row in rows if row[1] != "lo"}
-
-
-async def default_route(site: Site, container_id: str) -> list[str]:
-    _, said = await site.says(container_id, "ip", "route", "show", "default")
-    return said.split()[3:5]
 
 
 async def test_on_a_bridge_the_private_network_is_eth0_and_the_way_out_eth1(

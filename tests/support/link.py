@@ -16,11 +16,20 @@ from phalanx_manager.rpc.keys import ServerKeys, make_pair
 from phalanx_manager.rpc.port import House, JoinKey, KnownAgent
 from phalanx_wire.codec import AnyMessage, decode, encode
 from phalanx_wire.control import PROTOCOL, Hello, Message, Observed, Welcome
+from phalanx_wire.control import Engine as EngineReport
 from phalanx_wire.ids import AgentId, ClusterName
 from phalanx_wire.mux import Mux, Stream
+from phalanx_wire.slots import Slots
 
 PATIENCE_S = 10.0
 LOCAL = "tcp://127.0.0.1:*"
+WELCOME = Welcome("cluster-1", ClusterName("default"), 5.0, "10.212.0.0/20")
+REPORT = Observed("boot", -1, Slots(cpu_milli=4000), "10.0.0.1", EngineReport("20.10", "1.41"))
+
+
+def named(lines: list[dict[str, object]], event: str) -> list[dict[str, object]]:
+    """Those of what was logged that are of one event."""
+    return [line for line in lines if line["event"] == event]
 
 
 @dataclass
